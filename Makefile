@@ -1,0 +1,34 @@
+# Needs only python3 (3.11 or newer) and make; everything else goes into .venv and build.
+PYTHON = python3
+VENV = .venv/bin
+# What is generated is checked as a user gets it, by the tests.
+SOURCES = hooks tests
+
+.PHONY: demo test check format clean
+
+demo: .venv/installed  ## generate the default project into build/ and serve it
+	rm -rf build/my_site
+	mkdir -p build
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/cookiecutter --no-input --output-dir build .
+	cd build/my_site && ../../$(VENV)/uv run manage.py migrate
+	cd build/my_site && ../../$(VENV)/uv run uvicorn my_site.asgi:application
+
+test: .venv/installed check  ## every test
+	$(VENV)/pytest --numprocesses auto --dist worksteal
+
+check: .venv/installed  ## what CI checks besides the tests
+	$(VENV)/ruff check $(SOURCES)
+	$(VENV)/ruff format --check $(SOURCES)
+
+format: .venv/installed
+	$(VENV)/ruff check --fix $(SOURCES)
+	$(VENV)/ruff format $(SOURCES)
+
+clean:
+	rm -rf .venv build
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --quiet uv
+	VIRTUAL_ENV="$(CURDIR)/.venv" $(VENV)/uv pip install --quiet --requirements pyproject.toml --group test
+	touch $@

@@ -1,0 +1,198 @@
+"""Finish the generated project: choose its parts, fill in the server, write .env, lock the dependencies.
+
+The answers come in as data (`ANSWERS`); what differs between servers is one entry of `SERVERS`.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
+SLUG = ANSWERS["project_slug"]
+
+# `command` is what the Procfile, the Dockerfile and the README run: PORT and WEB_CONCURRENCY come from the
+# environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB. `serving/proxy.py`
+# reads the proxy's headers, the same on every server, so the servers' own readers of them stay off.
+SERVERS = {
+    "uvicorn": {
+        "dependency": "uvicorn[standard]>=0.54,<1",
+        "command": "uvicorn {app} --host 0.0.0.0 --port ${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
+        " --timeout-graceful-shutdown 10 --ws-max-size 1048576 --lifespan off --no-proxy-headers --no-access-log",
+        "develop": "uvicorn {app} --reload",
+    },
+    "daphne": {
+        "dependency": "daphne>=4.2.3,<5",
+        "command": "daphne {app} --bind 0.0.0.0 --port ${PORT:-8000} --verbosity 0"
+        " --application-close-timeout 10 --websocket-max-message-size 1048576",
+        "develop": "manage.py runserver",
+    },
+    "hypercorn": {
+        "dependency": "hypercorn>=0.18,<1",
+        "command": "hypercorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
+        " --graceful-timeout 10 --config hypercorn.toml",
+        "develop": "hypercorn {app} --reload",
+        "files": {
+            "hypercorn.toml": """\
+# Only what hypercorn's command line has no option for; the command itself is in the Procfile.
+websocket_max_message_size = 1_048_576
+# The project's own logging prints hypercorn's messages.
+errorlog = ""
+"""
+        },
+    },
+    "gunicorn": {
+        "dependency": "gunicorn>=27,<28",
+        "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
+        "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1} --graceful-timeout 12",
+        "develop": "gunicorn {app} --reload",
+        "files": {
+            "gunicorn.conf.py": '''\
+"""gunicorn reads this file by itself; the command is in the Procfile."""
+
+from uvicorn_worker import UvicornWorker
+
+worker_class = UvicornWorker
+
+# Settings of uvicorn that gunicorn has no options for.
+UvicornWorker.CONFIG_KWARGS |= {
+    "lifespan": "off",
+    "proxy_headers": False,
+    "timeout_graceful_shutdown": 10,
+    "ws_max_size": 1_048_576,
+}
+'''
+        },
+    },
+    "granian": {
+        "dependency": "granian[reload]>=2.8,<3",
+        "command": "granian {app} --interface asginl --host 0.0.0.0 --port ${PORT:-8000}"
+        " --workers ${WEB_CONCURRENCY:-1} --workers-kill-timeout 10 --respawn-failed-workers --log-level warning",
+        "develop": "granian {app} --interface asginl --reload",
+        # Or each write to the database would restart it.
+        "develop_with_sqlite": " --reload-ignore-patterns sqlite3",
+    },
+}
+
+
+def main():
+    server = SERVERS[ANSWERS["server"]]
+    choose("starters", ANSWERS["starter"])
+    choose("pipelines", ANSWERS["ci"])
+    if not ANSWERS["__channels"]:
+        Path(SLUG, "routing.py").unlink()
+    write_server_files(server)
+    fill_in(
+        {
+            "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
+            "@TITLE@": markdown_text(ANSWERS["project_name"]),
+            "@SERVER_DEPENDENCIES@": ",\n".join(
+                f'    "{name}"' for name in sorted([server["dependency"], *server.get("extra_dependencies", [])])
+            ),
+            "@SERVER_COMMAND@": command(server["command"]),
+            "@SERVER_DEVELOP@": develop_command(server),
+        }
+    )
+    write_env()
+    lock_dependencies()
+    say_what_is_next(server)
+
+
+def choose(folder, choice):
+    """Move what is in `folder/choice` to the root of the project, and remove the other choices."""
+    chosen = Path(folder, choice)
+    for source in sorted(chosen.rglob("*")):
+        target = source.relative_to(chosen)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            source.replace(target)
+    shutil.rmtree(folder)
+
+
+def write_server_files(server):
+    for name, text in server.get("files", {}).items():
+        Path(name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def fill_in(values):
+    """Put in what needs escaping or comes from the table of servers, which the template's own language cannot do."""
+    for path in (
+        Path(SLUG, "settings.py"),
+        Path("pyproject.toml"),
+        Path("README.md"),
+        Path("Procfile"),
+        Path("Dockerfile"),
+    ):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub("|".join(values), lambda match: values[match[0]], text), encoding="utf-8", newline="\n")
+
+
+def command(line):
+    return line.replace("{app}", f"{SLUG}.asgi:application")
+
+
+def develop_command(server):
+    with_sqlite = server.get("develop_with_sqlite", "") if ANSWERS["database"] == "sqlite" else ""
+    return command(server["develop"] + with_sqlite)
+
+
+def python_literal(text):
+    """The text as a Python string in the form that ruff's formatter gives it."""
+    # JSON escapes what Python does, but for characters that cannot be seen, such as those that turn the direction.
+    body = "".join(
+        character if character.isprintable() else f"\\U{ord(character):08x}"
+        for character in json.dumps(text, ensure_ascii=False)[1:-1]
+    )
+    if text.count('"') > text.count("'"):
+        literal = "'" + body.replace('\\"', '"').replace("'", "\\'") + "'"
+    else:
+        literal = f'"{body}"'
+    # The formatter would put a string that is about as long as a line into parentheses.
+    width = len(literal) if literal.isascii() else 2 * len(literal)
+    return f"{literal}  # fmt: skip" if width > 80 else literal
+
+
+def markdown_text(text):
+    """The text on one line of Markdown, as itself."""
+    return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split())) or SLUG
+
+
+def write_env():
+    """`.env` is `.env.example` with a secret key of its own; nobody else may read it."""
+    text = Path(".env.example").read_text(encoding="utf-8")
+    env = Path(".env")
+    env.touch(mode=0o600)
+    env.write_text(
+        text.replace("DJANGO_SECRET_KEY=", f"DJANGO_SECRET_KEY={secrets.token_urlsafe(50)}", 1),
+        encoding="utf-8",
+        newline="\n",
+    )
+
+
+def lock_dependencies():
+    """Let uv write uv.lock. Without uv or without a network, say what to do later: that is no failure."""
+    uv = shutil.which("uv")
+    if uv is None:
+        print("uv is not installed, so the dependencies are not locked: `pip install uv`, then run `uv lock`.")
+        return
+
+    import subprocess
+
+    try:
+        subprocess.run([uv, "lock", "--quiet"], check=True, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        print("uv could not lock the dependencies; run `uv lock` later.", *detail)
+
+
+def say_what_is_next(server):
+    if ANSWERS["database"] == "postgresql":
+        print("\nPostgreSQL first: `docker compose up --detach postgres`, or set DATABASE_URL in .env to one you have.")
+    print(f"\nYour project is ready. Type next:\n\n  cd {SLUG}")
+    print(f"  uv run manage.py migrate\n  uv run {develop_command(server)}\n")
+
+
+if __name__ == "__main__":
+    main()

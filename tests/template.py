@@ -1,0 +1,211 @@
+"""Generate projects and run things in them, as a user would."""
+
+import itertools
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
+CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")}
+SERVERS = CHOICES["server"]
+IN_CI = bool(os.environ.get("CI"))
+
+
+def combinations(*keys):
+    """Every combination of the choices of these questions, as dicts of answers."""
+    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
+    return [dict(zip(keys, answers, strict=True)) for answers in itertools.product(*values)]
+
+
+def label(answers):
+    return "-".join("channels" if value is True else value for value in answers.values() if value)
+
+
+def generate(folder, lock=False, **answers):
+    """The project that these answers give, in a folder of its own inside `folder`.
+
+    Without `lock` the hooks find no uv, as on a machine that has none: locking takes longer than all the rest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.environ["PATH"]
+    try:
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}" if lock else ""
+        project = cookiecutter(str(ROOT), no_input=True, output_dir=str(folder), extra_context=answers)
+    finally:
+        os.environ["PATH"] = path
+    return Project(Path(project), answers)
+
+
+@dataclass
+class Project:
+    path: Path
+    answers: dict
+    python: Path | None = None  # of an environment with the project's dependencies
+    variables: dict = field(default_factory=dict)
+
+    @property
+    def slug(self):
+        return self.path.name
+
+    @cached_property
+    def environment(self):
+        environment = {
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONWARNINGS": "default",
+            "DJANGO_SETTINGS_MODULE": f"{self.slug}.settings",
+        }
+        keep = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
+        return {key: os.environ[key] for key in keep if key in os.environ} | environment | self.variables
+
+    def in_production(self, database_url=None, **variables):
+        """The variables that the README of the project asks for in production."""
+        (self.path / ".env").unlink(missing_ok=True)
+        self.variables |= {
+            "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+            "DJANGO_ALLOWED_HOSTS": "example.com",
+            "DATABASE_URL": database_url or f"sqlite:///{self.path / 'db.sqlite3'}",
+            **variables,
+        }
+        self.__dict__.pop("environment", None)
+        return self
+
+    def run(self, *command, check=True, timeout=300):
+        """Run a command in the project; its output is in the error if it fails."""
+        result = subprocess.run(
+            command, check=False, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=timeout
+        )
+        if check and result.returncode:
+            raise AssertionError(f"{command} ended with {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def manage(self, *arguments, **options):
+        return self.run(str(self.python), "manage.py", *arguments, **options)
+
+    def procfile(self):
+        """The lines of the Procfile: {process type: command}."""
+        return dict(
+            line.split(": ", 1) for line in (self.path / "Procfile").read_text(encoding="utf-8").splitlines() if line
+        )
+
+    @contextmanager
+    def served(self, process="web", **variables):
+        """The project, started by its Procfile line through honcho."""
+        port = free_port()
+        (self.path / "honcho.env").write_text("")
+        command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
+        with self.started(command + ["--no-prefix", process], port, **variables) as server:
+            yield server
+
+    @contextmanager
+    def started(self, command, port, **variables):
+        log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.path,
+                env=self.environment | {"PORT": str(port), "PYTHONUNBUFFERED": "1"} | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = Server(process, port, log)
+        try:
+            server.wait_until_ready()
+            yield server
+        finally:
+            server.kill()
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen
+    port: int
+    log: Path
+
+    @property
+    def output(self):
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, https=True, **options):
+        """An HTTP client; with `https` it asks as the proxy in front of a production site would."""
+        if https:
+            options |= {"base_url": "https://example.com", "transport": Proxy(self.url)}
+        return httpx.Client(**{"base_url": self.url, "timeout": 20} | options)
+
+    def wait_until_ready(self):
+        self.wait_until(lambda: httpx.get(f"{self.url}/livez", timeout=5).status_code == 200)
+
+    def wait_until(self, condition, seconds=30):
+        """Until the condition holds, while nothing may answer yet. The server's output is in the error."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"The server ended with {self.process.returncode}:\n{self.output}")
+            try:
+                if condition():
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"Not within {seconds} s:\n{self.output}")
+
+    def stop(self, seconds=15):
+        """Send SIGTERM; return the exit status that honcho saw. Raises TimeoutExpired after `seconds`."""
+        self.process.terminate()
+        self.process.wait(seconds)
+        match = re.search(r"web\.1 stopped \(rc=(-?\d+)\)", self.output)
+        return int(match[1]) if match else self.process.returncode
+
+    def kill(self):
+        """End what is left, whatever state it is in: honcho gives each process a group of its own."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+class Proxy(httpx.HTTPTransport):
+    """Takes requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
+
+    def __init__(self, url):
+        super().__init__()
+        self.url = httpx.URL(url)
+
+    def handle_request(self, request):
+        return super().handle_request(
+            httpx.Request(
+                request.method,
+                request.url.copy_with(scheme=self.url.scheme, host=self.url.host, port=self.url.port),
+                headers=[*request.headers.multi_items(), ("X-Forwarded-Proto", request.url.scheme)],
+                stream=request.stream,
+                extensions=request.extensions,
+            )
+        )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,124 @@
+"""The hooks take answers as data, refuse what cannot work, and leave nothing behind."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.template import ROOT, generate
+
+HOSTILE_NAMES = [
+    'It\'s "quoted" \'thrice\' """',
+    "'''",
+    "back\\slash \\",
+    "{braces}",
+    "100 % of $HOME `id` $(id)",
+    "two\nlines and a tab\t",
+    "Käse 🧀 بيتزا \u202eright-to-left\u202c",
+    "<script>alert(1)</script> &amp;",
+    "x" * 500,
+    'A "long" name ' * 8,
+]
+
+
+def cookiecutter(folder, *answers):
+    environment = {key: value for key, value in os.environ.items() if key != "PATH"} | {"PATH": ""}
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(folder), str(ROOT), *answers]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("slug", "reason"),
+    [
+        ("My_Site", "use lower-case letters"),
+        ("my-site", "use lower-case letters"),
+        ("3d", "use lower-case letters"),
+        ("site_", "use lower-case letters"),
+        ("größe", "use lower-case letters"),
+        ("class", "a word of the Python language"),
+        ("match", "a word of the Python language"),
+        ("site", "standard library"),
+        ("email", "standard library"),
+        ("test", "used by the project itself"),
+        ("django", "used by the project itself"),
+        ("channels", "used by the project itself"),
+        ("accounts", "used by the project itself"),
+    ],
+)
+def test_refused_slugs(slug, reason, tmp_path):
+    result = cookiecutter(tmp_path, f"project_slug={slug}")
+    assert result.returncode == 1
+    sentence = next(line for line in result.stderr.splitlines() if line.startswith("project_slug"))
+    assert repr(slug) in sentence
+    assert reason in sentence
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("django_version", ["5.2", "6.1"])
+def test_no_installed_module_can_be_shadowed(django_version, environments):
+    """The hook's list holds every top-level module that is installed for any combination of answers."""
+    script = (
+        "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()));"
+        "import sys; print('\\n'.join(sys.stdlib_module_names))"
+    )
+    python = environments(django_version)
+    names = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    hook = (ROOT / "hooks" / "pre_gen_project.py").read_text().replace("{{ cookiecutter | jsonify }}", "{}")
+    namespace = {"__name__": "hook"}
+    exec(hook, namespace)
+    refuse = namespace["reason_to_refuse"]
+    assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not refuse(name)] == []
+
+
+def test_a_missing_uv_is_no_failure(tmp_path):
+    result = cookiecutter(tmp_path, "project_name=wiki")
+    assert result.returncode == 0
+    assert "uv is not installed" in result.stdout
+    assert not (tmp_path / "wiki" / "uv.lock").exists()
+
+
+def test_a_missing_network_is_no_failure(tmp_path):
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    uv = bin_folder / "uv"
+    uv.write_text("#!/bin/sh\necho 'error: no route to host' >&2; exit 2\n")
+    uv.chmod(0o755)
+    environment = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(tmp_path), str(ROOT), "project_name=wiki"]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0
+    assert "run `uv lock` later" in result.stdout
+    assert "no route to host" in result.stdout
+
+
+def test_the_secret_key_is_fresh_and_private(tmp_path):
+    keys = set()
+    for number in range(2):
+        env = generate(tmp_path / str(number), project_name="wiki").path / ".env"
+        keys.add(re.search("^DJANGO_SECRET_KEY=(.{50,})$", env.read_text(), re.MULTILINE)[1])
+        if os.name == "posix":
+            assert env.stat().st_mode & 0o077 == 0
+    assert len(keys) == 2
+
+
+def test_it_ends_with_what_to_type_next(tmp_path):
+    result = cookiecutter(tmp_path, "project_name=wiki")
+    assert [line.strip() for line in result.stdout.strip().splitlines()[-3:]] == [
+        "cd wiki",
+        "uv run manage.py migrate",
+        "uv run uvicorn wiki.asgi:application --reload",
+    ]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_hostile_names(name, project, tmp_path):
+    made = project(project_name=name, project_slug="wiki", database="sqlite")
+    lint = [sys.executable, "-m", "ruff"]
+    for command in (["check"], ["format", "--check"]):
+        made.run(*lint, *command, "--no-cache", ".")
+    show = "from django.conf import settings; print(ascii(settings.SITE_NAME))"
+    assert made.manage("shell", "--no-imports", "--command", show).stdout.strip() == ascii(name)
+    made.run(str(made.python), "-m", "pytest", "-q")

@@ -1,0 +1,194 @@
+"""Each server is started by its Procfile line and asked over real sockets, as in production and in development."""
+
+import asyncio
+import re
+import shutil
+
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from tests.template import SERVERS, free_port
+
+CONSUMER = """
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+
+class Echo(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data=text_data, bytes_data=bytes_data)
+"""
+
+
+@pytest.fixture
+def production(project, postgresql, static_files):
+    """A project as it is after a deployment: static files collected, database migrated, a user made."""
+
+    def make(**answers):
+        made = project(**answers)
+        made.in_production(postgresql if answers.get("database") == "postgresql" else None)
+        shutil.copytree(static_files(made), made.path / "staticfiles")
+        made.manage("migrate")
+        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def static_files(tmp_path_factory):
+    """What `collectstatic` makes of a project, which is the same for all: to compress it takes long."""
+    folder = tmp_path_factory.mktemp("static") / "staticfiles"
+
+    def collect(made):
+        if not folder.exists():
+            made.manage("collectstatic", "--no-input")
+            shutil.move(made.path / "staticfiles", folder)
+        return folder
+
+    return collect
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_production(server, database, production):
+    made = production(server=server, database=database)
+    with made.served() as running:
+        with running.client() as client:
+            check_pages(client, server)
+            check_static_files(client)
+            check_sign_in(client)
+        with running.client(https=False) as client:
+            check_without_proxy(client)
+        status = running.stop(seconds=15)
+        assert status in (0, -15), running.output
+        assert_quiet(running.output)
+
+
+def check_pages(client, server):
+    home = client.get("/")
+    assert home.status_code == 200
+    assert f"<dd>{server}</dd>" in home.text
+    assert "<dd>ASGI</dd>" in home.text
+    assert float(home.headers["Server-Timing"].removeprefix("app;dur=")) > 0
+    for path in ("/async/", "/sync/"):
+        assert client.get(path).status_code == 200
+    assert client.get("/livez").json() == {"status": "ok", "failing": []}
+    assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+    assert client.get("/nothing-here/").status_code == 404
+
+
+def check_static_files(client):
+    login = client.get("/admin/", follow_redirects=True)
+    for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
+        css = client.get(sheet)
+        assert css.status_code == 200
+        assert css.headers["content-type"] == 'text/css; charset="utf-8"'
+        assert re.search(r"\.[0-9a-f]{12}\.css$", sheet)
+        assert "immutable" in css.headers["cache-control"]
+    assert client.get(sheet, headers={"Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
+
+
+def check_sign_in(client):
+    form = {"username": "ada", "password": "analytical-engine"}
+    page = client.get("/accounts/login/")
+    assert client.post("/accounts/login/", data=form).status_code == 403, "a POST without the token"
+    form["csrfmiddlewaretoken"] = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+    headers = {"Origin": "https://example.com"}
+    wrong = client.post("/accounts/login/", data=form | {"password": "wrong"}, headers=headers)
+    assert "errorlist" in wrong.text
+    assert client.post("/accounts/login/", data=form, headers=headers).status_code == 302
+    for path in ("/", "/async/", "/sync/"):
+        assert "Sign out" in client.get(path).text
+    assert client.get("/admin/").status_code == 200
+
+
+def check_without_proxy(client):
+    """Without the proxy's word that it came over HTTPS, a request is sent there; health checks are not."""
+    redirect = client.get("/", headers={"Host": "example.com"})
+    assert (redirect.status_code, redirect.headers["location"]) == (301, "https://example.com/")
+    assert client.get("/", headers={"Host": "evil.example", "X-Forwarded-Proto": "https"}).status_code == 400
+    for path in ("/livez", "/readyz"):
+        assert client.get(path, headers={"Host": "10.0.0.7"}).status_code == 200
+
+
+def assert_quiet(output):
+    """No warnings but those that the requests above were meant to cause."""
+    meant = r"django\.request: (Not Found: /nothing|Forbidden|Bad Request)|django\.security\.|Forbidden \(CSRF"
+    lines = [line for line in output.splitlines() if not re.search(meant, line)]
+    bad = [line for line in lines if re.search(r"warn|error|traceback|exception|unsupported", line, re.IGNORECASE)]
+    assert not bad, output
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_development(server, project):
+    """The command that the README gives for development, with the admin in its own style."""
+    made = project(server=server)
+    made.manage("migrate")
+    readme = (made.path / "README.md").read_text()
+    command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
+    port = free_port()
+    command = command.replace("manage.py", f"{made.python} manage.py").split()
+    command += {
+        "daphne": [str(port)],
+        "hypercorn": ["--bind", f"127.0.0.1:{port}"],
+        "gunicorn": ["--bind", f"127.0.0.1:{port}"],
+    }.get(server, ["--port", str(port)])
+    with made.started(command, port) as running, running.client(https=False) as client:
+        assert "is up" in client.get("/").text
+        login = client.get("/admin/login/")
+        for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
+            assert client.get(sheet).status_code == 200
+        template = made.path / "pages" / "templates" / "pages" / "home.html"
+        template.write_text(template.read_text().replace("is up", "was changed"))
+        running.wait_until(lambda: "was changed" in client.get("/").text)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_websockets(server, production):
+    made = production(server=server, channels=True)
+    (made.path / "pages" / "consumers.py").write_text(CONSUMER)
+    routing = made.path / "wiki" / "routing.py"
+    routing.write_text(
+        routing.read_text()
+        .replace('    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
+        .replace("import re_path", "import path, re_path\nfrom pages.consumers import Echo")
+    )
+    with made.served() as running:
+        asyncio.run(talk(f"ws://127.0.0.1:{running.port}", server))
+        assert running.stop(seconds=15) in (0, -15), running.output
+        assert "Traceback" not in running.output
+
+
+async def talk(url, server):
+    async with connect(f"{url}/ws/echo/", origin="https://example.com") as socket:
+        await socket.send("hello")
+        assert await socket.recv() == "hello"
+        await socket.send(b"\x00\xff")
+        assert await socket.recv() == b"\x00\xff"
+        await socket.send("x" * 1_000_000)
+        assert len(await socket.recv()) == 1_000_000
+        if server != "granian":  # it has no setting for the size of messages
+            await socket.send("x" * 1_100_000)
+            with pytest.raises(websockets.ConnectionClosed):
+                await socket.recv()
+    for path, origin in (("/ws/echo/", "https://evil.example"), ("/ws/nothing/", "https://example.com")):
+        with pytest.raises(websockets.InvalidStatus):
+            await connect(f"{url}{path}", origin=origin)
+
+
+def test_runserver_speaks_websockets(project):
+    made = project(channels=True)
+    made.manage("migrate")
+    port = free_port()
+    with made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as running:
+        with running.client(https=False) as client:
+            assert "<dd>ASGI</dd>" in client.get("/").text
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            asyncio.run(open_and_close(f"ws://127.0.0.1:{port}/ws/nothing/"))
+        assert refused.value.response.status_code == 403
+
+
+async def open_and_close(url):
+    async with connect(url):
+        pass

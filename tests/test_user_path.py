@@ -1,0 +1,63 @@
+"""Two projects taken all the way as their users would, with nothing but uv."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.template import free_port, generate
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"project_name": "wiki"},
+        {"project_name": "My Board", "server": "granian", "database": "postgresql", "channels": True, "ci": "gitlab"},
+    ],
+    ids=["defaults", "everything"],
+)
+def test_with_uv(answers, tmp_path, postgresql):
+    made = generate(tmp_path, lock=True, **answers)
+    made.python = Path(sys.executable)  # for the PATH that has uv
+    keep = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
+    made.variables |= keep | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
+    made.run("uv", "sync", "--locked")
+    made.run("uv", "run", "manage.py", "migrate")
+    assert " passed" in made.run("uv", "run", "pytest").stdout
+    made.run("uv", "run", "ruff", "check")
+    made.run("uv", "run", "ruff", "format", "--check")
+
+
+def test_course_project(project):
+    """What a CS50W student types, as in any Django tutorial."""
+    made = project(project_name="wiki")
+    assert {"manage.py", "wiki"} <= {path.name for path in made.path.iterdir()}
+    assert {"settings.py", "urls.py", "asgi.py", "wsgi.py"} <= {path.name for path in (made.path / "wiki").iterdir()}
+    made.manage("migrate")
+    made.manage("startapp", "flights")
+    assert (made.path / "flights" / "views.py").exists()
+    for command in (["manage.py", "runserver"], ["-m", "uvicorn", "wiki.asgi:application", "--port"]):
+        port = free_port()
+        with made.started([str(made.python), *command, str(port)], port) as running:
+            with running.client(https=False) as client:
+                home = client.get("/").text
+            assert "<h1>wiki is up</h1>" in home
+            assert f"<dd>{'manage.py' if 'manage.py' in command else 'uvicorn'}</dd>" in home
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the folder of a virtual environment's programs differs")
+def test_without_uv(tmp_path):
+    """`pip install .` installs what is needed to run the project."""
+    made = generate(tmp_path, project_name="wiki")
+    subprocess.run([sys.executable, "-m", "venv", made.path / ".venv"], check=True)
+    made.python = made.path / ".venv" / "bin" / "python"
+    made.variables |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    made.run(str(made.python), "-m", "pip", "install", "--quiet", ".")
+    made.manage("migrate")
+    port = free_port()
+    with made.started(["uvicorn", "wiki.asgi:application", "--port", str(port)], port) as running:
+        with running.client(https=False) as client:
+            assert client.get("/").status_code == 200

@@ -1,0 +1,106 @@
+import logging
+import re
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import OperationalError, connection
+
+from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+
+
+async def test_livez_asks_nobody(async_client, settings):
+    settings.ALLOWED_HOSTS = ["example.com"]
+    response = await async_client.get("/livez", headers={"host": "10.0.0.7:8000"})
+    assert response.json() == {"status": "ok", "failing": []}
+
+
+@pytest.mark.django_db
+def test_readyz(client):
+    assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+
+
+@pytest.mark.django_db
+def test_readyz_without_database(client, monkeypatch):
+    def no_cursor(*args):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(connection, "cursor", no_cursor)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["failing"] == ["database default"]
+
+
+def test_requests_are_timed(client, caplog):
+    caplog.set_level(logging.INFO)
+    response = client.get("/no%0Asuch%0Apage/")
+    assert response.headers["Server-Timing"].startswith("app;dur=")
+    assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "client", "scheme"),
+    [
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9", "https"),
+        ("10.0.0.1", "made-up, 203.0.113.9, 10.0.0.2", "203.0.113.9", "https"),
+        ("203.0.113.9", "192.0.2.1", "203.0.113.9", "http"),
+    ],
+)
+async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, scheme):
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope)
+
+    scope = {
+        "type": "http",
+        "scheme": "http",
+        "client": (peer, 1234),
+        "headers": [
+            (b"x-forwarded-for", forwarded_for.encode()),
+            (b"x-forwarded-proto", b"https"),
+        ],
+    }
+    await ProxyHeaders(app, trusted=["10.0.0.0/8"])(scope, None, None)
+    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+
+
+@pytest.fixture
+def user():
+    return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
+
+
+@pytest.mark.django_db
+def test_sign_in_and_out(client, user):
+    form = {"username": "ada", "password": "analytical-engine"}
+    page = client.post("/accounts/login/", form, follow=True)
+    assert page.redirect_chain == [("/", 302)]
+    assert "Sign out" in page.text
+    assert "Sign in" in client.post("/accounts/logout/", follow=True).text
+
+
+@pytest.mark.django_db
+def test_wrong_password(client, user):
+    page = client.post("/accounts/login/", {"username": "ada", "password": "wrong"})
+    assert page.status_code == 200
+    assert "errorlist" in page.text
+
+
+@pytest.mark.django_db
+def test_change_password(client, user):
+    assert client.get("/accounts/password_change/").status_code == 302
+    client.force_login(user)
+    new = dict.fromkeys(["new_password1", "new_password2"], "difference")
+    new["old_password"] = "analytical-engine"
+    assert "was changed" in client.post("/accounts/password_change/", new, follow=True).text
+    assert client.login(username="ada", password="difference")
+
+
+@pytest.mark.django_db
+def test_reset_password(client, user, mailoutbox):
+    client.post("/accounts/password_reset/", {"email": "ada@example.com"})
+    link = re.search(r"http://testserver(/\S+)", mailoutbox[0].body)[1]
+    form = client.get(link, follow=True)
+    assert "Set password" in form.text
+    new = dict.fromkeys(["new_password1", "new_password2"], "difference")
+    assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
+    assert "used already" in client.get(link, follow=True).text

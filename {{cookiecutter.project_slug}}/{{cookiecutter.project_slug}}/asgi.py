@@ -1,0 +1,35 @@
+"""The ASGI entry point: `application` is what the server runs.
+
+The server calls it once for each request{{ " or WebSocket" if cookiecutter.__channels }}, with three things: `scope`, a dict that says what is
+asked; `receive`, awaited for what the client sends; `send`, awaited to answer. Each step below wraps
+the application of the step before it.
+"""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
+
+{% if cookiecutter.__channels %}
+from channels.routing import ProtocolTypeRouter
+{% endif %}
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+{% if cookiecutter.__channels %}
+from django.utils.module_loading import import_string
+{% endif %}
+
+from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
+
+application = get_asgi_application()
+application = serve_static_files(application)
+{% if cookiecutter.__channels %}
+application = ProtocolTypeRouter(
+    {
+        "http": application,
+        # By its name: consumers import models, and those can be loaded only now.
+        "websocket": import_string("{{ cookiecutter.project_slug }}.routing.websockets"),
+    }
+)
+{% endif %}
+application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)

@@ -1,0 +1,19 @@
+"""Which consumer answers which WebSocket path: what urls.py is for HTTP."""
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import re_path
+
+
+async def not_found(scope, receive, send):
+    """Refuse the handshake. Without this, an unknown path would be an error in the log."""
+    await send({"type": "websocket.close"})
+
+
+websocket_urlpatterns = [
+    re_path("", not_found),
+]
+
+# Without the check of the Origin, any site's page could speak as its visitor.
+websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))

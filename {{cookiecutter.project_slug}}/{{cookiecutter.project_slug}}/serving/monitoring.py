@@ -1,0 +1,115 @@
+"""What those who run the site want to know: is it up, and how long did each request take."""
+
+{% if cookiecutter.__channels %}
+import asyncio
+{% endif %}
+import logging
+from time import perf_counter
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+{% if cookiecutter.__channels %}
+from channels.layers import get_channel_layer
+{% endif %}
+from django.db import Error, connections
+from django.http import JsonResponse
+from django.utils.encoding import escape_uri_path
+
+logger = logging.getLogger(__name__)
+
+
+class HealthMiddleware:
+    """Answers before anything else does: no session, no redirect, no check of the Host header.
+
+    `/livez` is 200 as long as the process answers; `/readyz` is 200, or 503 with the names of what
+    does not answer. Both send JSON.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request):
+        if request.path_info not in ("/livez", "/readyz"):
+            return self.get_response(request)
+        return self.answer(request) if self.is_async else async_to_sync(self.answer)(request)
+
+    async def answer(self, request):
+        failing = []
+        if request.path_info == "/readyz":
+            failing += await sync_to_async(failing_databases)()
+{% if cookiecutter.__channels %}
+            failing += await failing_channel_layer()
+{% endif %}
+        return JsonResponse(
+            {"status": "failing" if failing else "ok", "failing": failing},
+            status=503 if failing else 200,
+            headers={"Cache-Control": "no-store"},
+        )
+
+
+def failing_databases():
+    failing = []
+    for connection in connections.all():
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except Error as error:
+            logger.warning("Database %r does not answer: %s", connection.alias, error)
+            failing.append(f"database {connection.alias}")
+    return failing
+{% if cookiecutter.__channels %}
+
+
+async def failing_channel_layer():
+    layer = get_channel_layer()
+    try:
+        async with asyncio.timeout(2):
+            channel = await layer.new_channel()
+            await layer.send(channel, {"type": "readyz"})
+            await layer.receive(channel)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the layer cannot be used)
+        logger.warning("The channel layer does not answer: %r", error)
+        return ["channel layer"]
+    return []
+{% endif %}
+
+
+class TimingMiddleware:
+    """Logs a line per request and adds the `Server-Timing` header, in milliseconds.
+
+    Of a stream it is the time until the stream starts.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request):
+        if self.is_async:
+            return self.__acall__(request)
+        start = perf_counter()
+        return self.record(request, self.get_response(request), start)
+
+    async def __acall__(self, request):
+        start = perf_counter()
+        return self.record(request, await self.get_response(request), start)
+
+    @staticmethod
+    def record(request, response, start):
+        duration = (perf_counter() - start) * 1000
+        others = response.headers.get("Server-Timing")
+        timing = f"app;dur={duration:.1f}"
+        response.headers["Server-Timing"] = f"{others}, {timing}" if others else timing
+        path = escape_uri_path(request.path)  # a line break in it would start a log line of its own
+        logger.info("%s %s %s %.1f ms", request.method, path, response.status_code, duration)
+        return response

@@ -1,0 +1,52 @@
+"""The client's address and scheme behind a reverse proxy, the same on every ASGI server."""
+
+from ipaddress import ip_address, ip_network
+
+
+class ProxyHeaders:
+    """Believes `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
+
+    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts whoever connects, which is right
+    only where nobody but the proxy can. Raises ValueError for anything else.
+    """
+
+    def __init__(self, app, trusted):
+        self.app = app
+        self.trusts_peer = "*" in trusted
+        self.networks = [ip_network(address) for address in trusted if address != "*"]
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] in ("http", "websocket"):
+            peer = scope["client"][0] if scope.get("client") else ""
+            if self.trusts_peer or self.is_trusted(peer):
+                scope = self.forwarded(scope)
+        await self.app(scope, receive, send)
+
+    def is_trusted(self, host):
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self.networks)
+
+    def forwarded(self, scope):
+        scope = dict(scope)
+        headers = dict(scope["headers"])
+        scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1")
+        if scheme in ("http", "https"):
+            secure = scheme == "https"
+            plain = "ws" if scope["type"] == "websocket" else "http"
+            scope["scheme"] = f"{plain}s" if secure else plain
+        hosts = [
+            host.strip()
+            for name, value in scope["headers"]
+            if name == b"x-forwarded-for"
+            for host in value.decode("latin-1").split(",")
+        ]
+        # Each proxy appends the address it was called from: what stands left of the last address
+        # that is not a trusted proxy's may have been made up by the client.
+        for host in reversed(hosts):
+            scope["client"] = (host, 0)
+            if not self.is_trusted(host):
+                break
+        return scope

@@ -1,0 +1,219 @@
+"""Settings, driven by the environment: the README lists the variables.
+
+Safe when nothing is set: debug mode is off, and without a secret key nothing starts.
+"""
+
+{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
+from importlib.util import find_spec
+{% endif %}
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+SITE_NAME = @SITE_NAME@
+
+
+# Security
+
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+SECRET_KEY = env("DJANGO_SECRET_KEY", default="")
+if not SECRET_KEY:
+    raise SystemExit(
+        "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env and set it there; "
+        "in production set the environment variable."
+    )
+ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=[])
+CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
+FORWARDED_ALLOW_IPS = env.list("FORWARDED_ALLOW_IPS", default=["127.0.0.1", "::1"])
+
+if not DEBUG:
+    # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
+    SECURE_SSL_REDIRECT = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    # Browsers remember for this long that the site has HTTPS only.
+    SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+
+
+# Applications
+
+INSTALLED_APPS = [
+{% if cookiecutter.server == "daphne" %}
+    "daphne",  # first, so that `runserver` is daphne's, which speaks ASGI
+{% endif %}
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+{% if cookiecutter.__channels %}
+    "channels",
+{% endif %}
+    "accounts",
+    "{{ cookiecutter.__app }}",
+]
+{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
+if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks WebSockets
+    INSTALLED_APPS.insert(0, "daphne")
+{% endif %}
+
+MIDDLEWARE = [
+    "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
+ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
+WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
+
+
+# Templates
+
+template_loaders = [
+    "django.template.loaders.filesystem.Loader",
+    "django.template.loaders.app_directories.Loader",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "{{ cookiecutter.project_slug }}" / "templates"],
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "{{ cookiecutter.project_slug }}.context_processors.site",
+            ],
+            # Without the cache, a changed template shows at once on every server.
+            "loaders": template_loaders
+            if DEBUG
+            else [("django.template.loaders.cached.Loader", template_loaders)],
+        },
+    },
+]
+
+
+# Database
+
+{% if cookiecutter.database == "postgresql" %}
+DATABASES = {"default": env.db("DATABASE_URL")}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+{% else %}
+DATABASES = {"default": env.db("DATABASE_URL", default="sqlite:///db.sqlite3")}
+DATABASES["default"] |= {
+    # A relative path starts here, wherever the command was started.
+    "NAME": BASE_DIR / DATABASES["default"]["NAME"],
+    "OPTIONS": {
+        # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "timeout": 10,
+        # Locks at the start of a transaction: one that reads first could not wait for the lock later.
+        "transaction_mode": "IMMEDIATE",
+    },
+}
+{% endif %}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+{% if cookiecutter.__channels %}
+
+
+# Channels
+
+REDIS_URL = env("REDIS_URL", default="")
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL]},
+    }
+    if REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
+{% endif %}
+
+
+# Users
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
+
+
+# Files
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "servestatic.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+
+# Mail, language and logs
+
+mail = env.email_url("EMAIL_URL", default="smtp://localhost:25")
+{% if cookiecutter.django_version == "5.2" %}
+vars().update(mail)
+{% else %}
+mail_options = {
+    "host": mail["EMAIL_HOST"],
+    "port": mail["EMAIL_PORT"],
+    "username": mail["EMAIL_HOST_USER"],
+    "password": mail["EMAIL_HOST_PASSWORD"],
+    "use_tls": mail.get("EMAIL_USE_TLS"),
+    "use_ssl": mail.get("EMAIL_USE_SSL"),
+}
+MAILERS = {
+    "default": {
+        "BACKEND": mail["EMAIL_BACKEND"],
+        "OPTIONS": {name: value for name, value in mail_options.items() if value},
+    }
+}
+{% endif %}
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{levelname} {name}: {message}", "style": "{"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "null": {"class": "logging.NullHandler"},
+    },
+    "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {
+        # Django's own handlers would print a second time in debug mode.
+        "django": {"handlers": [], "propagate": True},
+        # Whoever asks for a name that is not the site's gets 400; no need for a traceback each time.
+        "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
+    },
+}
