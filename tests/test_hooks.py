@@ -68,7 +68,7 @@ def test_no_installed_module_can_be_shadowed(django_version, environments):
     names = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     hook = (ROOT / "hooks" / "pre_gen_project.py").read_text().replace("{{ cookiecutter | jsonify }}", "{}")
     namespace = {"__name__": "hook"}
-    exec(hook, namespace)
+    exec(hook, namespace)  # noqa: S102 (the hook is a template, so it cannot be imported)
     refuse = namespace["reason_to_refuse"]
     assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not refuse(name)] == []
 

@@ -58,6 +58,6 @@ def test_without_uv(tmp_path):
     made.run(str(made.python), "-m", "pip", "install", "--quiet", ".")
     made.manage("migrate")
     port = free_port()
-    with made.started(["uvicorn", "wiki.asgi:application", "--port", str(port)], port) as running:
-        with running.client(https=False) as client:
-            assert client.get("/").status_code == 200
+    command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
+    with made.started(command, port) as running, running.client(https=False) as client:
+        assert client.get("/").status_code == 200
