@@ -19,7 +19,7 @@ SERVERS = {
     "uvicorn": {
         "dependency": "uvicorn[standard]>=0.54,<1",
         "command": "uvicorn {app} --host 0.0.0.0 --port ${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
-        " --timeout-graceful-shutdown 10 --ws-max-size 1048576 --lifespan off --no-proxy-headers --no-access-log",
+        " --timeout-graceful-shutdown 10 --ws-max-size 1048576 --no-proxy-headers --no-access-log",
         "develop": "uvicorn {app} --reload",
     },
     "daphne": {
@@ -57,7 +57,6 @@ worker_class = UvicornWorker
 
 # Settings of uvicorn that gunicorn has no options for.
 UvicornWorker.CONFIG_KWARGS |= {
-    "lifespan": "off",
     "proxy_headers": False,
     "timeout_graceful_shutdown": 10,
     "ws_max_size": 1_048_576,
@@ -67,9 +66,9 @@ UvicornWorker.CONFIG_KWARGS |= {
     },
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",
-        "command": "granian {app} --interface asginl --host 0.0.0.0 --port ${PORT:-8000}"
+        "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --workers-kill-timeout 10 --respawn-failed-workers --log-level warning",
-        "develop": "granian {app} --interface asginl --reload",
+        "develop": "granian {app} --interface asgi --reload",
         # Or each write to the database would restart it.
         "develop_with_sqlite": " --reload-ignore-patterns sqlite3",
     },

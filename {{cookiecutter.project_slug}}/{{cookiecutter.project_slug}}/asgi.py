@@ -13,13 +13,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}
 from channels.routing import ProtocolTypeRouter
 {% endif %}
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 {% if cookiecutter.__channels %}
 from django.utils.module_loading import import_string
 {% endif %}
 
+# Django's own is in django.core.asgi: the same, but slower.
+from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
+{% if cookiecutter.__channels %}
+from {{ cookiecutter.project_slug }}.serving.threads import ThreadPerCall
+{% endif %}
 
 application = get_asgi_application()
 application = serve_static_files(application)
@@ -27,8 +31,9 @@ application = serve_static_files(application)
 application = ProtocolTypeRouter(
     {
         "http": application,
+        "lifespan": application,
         # By its name: consumers import models, and those can be loaded only now.
-        "websocket": import_string("{{ cookiecutter.project_slug }}.routing.websockets"),
+        "websocket": ThreadPerCall(import_string("{{ cookiecutter.project_slug }}.routing.websockets")),
     }
 )
 {% endif %}

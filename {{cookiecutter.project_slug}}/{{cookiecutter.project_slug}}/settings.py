@@ -57,6 +57,7 @@ INSTALLED_APPS = [
 {% if cookiecutter.__channels %}
     "channels",
 {% endif %}
+    "{{ cookiecutter.project_slug }}.serving",
     "accounts",
     "{{ cookiecutter.__app }}",
 ]
@@ -65,16 +66,17 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
     INSTALLED_APPS.insert(0, "daphne")
 {% endif %}
 
+# Django's middleware, in versions that need no thread for async views.
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.SecurityMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.SessionMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.CommonMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.CsrfViewMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.AuthenticationMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.MessageMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
@@ -127,6 +129,10 @@ DATABASES["default"] |= {
     },
 }
 {% endif %}
+# The ASGI server's threads for synchronous code, and for how many seconds each keeps its connection.
+# (CONN_MAX_AGE stays 0: with Django's own ASGI handler, kept connections are never used again.)
+ASGI_THREADS = env.int("ASGI_THREADS", default=10)
+ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}
 

@@ -1,1 +1,23 @@
 """What makes Django quick and safe on an ASGI server. It knows nothing of the other apps."""
+
+from django.conf import settings
+from django.core.checks import Warning, register
+from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
+
+
+@register
+def middleware_that_needs_threads(app_configs, **kwargs):
+    """Name the middleware that costs every request to an async view a thread."""
+    warnings = []
+    for name in settings.MIDDLEWARE:
+        middleware = import_string(name)
+        if not getattr(middleware, "async_capable", False):
+            hint = "It is for sync only. Is there a version of it that is for async as well?"
+        elif getattr(middleware, "__acall__", None) is MiddlewareMixin.__acall__:
+            hint = "If it does no I/O, derive a class from serving.middleware.OnLoop and from it."
+        else:
+            continue
+        message = f"{name} costs every request to an async view a thread."
+        warnings.append(Warning(message, hint=hint, id="serving.W001"))
+    return warnings

@@ -1,0 +1,149 @@
+"""Django's ASGI handler without a thread for every request.
+
+Sync views run as under WSGI: middleware and view in one go, in one thread. Async views stay on the
+event loop, middleware included, and borrow a thread when they first need one.
+"""
+
+import asyncio
+
+import django
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core import signals
+from django.core.cache import close_caches
+from django.core.exceptions import RequestAborted
+
+# Not in Django's documentation: what comes from these two, `connections.settings` and the entries of
+# `Signal.receivers`.
+from django.core.handlers import asgi, base
+from django.core.handlers.exception import response_for_exception
+from django.db import close_old_connections, connections, reset_queries
+from django.urls import Resolver404, get_resolver, set_script_prefix
+
+from . import threads
+
+
+def get_asgi_application():
+    """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
+    django.setup(set_prefix=False)
+    return ASGIHandler()
+
+
+class ASGIHandler(asgi.ASGIHandler):
+    def __init__(self):
+        super().__init__()
+        self.respond_in_thread = sync_to_async(self.get_response_in_thread)
+        self.sync_handler = base.BaseHandler()
+        self.sync_handler.load_middleware(is_async=False)
+        for database in connections.settings.values():
+            database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.lifespan(receive, send)
+        elif scope["type"] != "http":
+            await super().__call__(scope, receive, send)  # which says that it cannot
+        else:
+            loan = await threads.borrow_threads()
+            try:
+                await self.handle(scope, receive, send, loan)
+            finally:
+                loan.end()
+
+    async def lifespan(self, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        threads.pool.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def handle(self, scope, receive, send, loan):
+        try:
+            body_file = await self.read_body(receive)
+        except RequestAborted:
+            return
+        set_script_prefix(asgi.get_script_prefix(scope))
+        response = None
+
+        async def respond():
+            nonlocal response
+            if has_async_view(scope):
+                response = await self.respond_on_loop(scope, body_file)
+            else:
+                response = await self.respond_in_thread(scope, body_file, loan)
+            if response.streaming and response.is_async:
+                loan.end()
+            await self.send_response(response, send)
+
+        try:
+            await self.while_connected(receive, respond())
+            if response is None:
+                # A thread may still be at work on the request: this comes after that.
+                await sync_to_async(body_file.close)()
+                await signals.request_finished.asend(sender=self.__class__)
+            elif response.streaming or has_other_receivers(signals.request_finished):
+                await sync_to_async(response.close)()
+            elif not response.closed:
+                response.close()
+        finally:
+            body_file.close()
+
+    async def respond_on_loop(self, scope, body_file):
+        if has_other_receivers(signals.request_started):
+            await signals.request_started.asend(sender=self.__class__, scope=scope)
+        request, response = self.create_request(scope, body_file)
+        return response if request is None else await self.run_get_response(request)
+
+    def get_response_in_thread(self, scope, body_file, loan):
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request, response = self.create_request(scope, body_file)
+        if request is not None:
+            response = self.sync_handler.get_response(request)
+        response._handler_class = self.__class__
+        if isinstance(response, asgi.FileResponse):
+            response.block_size = self.chunk_size
+        if not response.streaming and not has_other_receivers(signals.request_finished):
+            response.close()  # here, since later it would need the thread a second time
+            loan.end()
+        return response
+
+    async def while_connected(self, receive, answer):
+        """Await `answer`, and cancel it when the client leaves."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                listener = group.create_task(self.listen_for_disconnect(receive))
+                await answer
+                listener.cancel()
+        except BaseExceptionGroup as error:
+            _, others = error.split(RequestAborted)
+            if others:
+                raise others.exceptions[0] from None
+
+    async def _get_response_async(self, request):
+        # Django makes the error pages in threads of the loop's own; a page that shows the user would
+        # open a connection there that nobody looks after.
+        try:
+            return await super()._get_response_async(request)
+        except Exception as error:  # noqa: BLE001 (as Django does)
+            return await sync_to_async(response_for_exception)(request, error)
+
+
+# Django's own receivers of the two signals. They do no I/O on the event loop, and what they do for a
+# thread and its connections, threads.py does there.
+DJANGOS_RECEIVERS = {
+    id(receiver)
+    for receiver in (reset_queries, close_old_connections, close_caches, base.reset_urlconf)
+}
+
+
+def has_other_receivers(signal):
+    return any(key[0] not in DJANGOS_RECEIVERS for key, *_ in signal.receivers)
+
+
+def has_async_view(scope):
+    """A guess, since middleware may change the URLconf: a wrong one costs time, nothing else."""
+    path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
+    try:
+        return iscoroutinefunction(get_resolver().resolve(path).func)
+    except Resolver404:
+        return True  # such as /livez, which must answer even if all threads are at work

@@ -1,0 +1,125 @@
+"""The threads that synchronous code runs in: a fixed number for the whole process.
+
+Django's own ASGI handler starts a thread for every request, and with it a database connection. Here
+a request borrows one when it first needs it, so that threads and their connections are used again.
+"""
+
+import atexit
+from concurrent.futures import Executor, Future
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+
+from asgiref.sync import ThreadSensitiveContext
+from django.conf import settings
+from django.core.cache import close_caches
+from django.db import close_old_connections, connections, reset_queries
+
+
+class ThreadPool:
+    """At most `size` threads, which take jobs in the order in which they were put."""
+
+    def __init__(self, size):
+        self.size = size
+        self.jobs = SimpleQueue()
+        self.threads = []
+
+    def put(self, job):
+        if len(self.threads) < self.size:
+            thread = Thread(target=self.work, name=f"asgi-{len(self.threads) + 1}", daemon=True)
+            self.threads.append(thread)
+            thread.start()
+        self.jobs.put(job)
+
+    def work(self):
+        while job := self.jobs.get():
+            job()
+        connections.close_all()
+
+    def close(self, timeout=1):
+        """End the threads and close their connections; wait `timeout` seconds for each at work."""
+        threads, self.threads = self.threads, []
+        for _ in threads:
+            self.jobs.put(None)
+        for thread in threads:
+            thread.join(timeout)
+
+
+class Loan(Executor):
+    """The executor of one request, for `ThreadSensitiveContext`: one thread for all its calls.
+
+    It takes the thread at the first call. After `end` each call has a thread for itself alone: that
+    is how a stream, a WebSocket or a task that outlives its request holds none while it waits.
+    """
+
+    def __init__(self):
+        self.calls = None
+        self.ended = False
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        call = partial(run, future, partial(function, *args, **kwargs))
+        if self.ended:
+            pool.put(partial(serve, iter([call])))
+        else:
+            if self.calls is None:
+                self.calls = SimpleQueue()
+                pool.put(partial(serve, iter(self.calls.get, None)))
+            self.calls.put(call)
+        return future
+
+    def end(self):
+        if not self.ended:
+            self.ended = True
+            if self.calls is not None:
+                self.calls.put(None)
+
+
+def run(future, call):
+    if future.set_running_or_notify_cancel():
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 (whoever awaits the future gets it)
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+def serve(calls):
+    """Make the calls of one request, with what Django does before and after each request."""
+    reset_queries()
+    close_old_connections()
+    for call in calls:
+        call()
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:  # left open: the next request must not be part of it
+            connection.close()
+            del connections[connection.alias]
+    close_old_connections()
+    close_caches()
+
+
+async def borrow_threads():
+    """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
+    loan = Loan()
+    # Entered and never left: tasks that a view started may outlive the request and need threads.
+    await ThreadSensitiveContext(executor=loan).__aenter__()
+    return loan
+
+
+{% if cookiecutter.__channels %}
+class ThreadPerCall:
+    """Lends the synchronous calls of an ASGI application a thread each, and none while it waits."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        loan = await borrow_threads()
+        loan.end()
+        await self.app(scope, receive, send)
+
+
+{% endif %}
+pool = ThreadPool(settings.ASGI_THREADS)
+atexit.register(pool.close)  # for servers that do not say at a stop that they do
