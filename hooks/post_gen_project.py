@@ -13,13 +13,14 @@ ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
 SLUG = ANSWERS["project_slug"]
 
 # `command` is what the Procfile, the Dockerfile and the README run: PORT and WEB_CONCURRENCY come from the
-# environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB. `serving/proxy.py`
+# environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB, and a connection stays
+# open for longer than proxies keep it (60 s in nginx and at AWS), or they would use one that was just closed. `serving/proxy.py`
 # reads the proxy's headers, the same on every server, so the servers' own readers of them stay off.
 SERVERS = {
     "uvicorn": {
         "dependency": "uvicorn[standard]>=0.54,<1",
         "command": "uvicorn {app} --host 0.0.0.0 --port ${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
-        " --timeout-graceful-shutdown 10 --ws-max-size 1048576 --no-proxy-headers --no-access-log",
+        " --timeout-keep-alive 75 --timeout-graceful-shutdown 10 --ws-max-size 1048576 --no-proxy-headers --no-access-log",
         "develop": "uvicorn {app} --reload",
     },
     "daphne": {
@@ -31,7 +32,7 @@ SERVERS = {
     "hypercorn": {
         "dependency": "hypercorn>=0.18,<1",
         "command": "hypercorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
-        " --graceful-timeout 10 --config hypercorn.toml",
+        " --keep-alive 75 --graceful-timeout 10 --config hypercorn.toml",
         "develop": "hypercorn {app} --reload",
         "files": {
             "hypercorn.toml": """\
@@ -45,7 +46,8 @@ errorlog = ""
     "gunicorn": {
         "dependency": "gunicorn>=27,<28",
         "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
-        "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1} --graceful-timeout 12",
+        "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
+        " --keep-alive 75 --graceful-timeout 12",
         "develop": "gunicorn {app} --reload",
         "files": {
             "gunicorn.conf.py": '''\

@@ -86,3 +86,17 @@ def postgresql(postgresql_server):
     name = f"test_{secrets.token_hex(4)}"
     postgresql_server.psql(f"CREATE DATABASE {name}")
     return postgresql_server.get_uri(name)
+
+
+@pytest.fixture(scope="session")
+def static_files(tmp_path_factory):
+    """What `collectstatic` makes of a project, which is the same for all: to compress it takes long."""
+    folder = tmp_path_factory.mktemp("static") / "staticfiles"
+
+    def collect(made):
+        if not folder.exists():
+            made.manage("collectstatic", "--no-input")
+            shutil.move(made.path / "staticfiles", folder)
+        return folder
+
+    return collect

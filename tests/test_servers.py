@@ -35,20 +35,6 @@ def production(project, postgresql, static_files):
     return make
 
 
-@pytest.fixture(scope="session")
-def static_files(tmp_path_factory):
-    """What `collectstatic` makes of a project, which is the same for all: to compress it takes long."""
-    folder = tmp_path_factory.mktemp("static") / "staticfiles"
-
-    def collect(made):
-        if not folder.exists():
-            made.manage("collectstatic", "--no-input")
-            shutil.move(made.path / "staticfiles", folder)
-        return folder
-
-    return collect
-
-
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("server", SERVERS)
 def test_production(server, database, production):
@@ -60,7 +46,7 @@ def test_production(server, database, production):
             check_sign_in(client)
         with running.client(https=False) as client:
             check_without_proxy(client)
-        status = running.stop(seconds=15)
+            status = running.stop(seconds=15)  # with a connection that is still open
         assert status in (0, -15), running.output
         assert_quiet(running.output)
 

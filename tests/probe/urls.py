@@ -1,0 +1,10 @@
+from django.urls import path
+
+from . import views
+
+NAMES = """
+    state async_state litter count async_count threads_of_one_request stream later slow upload download broken
+    async_broken missing
+"""
+
+urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

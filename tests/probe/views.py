@@ -1,0 +1,109 @@
+import asyncio
+import hashlib
+import threading
+import time
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connection, transaction
+from django.http import FileResponse, Http404, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.utils import timezone, translation
+from django.views.decorators.csrf import csrf_exempt
+
+User = get_user_model()
+background = set()
+
+
+def state(request):
+    """What this request finds in its thread."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return JsonResponse(
+        {
+            "thread": threading.current_thread().name,
+            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "language": translation.get_language(),
+            "time_zone": timezone.get_current_timezone_name(),
+            "in_transaction": connection.in_atomic_block,
+            "autocommit": connection.get_autocommit(),
+            "queries": len(connection.queries_log),
+        }
+    )
+
+
+async def async_state(request):
+    return JsonResponse({"threads": sorted(thread.name for thread in threading.enumerate())})
+
+
+def litter(request):
+    """Leave everything behind that can be left in a thread."""
+    translation.activate("de")
+    timezone.activate("Asia/Kolkata")
+    connection.force_debug_cursor = True
+    transaction.atomic().__enter__()
+    User.objects.create_user("litter")
+    return HttpResponse("left")
+
+
+def count(request):
+    return JsonResponse({"users": User.objects.count()})
+
+
+async def async_count(request):
+    return JsonResponse({"users": await User.objects.acount()})
+
+
+async def threads_of_one_request(request):
+    name = sync_to_async(lambda: threading.current_thread().name)
+    return JsonResponse({"threads": [await name() for _ in range(5)]})
+
+
+async def stream(request):
+    users = await User.objects.acount()
+
+    async def events():
+        yield f"data: {users}\n\n"
+        while True:
+            await asyncio.sleep(3600)
+            yield "data: more\n\n"
+
+    return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
+async def later(request):
+    async def work():
+        await asyncio.sleep(0.2)
+        await User.objects.acreate(username="later")
+
+    task = asyncio.create_task(work())
+    background.add(task)
+    task.add_done_callback(background.discard)
+    return HttpResponse("started")
+
+
+def slow(request):
+    time.sleep(1)
+    return HttpResponse("slow")
+
+
+@csrf_exempt
+def upload(request):
+    sent = request.FILES["file"]
+    digest = hashlib.sha256(b"".join(sent.chunks())).hexdigest()
+    return JsonResponse({"size": sent.size, "sha256": digest, "on_disk": hasattr(sent, "temporary_file_path")})
+
+
+def download(request):
+    return FileResponse(open(__file__, "rb"), as_attachment=True)
+
+
+def broken(request):
+    raise RuntimeError("sync view broke")
+
+
+async def async_broken(request):
+    raise RuntimeError("async view broke")
+
+
+async def missing(request):
+    raise Http404

@@ -1,0 +1,232 @@
+"""The ASGI core on real servers and a real PostgreSQL: threads, connections, and nothing left behind."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.template import ROOT, SERVERS
+
+THREADS = 3
+
+
+@pytest.fixture
+def probed(project, postgresql, static_files):
+    """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
+
+    def make(server="uvicorn"):
+        made = project(server=server, database="postgresql", channels=True)
+        shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
+        urls = made.path / "wiki" / "urls.py"
+        urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))
+        routing = made.path / "wiki" / "routing.py"
+        routing.write_text(
+            routing.read_text()
+            .replace(
+                '    re_path("", not_found)', '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)'
+            )
+            .replace("from django.urls", "from probe.consumers import Count\nfrom django.urls")
+        )
+        made.in_production(postgresql, ASGI_THREADS=str(THREADS))
+        shutil.copytree(static_files(made), made.path / "staticfiles")
+        made.manage("migrate")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def connections(postgresql, postgresql_server):
+    """How many connections the project has to its database."""
+    name = re.search(r"/(test_\w+)", postgresql)[1]
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
+    return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_256_clients_and_few_connections(server, probed, connections):
+    with probed(server).served() as running:
+        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
+        assert seen == {200: 1024}, running.output
+        asyncio.run(talk_to_many(running, sockets=40))
+        # One more than the threads: the in-memory checks of the test client above have none, /readyz has.
+        assert 1 <= connections() <= THREADS
+        assert "Traceback" not in running.output
+
+
+async def ask_many(running, paths, clients, requests):
+    seen = {}
+    limits = httpx.Limits(max_connections=clients)
+    headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+
+    async def ask(client, path):
+        for _ in range(requests):
+            response = await client.get(path)
+            seen[response.status_code] = seen.get(response.status_code, 0) + 1
+
+    async with httpx.AsyncClient(base_url=running.url, limits=limits, headers=headers, timeout=60) as client:
+        await asyncio.gather(*[ask(client, paths[number % len(paths)]) for number in range(clients)])
+    return seen
+
+
+async def talk_to_many(running, sockets):
+    url = f"ws://127.0.0.1:{running.port}/ws/count/"
+    opened = [await connect(url, origin="https://example.com") for _ in range(sockets)]
+    await asyncio.gather(*[socket.send("{}") for socket in opened])
+    answers = await asyncio.gather(*[socket.recv() for socket in opened])
+    assert {json.loads(answer)["users"] for answer in answers} == {0}
+    await asyncio.gather(*[socket.close() for socket in opened])
+
+
+def test_nothing_is_left_for_the_next_request(probed):
+    with probed().served() as running, running.client() as client:
+        for _ in range(2 * THREADS):
+            assert client.get("/probe/litter/").status_code == 200
+        for _ in range(3 * THREADS):
+            state = client.get("/probe/state/").json()
+            assert state["language"] == "en-us"
+            assert state["time_zone"] == "UTC"
+            assert state["in_transaction"] is False
+            assert state["autocommit"] is True
+            assert state["queries"] <= 1
+        assert client.get("/probe/count/").json() == {"users": 0}, "an open transaction was committed"
+
+
+def test_threads_are_started_once(probed):
+    with probed().served() as running, running.client() as client:
+        for _ in range(5 * THREADS):
+            client.get("/probe/count/")
+            client.get("/probe/async_count/")
+            client.get("/probe/broken/")
+        threads = client.get("/probe/state/").json()["threads"]
+        assert [name for name in threads if name.startswith("asgi-")] == [f"asgi-{n}" for n in range(1, THREADS + 1)]
+        for _ in range(10):
+            client.get("/probe/state/")
+        assert client.get("/probe/state/").json()["threads"] == threads
+
+
+def test_async_views_start_no_thread(probed):
+    with probed().served() as running, running.client() as client:
+        before = client.get("/probe/async_state/").json()["threads"]
+        for _ in range(10):
+            client.get("/probe/async_state/")
+            client.get("/")
+        assert client.get("/probe/async_state/").json()["threads"] == before
+        assert not any(name.startswith("asgi-") for name in before)
+
+
+def test_one_request_keeps_its_thread(probed):
+    with probed().served() as running, running.client() as client:
+        assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
+
+
+def test_streams_hold_no_thread(probed, connections):
+    """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
+    with probed().served() as running:
+        asyncio.run(stream_many(running, streams=10 * THREADS))
+        assert connections() <= THREADS
+
+
+async def stream_many(running, streams):
+    headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+    limits = httpx.Limits(max_connections=streams + 5)
+    async with httpx.AsyncClient(base_url=running.url, limits=limits, headers=headers, timeout=20) as client:
+        opened = []
+        for _ in range(streams):
+            response = await client.send(client.build_request("GET", "/probe/stream/"), stream=True)
+            opened.append(response)
+            assert await anext(response.aiter_lines()) == "data: 0"
+        for path in ("/probe/count/", "/probe/async_count/"):
+            assert (await client.get(path)).json() == {"users": 0}
+        for response in opened:
+            await response.aclose()
+
+
+def test_a_task_may_outlive_its_request(probed):
+    with probed().served() as running, running.client() as client:
+        assert client.get("/probe/later/").text == "started"
+        running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 1}, seconds=10)
+        assert "Traceback" not in running.output
+
+
+def test_health_and_async_views_answer_while_all_threads_are_at_work(probed):
+    with probed().served() as running, running.client() as client:
+        asyncio.run(ask_beside_slow_ones(running))
+        assert client.get("/probe/count/").status_code == 200
+
+
+async def ask_beside_slow_ones(running):
+    headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+    async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
+        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * THREADS)]
+        await asyncio.sleep(0.3)
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/probe/async_state/")).status_code == 200
+        assert not any(task.done() for task in slow)
+        assert {response.text for response in await asyncio.gather(*slow)} == {"slow"}
+
+
+def test_a_client_that_leaves_costs_nothing(probed):
+    """Clients that hang up while a thread works for them: the thread is used again afterwards."""
+    with probed().served() as running, running.client() as client:
+        for _ in range(2 * THREADS):
+            with pytest.raises(httpx.ReadTimeout):
+                client.get("/probe/slow/", timeout=0.1)
+        deadline = time.monotonic() + 20
+        assert client.get("/probe/count/").json() == {"users": 0}
+        assert time.monotonic() < deadline
+        assert "Traceback" not in running.output
+
+
+def test_uploads_and_downloads(probed):
+    content = os.urandom(6_000_000)
+    with probed().served() as running, running.client() as client:
+        sent = client.post("/probe/upload/", files={"file": ("big.bin", content)}).json()
+        assert sent == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "on_disk": True}
+        received = client.get("/probe/download/")
+        assert received.text == (ROOT / "tests" / "probe" / "views.py").read_text()
+        assert received.headers["content-disposition"] == 'attachment; filename="views.py"'
+
+
+def test_errors(probed):
+    with probed().served() as running, running.client() as client:
+        for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
+            response = client.get(f"/probe/{path}/")
+            assert response.status_code == 500
+            assert message not in response.text
+            assert running.output.count(f"RuntimeError: {message}") == 1
+        assert client.get("/probe/missing/").status_code == 404
+
+
+def test_it_can_be_switched_off(probed):
+    made = probed()
+    asgi = made.path / "wiki" / "asgi.py"
+    text = asgi.read_text()
+    ours = "from wiki.serving.handler import get_asgi_application"
+    assert text.count(ours) == 1
+    asgi.write_text(text.replace(ours, "from django.core.asgi import get_asgi_application"))
+    with made.served() as running, running.client() as client:
+        for path in ("/probe/count/", "/probe/async_count/"):
+            assert client.get(path).json() == {"users": 0}
+        assert not client.get("/probe/state/").json()["thread"].startswith("asgi-")
+
+
+def test_middleware_that_costs_a_thread_is_named(project):
+    made = project()
+    (made.path / "wiki" / "sync_only.py").write_text(
+        "def middleware(get_response):\n    return lambda request: get_response(request)\n"
+    )
+    settings = made.path / "wiki" / "settings.py"
+    added = '\nMIDDLEWARE += ["wiki.sync_only.middleware", "django.middleware.gzip.GZipMiddleware"]\n'
+    settings.write_text(settings.read_text() + added)
+    warnings = made.manage("check").stderr
+    assert "(serving.W001) wiki.sync_only.middleware costs every request" in warnings
+    assert "(serving.W001) django.middleware.gzip.GZipMiddleware costs every request" in warnings
+    assert warnings.count("serving.W001") == 2
