@@ -195,6 +195,21 @@ def test_uploads_and_downloads(probed):
         assert received.headers["content-disposition"] == 'attachment; filename="views.py"'
 
 
+def test_sessions_messages_and_forms_in_async_views(probed):
+    with probed().served() as running, running.client() as client:
+        for visit in (1, 2):
+            seen = client.get("/probe/visit/").json()
+            assert (seen["visits"], seen["messages"]) == (visit, [])
+        form = {"csrfmiddlewaretoken": seen["token"], "text": "x" * 2_000_000}
+        headers = {"Origin": "https://example.com"}
+        sent = client.post("/probe/visit/", data=form, headers=headers).json()
+        assert (sent["visits"], sent["messages"]) == (3, ["visit 1", "visit 2", "visit 3"])
+        assert (
+            client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
+        )
+        assert "Traceback" not in running.output
+
+
 def test_errors(probed):
     with probed().served() as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):

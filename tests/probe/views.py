@@ -4,9 +4,11 @@ import threading
 import time
 
 from asgiref.sync import sync_to_async
+from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.http import FileResponse, Http404, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
 
@@ -103,6 +105,15 @@ def broken(request):
 
 async def async_broken(request):
     raise RuntimeError("async view broke")
+
+
+async def visit(request):
+    """A session and a message that are changed in an async view, and a form that is sent to it."""
+    visits = await request.session.aget("visits", 0) + 1
+    await request.session.aset("visits", visits)
+    messages.info(request, f"visit {visits}", extra_tags="x" * 5000)  # too much for a cookie
+    shown = [message.message for message in messages.get_messages(request)] if request.method == "POST" else []
+    return JsonResponse({"visits": visits, "messages": shown, "token": get_token(request)})
 
 
 async def missing(request):
