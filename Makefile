@@ -2,9 +2,9 @@
 PYTHON = python3
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks tests
+SOURCES = hooks tests benchmarks
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: .venv/installed  ## generate the default project into build/ and serve it
 	rm -rf build/my_site
@@ -15,6 +15,10 @@ demo: .venv/installed  ## generate the default project into build/ and serve it
 
 test: .venv/installed check  ## every test
 	$(VENV)/pytest --numprocesses auto --dist worksteal
+
+bench: .venv/installed  ## measure side by side with stock Django and WSGI; needs wrk, takes half an hour
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python benchmarks/run.py
+	$(VENV)/python benchmarks/chart.py
 
 check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)

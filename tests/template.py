@@ -1,10 +1,12 @@
 """Generate projects and run things in them, as a user would."""
 
+import hashlib
 import itertools
 import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import httpx
 from cookiecutter.main import cookiecutter
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
@@ -48,6 +51,42 @@ def generate(folder, lock=False, **answers):
     finally:
         os.environ["PATH"] = path
     return Project(Path(project), answers)
+
+
+def make_environment(django_version, folder):
+    """The Python of an environment that has what any generated project of this Django version needs.
+
+    One for all, since an environment for each combination would take longer than all tests. It is made of what the
+    projects themselves ask for (they are generated in `folder`), and kept in build/ until they ask for something else.
+    Raises LookupError if there is no Python that is new enough.
+    """
+    files = []
+    for server in SERVERS:
+        answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
+        files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
+    wanted = "".join(file.read_text() for file in files)
+    environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{environment}.lock"):
+        if not (environment / "complete").exists():
+            version = ">=3.12" if django_version == "6.1" else ">=3.11"
+            made = uv("venv", "--clear", "--python", version, str(environment), check=False)
+            if made.returncode:
+                raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
+            install = ["pip", "install", "--python", str(environment)]
+            for file in files:
+                install += ["--requirements", str(file), "--group", f"{file}:dev"]
+            uv(*install)
+            (environment / "complete").touch()
+    return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def uv(*arguments, check=True):
+    program = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    result = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
+    if check and result.returncode:
+        raise AssertionError(f"uv {' '.join(arguments)}\n{result.stderr}")
+    return result
 
 
 @dataclass

@@ -14,6 +14,9 @@ from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.cache import close_caches
 from django.db import close_old_connections, connections, reset_queries
+{% if cookiecutter.database == "postgresql" %}
+from psycopg import OperationalError
+{% endif %}
 
 
 class ThreadPool:
@@ -89,6 +92,10 @@ def serve(calls):
     """Make the calls of one request, with what Django does before and after each request."""
     reset_queries()
     close_old_connections()
+{% if cookiecutter.database == "postgresql" %}
+    for connection in connections.all(initialized_only=True):
+        connection.health_check_done = not hung_up(connection)
+{% endif %}
     for call in calls:
         call()
     for connection in connections.all(initialized_only=True):
@@ -99,6 +106,18 @@ def serve(calls):
     close_caches()
 
 
+{% if cookiecutter.database == "postgresql" %}
+def hung_up(connection):
+    """Did PostgreSQL close the connection? Seen without asking it, which Django would for each request."""
+    try:
+        if connection.connection is not None:
+            connection.connection.pgconn.consume_input()
+    except OperationalError:
+        return True
+    return False
+
+
+{% endif %}
 async def borrow_threads():
     """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
     loan = Loan()

