@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -56,6 +56,10 @@ class Candidate:
     cookie: str = ""
     results: dict = field(default_factory=dict)
 
+    @property
+    def log(self):
+        return self.project.path.parent / f"{self.name}.log"
+
     @contextmanager
     def served(self):
         """Yields the process and the port; the start-up time goes to the results."""
@@ -63,7 +67,7 @@ class Candidate:
         environment = self.project.environment | {"PORT": str(port)}
         command = ["taskset", "-c", SERVER_CORE, "sh", "-c", "exec " + " ".join(self.command)]
         start = time.perf_counter()
-        with (self.project.path.parent / "server.log").open("w") as log:
+        with self.log.open("w") as log:
             process = subprocess.Popen(
                 command, cwd=self.project.path, env=environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -73,7 +77,7 @@ class Candidate:
                     httpx.get(f"http://127.0.0.1:{port}/bench/async_hello/", headers=clients.HEADERS, timeout=5)
                     break
                 except httpx.TransportError:
-                    assert process.poll() is None, (self.project.path.parent / "server.log").read_text()
+                    assert process.poll() is None, self.log.read_text()
                     time.sleep(0.01)
             self.keep("start-up, s", time.perf_counter() - start)
             yield process, port
@@ -87,8 +91,8 @@ class Candidate:
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--seconds", type=int, default=3, help="of load for each figure")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=2, help="of load for each figure")
     arguments.add_argument("--only", default="", help="candidates whose name has this regular expression")
     options = arguments.parse_args()
     for program in ("wrk", "taskset"):
@@ -99,10 +103,7 @@ def main():
         candidates = make_candidates(Path(folder), database)
         if options.only:
             candidates = [each for each in candidates if re.search(options.only, each.name)]
-        for number in range(options.rounds):
-            for candidate in candidates:
-                print(f"round {number + 1} of {options.rounds}: {candidate.name}", flush=True)
-                measure(candidate, options.seconds, database)
+        measure(candidates, options, database)
         extras = {} if options.only else measure_websockets(candidates) | measure_mixed_load(candidates, options)
     results = report(candidates, extras)
     if not options.only:
@@ -230,21 +231,31 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-def measure(candidate, seconds, database):
-    with candidate.served() as (process, port):
-        candidate.keep("memory at rest, MiB", clients.memory(process.pid))
-        for view in candidate.views:
-            path = static_path(candidate.project) if view == "static" else f"/bench/{view}/"
-            clients.wrk(port, path, candidate.cookie if "page" in view else "", 1, CLIENT_CORE)
-            figures = clients.wrk(port, path, candidate.cookie if "page" in view else "", seconds, CLIENT_CORE)
-            candidate.keep(view, figures["rps"])
-            candidate.keep("failed requests", figures["failed"])
-        candidate.keep("memory after the load, MiB", clients.memory(process.pid))
-        if "generated, uvicorn, postgresql" in candidate.name:
-            most = max(
-                clients.under_load(port, path, database) for path in ("/bench/sync_query/", "/bench/async_query/")
-            )
-            candidate.keep("connections at 256 clients", most)
+def measure(candidates, options, database):
+    """All servers run at once, and take turns: what disturbs the machine for a while disturbs them all."""
+    with ExitStack() as stack:
+        running = [(each, *stack.enter_context(each.served())) for each in candidates]
+        for each, process, _ in running:
+            each.keep("memory at rest, MiB", clients.memory(process.pid))
+        for view in VIEWS:
+            for number in range(options.rounds + 1):
+                print(f"{view}: round {number} of {options.rounds}", flush=True)
+                for each, _, port in running:
+                    if view in each.views:
+                        load(each, port, view, options.seconds if number else 1, keep=number > 0)
+        for each, process, port in running:
+            each.keep("memory after the load, MiB", clients.memory(process.pid))
+            if each.name == "generated, uvicorn, postgresql":
+                for path in ("/bench/sync_query/", "/bench/async_query/"):
+                    each.keep("connections at 256 clients", clients.under_load(port, path, database))
+
+
+def load(candidate, port, view, seconds, keep):
+    path = static_path(candidate.project) if view == "static" else f"/bench/{view}/"
+    figures = clients.wrk(port, path, candidate.cookie if "page" in view else "", seconds, CLIENT_CORE)
+    candidate.keep("failed requests", figures["failed"])
+    if keep:  # the first round is for warming up
+        candidate.keep(view, figures["rps"])
 
 
 def static_path(project):
@@ -289,8 +300,10 @@ def measure_mixed_load(candidates, options):
 
 
 def report(candidates, extras):
+    worst = {"failed requests": sum, "connections at 256 clients": max}
     results = {
-        each.name: {what: round(median(values), 2) for what, values in each.results.items()} for each in candidates
+        each.name: {what: round(worst.get(what, median)(values), 2) for what, values in each.results.items()}
+        for each in candidates
     }
     for name, figures in results.items():
         print(f"\n{name}")

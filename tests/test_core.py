@@ -245,3 +245,15 @@ def test_middleware_that_costs_a_thread_is_named(project):
     assert "(serving.W001) wiki.sync_only.middleware costs every request" in warnings
     assert "(serving.W001) django.middleware.gzip.GZipMiddleware costs every request" in warnings
     assert warnings.count("serving.W001") == 2
+
+
+def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, postgresql_server):
+    """As at a restart: no request fails because of a connection that was closed while nobody used it."""
+    name = re.search(r"/(test_\w+)", postgresql)[1]
+    end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
+    with probed().served() as running, running.client() as client:
+        for _ in range(3):
+            for path in 2 * THREADS * ["/probe/count/", "/probe/async_count/"]:
+                assert client.get(path).json() == {"users": 0}, running.output
+            postgresql_server.psql(end)
+        assert client.get("/readyz").status_code == 200

@@ -72,7 +72,28 @@ def check_static_files(client):
         assert css.headers["content-type"] == 'text/css; charset="utf-8"'
         assert re.search(r"\.[0-9a-f]{12}\.css$", sheet)
         assert "immutable" in css.headers["cache-control"]
-    assert client.get(sheet, headers={"Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
+    plain = client.get(sheet, headers={"Accept-Encoding": "identity"})
+    for encoding in ("gzip", "br"):
+        compressed = client.get(sheet, headers={"Accept-Encoding": encoding})
+        assert compressed.headers["content-encoding"] == encoding
+        assert compressed.headers["vary"] == "Accept-Encoding"
+        assert int(compressed.headers["content-length"]) < len(plain.content)
+    assert compressed.text == plain.text  # httpx has unpacked it
+
+    head = client.head(sheet, headers={"Accept-Encoding": "identity"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) == len(plain.content)
+    for name, value in (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")):
+        cached = client.get(sheet, headers={name: plain.headers[value]})
+        assert (cached.status_code, cached.content) == (304, b"")
+    for wanted, part in (("bytes=5-9", plain.content[5:10]), ("bytes=0-0", plain.content[:1])):
+        ranged = client.get(sheet, headers={"Range": wanted, "Accept-Encoding": "identity"})
+        assert (ranged.status_code, ranged.content) == (206, part)
+    assert client.get(sheet, headers={"Range": f"bytes={10**9}-"}).status_code == 416
+    assert client.post(sheet).status_code == 405
+    for path in ("/static/../manage.py", "/static/%2e%2e/manage.py", "/static/..%2fmanage.py", "/static//etc/passwd"):
+        assert client.get(path).status_code == 404
+    assert "access-control-allow-origin" not in plain.headers
 
 
 def check_sign_in(client):

@@ -2,9 +2,13 @@ import logging
 import re
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.contrib.auth import get_user_model
-from django.db import OperationalError, connection
+from django.core import signals
+from django.db import OperationalError, connection, connections
+from django.utils.deprecation import MiddlewareMixin
 
+from {{ cookiecutter.project_slug }}.serving import handler
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
@@ -62,6 +66,19 @@ async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, sc
     }
     await ProxyHeaders(app, trusted=["10.0.0.0/8"])(scope, None, None)
     assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+
+
+def test_django_is_as_the_core_expects():
+    """A new release of Django may change what its documentation does not promise."""
+    update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django:"
+    for signal in (signals.request_started, signals.request_finished):
+        assert not handler.has_other_receivers(signal), f"{update} a receiver more of its own"
+    for name in ("read_body", "create_request", "run_get_response", "send_response"):
+        assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
+    for name in ("load_middleware", "get_response", "_get_response_async"):
+        assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
+    assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
+    assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
 
 
 @pytest.fixture

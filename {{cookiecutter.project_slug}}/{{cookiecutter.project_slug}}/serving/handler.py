@@ -18,7 +18,7 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers import asgi, base
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connections, reset_queries
-from django.urls import Resolver404, get_resolver, set_script_prefix
+from django.urls import get_resolver, set_script_prefix
 
 from . import threads
 
@@ -95,7 +95,8 @@ class ASGIHandler(asgi.ASGIHandler):
         return response if request is None else await self.run_get_response(request)
 
     def get_response_in_thread(self, scope, body_file, loan):
-        signals.request_started.send(sender=self.__class__, scope=scope)
+        if has_other_receivers(signals.request_started):
+            signals.request_started.send(sender=self.__class__, scope=scope)
         request, response = self.create_request(scope, body_file)
         if request is not None:
             response = self.sync_handler.get_response(request)
@@ -145,5 +146,5 @@ def has_async_view(scope):
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
     try:
         return iscoroutinefunction(get_resolver().resolve(path).func)
-    except Resolver404:
-        return True  # such as /livez, which must answer even if all threads are at work
+    except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
+        return True  # not in a thread: /livez must answer even if all threads are at work

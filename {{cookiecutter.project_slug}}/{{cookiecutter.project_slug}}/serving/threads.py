@@ -5,6 +5,7 @@ a request borrows one when it first needs it, so that threads and their connecti
 """
 
 import atexit
+import logging
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
@@ -17,6 +18,8 @@ from django.db import close_old_connections, connections, reset_queries
 {% if cookiecutter.database == "postgresql" %}
 from psycopg import OperationalError
 {% endif %}
+
+logger = logging.getLogger(__name__)
 
 
 class ThreadPool:
@@ -36,7 +39,10 @@ class ThreadPool:
 
     def work(self):
         while job := self.jobs.get():
-            job()
+            try:
+                job()
+            except Exception:  # the thread is needed for others
+                logger.exception("A thread could not be cleaned up")
         connections.close_all()
 
     def close(self, timeout=1):
@@ -90,14 +96,25 @@ def run(future, call):
 
 def serve(calls):
     """Make the calls of one request, with what Django does before and after each request."""
+    try:
+        before_request()
+    finally:  # whatever went wrong, somebody awaits the calls
+        for call in calls:
+            call()
+        after_request()
+
+
+def before_request():
     reset_queries()
     close_old_connections()
 {% if cookiecutter.database == "postgresql" %}
     for connection in connections.all(initialized_only=True):
+        # Django would ask PostgreSQL in each request whether the connection is still good.
         connection.health_check_done = not hung_up(connection)
 {% endif %}
-    for call in calls:
-        call()
+
+
+def after_request():
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:  # left open: the next request must not be part of it
             connection.close()
@@ -108,7 +125,7 @@ def serve(calls):
 
 {% if cookiecutter.database == "postgresql" %}
 def hung_up(connection):
-    """Did PostgreSQL close the connection? Seen without asking it, which Django would for each request."""
+    """Did PostgreSQL close the connection? What it sent when it did, is here already."""
     try:
         if connection.connection is not None:
             connection.connection.pgconn.consume_input()
