@@ -79,7 +79,7 @@ UvicornWorker.CONFIG_KWARGS |= {
 
 def main():
     server = SERVERS[ANSWERS["server"]]
-    choose("starters", ANSWERS["starter"])
+    choose("starters", ANSWERS["starter"] if Path("starters", ANSWERS["starter"]).exists() else "blank")
     choose("pipelines", ANSWERS["ci"])
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()

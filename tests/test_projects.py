@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.template import combinations, label
+from tests.template import CHOICES, combinations, label
 
 
 @pytest.mark.parametrize("answers", combinations("django_version", "server", "database"), ids=label)
@@ -18,6 +18,13 @@ def test_checks_and_own_tests(answers, project, postgresql):
     check = made.manage("check", "--deploy", "--fail-level", "WARNING")
     assert check.stdout.strip() == "System check identified no issues (0 silenced)."
     assert check.stderr == ""
+
+
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_starters(starter, project):
+    made = project(starter=starter)
+    assert "no issues" in made.manage("check").stdout
+    assert " passed" in made.run(str(made.python), "-m", "pytest", "-q").stdout
 
 
 def test_without_a_secret_key(project):

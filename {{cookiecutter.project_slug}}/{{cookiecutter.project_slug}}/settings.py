@@ -27,9 +27,9 @@ if not SECRET_KEY:
         "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env and set it there; "
         "in production set the environment variable."
     )
-ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=[])
-CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
-FORWARDED_ALLOW_IPS = env.list("FORWARDED_ALLOW_IPS", default=["127.0.0.1", "::1"])
+ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", cast=str.strip, default=[])
+CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", cast=str.strip, default=[])
+FORWARDED_ALLOW_IPS = env.list("FORWARDED_ALLOW_IPS", cast=str.strip, default=["127.0.0.1", "::1"])
 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
@@ -66,17 +66,16 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
     INSTALLED_APPS.insert(0, "daphne")
 {% endif %}
 
-# Django's middleware, in versions that need no thread for async views.
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.SecurityMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.SessionMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.CommonMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.CsrfViewMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.AuthenticationMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.MessageMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.XFrameOptionsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"

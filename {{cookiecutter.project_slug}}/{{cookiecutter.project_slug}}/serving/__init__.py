@@ -9,9 +9,11 @@ from django.utils.module_loading import import_string
 @register
 def middleware_that_needs_threads(app_configs, **kwargs):
     """Name the middleware that costs every request to an async view a thread."""
+    from .middleware import INSTEAD
+
     warnings = []
     for name in settings.MIDDLEWARE:
-        middleware = import_string(name)
+        middleware = import_string(INSTEAD.get(name, name))
         if not getattr(middleware, "async_capable", False):
             hint = "It is for sync only. Is there a version of it that is for async as well?"
         elif getattr(middleware, "__acall__", None) is MiddlewareMixin.__acall__:

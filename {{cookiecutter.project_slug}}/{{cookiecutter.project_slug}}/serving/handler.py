@@ -20,7 +20,8 @@ from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connections, reset_queries
 from django.urls import get_resolver, set_script_prefix
 
-from . import threads
+from . import middleware, threads
+from .monitoring import HEALTH_PATHS
 
 
 def get_asgi_application():
@@ -37,6 +38,14 @@ class ASGIHandler(asgi.ASGIHandler):
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
             database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
+
+    def load_middleware(self, is_async=False):
+        names = settings.MIDDLEWARE
+        settings.MIDDLEWARE = [middleware.INSTEAD.get(name, name) for name in names]
+        try:
+            super().load_middleware(is_async)
+        finally:
+            settings.MIDDLEWARE = names
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -144,7 +153,9 @@ def has_other_receivers(signal):
 def has_async_view(scope):
     """A guess, since middleware may change the URLconf: a wrong one costs time, nothing else."""
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
+    if path in HEALTH_PATHS:
+        return True  # they must answer even if all threads are at work
     try:
         return iscoroutinefunction(get_resolver().resolve(path).func)
     except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
-        return True  # not in a thread: /livez must answer even if all threads are at work
+        return True

@@ -84,3 +84,11 @@ class MessageMiddleware(OnLoop, messages.MessageMiddleware):
 
 class XFrameOptionsMiddleware(OnLoop, clickjacking.XFrameOptionsMiddleware):
     pass
+
+
+def path_of(middleware):
+    return f"{middleware.__module__}.{middleware.__qualname__}"
+
+
+# What to take instead, by the names that stand in MIDDLEWARE: {Django's class: the one above}.
+INSTEAD = {path_of(ours.__mro__[2]): path_of(ours) for ours in OnLoop.__subclasses__()}

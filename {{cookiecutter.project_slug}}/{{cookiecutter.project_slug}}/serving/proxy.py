@@ -31,22 +31,27 @@ class ProxyHeaders:
 
     def forwarded(self, scope):
         scope = dict(scope)
-        headers = dict(scope["headers"])
-        scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1")
-        if scheme in ("http", "https"):
-            secure = scheme == "https"
+        scheme = dict(scope["headers"]).get(b"x-forwarded-proto", b"").decode("latin-1").strip()
+        if scheme in ("http", "https", "ws", "wss"):
             plain = "ws" if scope["type"] == "websocket" else "http"
-            scope["scheme"] = f"{plain}s" if secure else plain
+            scope["scheme"] = f"{plain}s" if scheme in ("https", "wss") else plain
         hosts = [
-            host.strip()
+            without_port(host.strip())
             for name, value in scope["headers"]
             if name == b"x-forwarded-for"
             for host in value.decode("latin-1").split(",")
         ]
         # Each proxy appends the address it was called from: what stands left of the last address
         # that is not a trusted proxy's may have been made up by the client.
-        for host in reversed(hosts):
+        for host in filter(None, reversed(hosts)):
             scope["client"] = (host, 0)
             if not self.is_trusted(host):
                 break
         return scope
+
+
+def without_port(host):
+    """Some proxies write 203.0.113.9:4711 or [2001:db8::9]:4711."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host

@@ -1,5 +1,6 @@
 """Static files, served in front of Django: no middleware runs for them."""
 
+import asyncio
 import logging
 
 from django.conf import settings
@@ -45,13 +46,29 @@ class StaticFiles(ServeStaticASGI):
             for name, value in response.headers
         ]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.file is not None:
-            with response.file:
-                while len(chunk := response.file.read(CHUNK)) == CHUNK:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if response.file is None:
+            await send({"type": "http.response.body"})
         else:
-            chunk = b""
-        await send({"type": "http.response.body", "body": chunk})
+            with response.file as file:
+                await send_file(file, receive, send)
+
+
+async def send_file(file, receive, send):
+    chunk = file.read(CHUNK)
+    if len(chunk) == CHUNK:
+        # Some servers do not say by `send` that the client left: the rest would be read for nobody.
+        gone = asyncio.create_task(client_leaves(receive))
+        while len(chunk) == CHUNK and not gone.done():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # `send` may never have waited, and others want to be served
+            chunk = file.read(CHUNK)
+        gone.cancel()
+    await send({"type": "http.response.body", "body": chunk})
+
+
+async def client_leaves(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def wsgi_headers(scope):

@@ -6,6 +6,7 @@ a request borrows one when it first needs it, so that threads and their connecti
 
 import atexit
 import logging
+import time
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
@@ -46,12 +47,13 @@ class ThreadPool:
         connections.close_all()
 
     def close(self, timeout=1):
-        """End the threads and close their connections; wait `timeout` seconds for each at work."""
+        """End the threads and close their connections; wait `timeout` seconds for those at work."""
         threads, self.threads = self.threads, []
         for _ in threads:
             self.jobs.put(None)
+        deadline = time.monotonic() + timeout
         for thread in threads:
-            thread.join(timeout)
+            thread.join(max(0, deadline - time.monotonic()))
 
 
 class Loan(Executor):
@@ -98,10 +100,11 @@ def serve(calls):
     """Make the calls of one request, with what Django does before and after each request."""
     try:
         before_request()
-    finally:  # whatever went wrong, somebody awaits the calls
-        for call in calls:
-            call()
-        after_request()
+    except Exception:  # somebody awaits the calls
+        logger.exception("A thread could not be prepared for a request")
+    for call in calls:
+        call()
+    after_request()
 
 
 def before_request():
@@ -127,7 +130,7 @@ def after_request():
 def hung_up(connection):
     """Did PostgreSQL close the connection? What it sent when it did, is here already."""
     try:
-        if connection.connection is not None:
+        if connection.vendor == "postgresql" and connection.connection is not None:
             connection.connection.pgconn.consume_input()
     except OperationalError:
         return True
