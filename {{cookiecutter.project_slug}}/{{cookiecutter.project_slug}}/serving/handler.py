@@ -20,7 +20,7 @@ from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connections, reset_queries
 from django.urls import get_resolver, set_script_prefix
 
-from . import middleware, threads
+from . import threads
 from .monitoring import HEALTH_PATHS
 
 
@@ -40,8 +40,10 @@ class ASGIHandler(asgi.ASGIHandler):
             database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
 
     def load_middleware(self, is_async=False):
+        from .middleware import INSTEAD  # not before Django is set up: it imports models
+
         names = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [middleware.INSTEAD.get(name, name) for name in names]
+        settings.MIDDLEWARE = [INSTEAD.get(name, name) for name in names]
         try:
             super().load_middleware(is_async)
         finally:
