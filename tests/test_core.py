@@ -247,7 +247,7 @@ def test_middleware_that_costs_a_thread_is_named(project):
     assert warnings.count("serving.W001") == 2
 
 
-def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, postgresql_server):
+def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, postgresql_server, connections):
     """As at a restart: no request fails because of a connection that was closed while nobody used it."""
     name = re.search(r"/(test_\w+)", postgresql)[1]
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -256,4 +256,5 @@ def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, pos
             for path in 2 * THREADS * ["/probe/count/", "/probe/async_count/"]:
                 assert client.get(path).json() == {"users": 0}, running.output
             postgresql_server.psql(end)
+            running.wait_until(lambda: connections() == 0, seconds=10)
         assert client.get("/readyz").status_code == 200

@@ -131,7 +131,8 @@ def hung_up(connection):
     """Did PostgreSQL close the connection? What it sent when it did, is here already."""
     try:
         if connection.vendor == "postgresql" and connection.connection is not None:
-            connection.connection.pgconn.consume_input()
+            connection.connection.pgconn.consume_input()  # its farewell, if there is one
+            connection.connection.pgconn.consume_input()  # fails at the end of what was sent
     except OperationalError:
         return True
     return False
