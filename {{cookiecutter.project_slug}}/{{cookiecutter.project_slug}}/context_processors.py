@@ -3,4 +3,4 @@ from django.conf import settings
 
 def site(request):
     """The site's name, for every template."""
-    return {"site_name": settings.SITE_NAME}
+    return {"project_name": settings.SITE_NAME}

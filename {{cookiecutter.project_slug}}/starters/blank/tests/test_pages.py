@@ -5,11 +5,11 @@ from django.utils.html import escape
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("path", ["/", "/async/", "/sync/"])
+@pytest.mark.parametrize("path", ["/", "/async/", "/sync/", "/accounts/login/", "/accounts/password_reset/"])
 def test_pages(client, path):
     response = client.get(path)
     assert response.status_code == 200
-    assert escape(settings.SITE_NAME) in response.text
+    assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in response.text
 
 
 async def test_async_page(async_client):
