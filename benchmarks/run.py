@@ -38,6 +38,8 @@ ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS += ["bench"]
 STATIC_ROOT = BASE_DIR / "staticfiles"
 """
+# Neither stock Django nor gunicorn as it is started here writes a line for each request.
+WITHOUT_LOG = '\nLOGGING["loggers"]["site_1.serving.monitoring"] = {"level": "WARNING"}\n'
 WITH_WHITENOISE = """
 MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
 STORAGES = {
@@ -127,9 +129,8 @@ def make_candidates(folder, database):
     candidates = []
     for kind in ("postgresql", "sqlite"):
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            project = generated(folder / kind / server, python, server, kind, database)
-            line = project.procfile()["web"].removeprefix("exec ")
-            candidates.append(candidate(f"generated, {server}, {kind}", project, line, VIEWS))
+            project = generated(folder / kind / server, python, server, kind, database, WITHOUT_LOG)
+            candidates.append(candidate(f"generated, {server}, {kind}", project, web_process(project), VIEWS))
         queries = [view for view in VIEWS if view != "static"]
         uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
         gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
@@ -138,6 +139,8 @@ def make_candidates(folder, database):
         kept = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
         wsgi = stock(folder / kind / "wsgi", python, kind, database, kept)
         candidates.append(candidate(f"WSGI, gunicorn gthread, {kind}", wsgi, gunicorn, queries))
+    logging = generated(folder / "logging" / "uvicorn", python, "uvicorn", "sqlite", database)
+    candidates.append(candidate("generated, with its log lines", logging, web_process(logging), VIEWS[:2]))
     pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
     pooled = stock(folder / "pool", python, "postgresql", database, pool)
     candidates.append(candidate("stock ASGI, psycopg pool of 10", pooled, uvicorn, ["async_query", "sync_query"]))
@@ -146,6 +149,10 @@ def make_candidates(folder, database):
     bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
     candidates.append(candidate("a bare ASGI callable, uvicorn", noisy, bare, ["async_hello"]))
     return candidates
+
+
+def web_process(project):
+    return project.procfile()["web"].removeprefix("exec ")
 
 
 def candidate(name, project, command, views):
@@ -179,13 +186,15 @@ def prepare(project):
     return project
 
 
-def generated(folder, python, server, kind, database):
+def generated(folder, python, server, kind, database, settings=""):
     project = generate(folder, project_name="site_1", server=server, database=kind, channels=True)
     project.python = python
     edit(
         project.path / "site_1" / "urls.py", '    path("",', '    path("bench/", include("bench.urls")),\n    path("",'
     )
     edit(project.path / "site_1" / "settings.py", '    "accounts",', '    "accounts",\n    "bench",')
+    with (project.path / "site_1" / "settings.py").open("a") as file:
+        file.write(settings)
     edit(
         project.path / "site_1" / "routing.py",
         '    re_path("", not_found)',

@@ -5,6 +5,8 @@ event loop, middleware included, and borrow a thread when they first need one.
 """
 
 import asyncio
+import gc
+from functools import lru_cache
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -27,7 +29,11 @@ from .monitoring import HEALTH_PATHS
 def get_asgi_application():
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
-    return ASGIHandler()
+    handler = ASGIHandler()
+    # What is loaded now stays: the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    return handler
 
 
 class ASGIHandler(asgi.ASGIHandler):
@@ -73,12 +79,14 @@ class ASGIHandler(asgi.ASGIHandler):
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        set_script_prefix(asgi.get_script_prefix(scope))
+        prefix = asgi.get_script_prefix(scope)
+        set_script_prefix(prefix)
+        path = scope["path"].removeprefix(prefix.rstrip("/"))
         response = None
 
         async def respond():
             nonlocal response
-            if has_async_view(scope):
+            if has_async_view(path, settings.ROOT_URLCONF):
                 response = await self.respond_on_loop(scope, body_file)
             else:
                 response = await self.respond_in_thread(scope, body_file, loan)
@@ -152,12 +160,13 @@ def has_other_receivers(signal):
     return any(key[0] not in DJANGOS_RECEIVERS for key, *_ in signal.receivers)
 
 
-def has_async_view(scope):
+# Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
+@lru_cache(256)
+def has_async_view(path, urlconf):
     """A guess, since middleware may change the URLconf: a wrong one costs time, nothing else."""
-    path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
     if path in HEALTH_PATHS:
         return True  # they must answer even if all threads are at work
     try:
-        return iscoroutinefunction(get_resolver().resolve(path).func)
+        return iscoroutinefunction(get_resolver(urlconf).resolve(path).func)
     except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
         return True

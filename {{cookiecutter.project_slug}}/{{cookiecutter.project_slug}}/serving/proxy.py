@@ -1,6 +1,9 @@
 """The client's address and scheme behind a reverse proxy, the same on every ASGI server."""
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
+
+parse_address = lru_cache(256)(ip_address)  # the same few proxies ask each time
 
 
 class ProxyHeaders:
@@ -24,7 +27,7 @@ class ProxyHeaders:
 
     def is_trusted(self, host):
         try:
-            address = ip_address(host)
+            address = parse_address(host)
         except ValueError:
             return False
         return any(address in network for network in self.networks)
