@@ -2,9 +2,9 @@
 PYTHON = python3
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks tests benchmarks
+SOURCES = hooks tests benchmarks docs
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test bench screenshots check format clean
 
 demo: .venv/installed  ## generate the default project into build/ and serve it
 	rm -rf build/my_site
@@ -19,6 +19,9 @@ test: .venv/installed check  ## every test
 bench: .venv/installed  ## measure side by side with stock Django and WSGI; needs wrk, takes half an hour
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python benchmarks/run.py
 	$(VENV)/python benchmarks/chart.py
+
+screenshots: .venv/installed  ## take the README's pictures; needs Chromium
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python docs/screenshots.py
 
 check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)

@@ -79,7 +79,10 @@ UvicornWorker.CONFIG_KWARGS |= {
 
 def main():
     server = SERVERS[ANSWERS["server"]]
-    choose("starters", ANSWERS["starter"] if Path("starters", ANSWERS["starter"]).exists() else "blank")
+    about = Path("starters", ANSWERS["starter"], "ABOUT.md")
+    about_starter = about.read_text(encoding="utf-8") + "\n" if about.exists() else ""
+    about.unlink(missing_ok=True)
+    choose("starters", ANSWERS["starter"])
     choose("pipelines", ANSWERS["ci"])
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
@@ -88,6 +91,7 @@ def main():
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
             "@TITLE@": markdown_text(ANSWERS["project_name"]),
+            "@ABOUT@\n": about_starter,
             "@SERVER_DEPENDENCIES@": ",\n".join(
                 f'    "{name}"' for name in sorted([server["dependency"], *server.get("extra_dependencies", [])])
             ),

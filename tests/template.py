@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")}
 SERVERS = CHOICES["server"]
+# What the student of test_browser.py adds to the wiki: Markdown, cleaned.
+STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
 IN_CI = bool(os.environ.get("CI"))
 
 
@@ -63,8 +65,9 @@ def make_environment(django_version, folder):
     files = []
     for server in SERVERS:
         answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
+        answers["starter"] = "live"  # the one that needs a library more
         files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
-    wanted = "".join(file.read_text() for file in files)
+    wanted = "".join([*(file.read_text() for file in files), *STUDENTS_LIBRARIES])
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
@@ -73,7 +76,7 @@ def make_environment(django_version, folder):
             made = uv("venv", "--clear", "--python", version, str(environment), check=False)
             if made.returncode:
                 raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
-            install = ["pip", "install", "--python", str(environment)]
+            install = ["pip", "install", "--python", str(environment), *STUDENTS_LIBRARIES]
             for file in files:
                 install += ["--requirements", str(file), "--group", f"{file}:dev"]
             uv(*install)
@@ -142,12 +145,12 @@ class Project:
         )
 
     @contextmanager
-    def served(self, process="web", **variables):
-        """The project, started by its Procfile line through honcho."""
+    def served(self, *processes, **variables):
+        """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
         port = free_port()
         (self.path / "honcho.env").write_text("")
         command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
-        with self.started(command + ["--no-prefix", process], port, **variables) as server:
+        with self.started(command + ["--no-prefix", *(processes or ["web"])], port, **variables) as server:
             yield server
 
     @contextmanager

@@ -58,8 +58,9 @@ def check_project(path, answers):
             assert not re.search(r"{{|{%|%}", text), f"{name} holds something unrendered"
         assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} holds something unrendered"
 
-    assert re.fullmatch(r"release: .+\nweb: exec \S.+\n", texts["Procfile"])
-    web = texts["Procfile"].split("web: ")[1].strip()
+    procfile = re.fullmatch(r"release: .+\nweb: (exec \S.+)\n(worker: .+\n)?", texts["Procfile"])
+    assert bool(procfile[2]) == (answers["starter"] == "live")
+    web = procfile[1]
     assert web.split()[1] == answers["server"]
     assert f'"{web}"' in texts["Dockerfile"]
     assert web.removeprefix("exec ") in texts["README.md"]
@@ -99,6 +100,11 @@ def check_leftovers(texts, answers):
         "granian": answers["server"] != "granian",
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "daphne": answers["server"] != "daphne" and not channels,
+        "encyclopedia": answers["starter"] != "wiki",
+        "entries": answers["starter"] != "wiki",
+        "/chat/": answers["starter"] != "chat",
+        "httpx": answers["starter"] != "live",
+        "worker:": answers["starter"] != "live",
     }
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 

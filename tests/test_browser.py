@@ -1,0 +1,207 @@
+"""The starters' pages in a real browser, with a strict Content-Security-Policy and an eye on the console."""
+
+import re
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests.template import IN_CI, ROOT, free_port
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if CHROMIUM is None:
+        pytest.fail("Chromium is not installed") if IN_CI else pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
+        # counts as one from the internet, which may not open WebSockets to this machine.
+        options = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(chromium):
+    """`with browse(url) as page`: at the end nothing may be on the console that `expected` does not match."""
+
+    @contextmanager
+    def browse(url, expected=None, **options):
+        context = chromium.new_context(base_url=url, **options)
+        context.set_default_timeout(20_000)
+        page, console, requests = context.new_page(), [], []
+        context.route("**/*", with_policy)
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto("/")
+        yield page
+        context.close()
+        assert [text for text in console if not (expected and re.search(expected, text))] == []
+        assert [each for each in requests if not each.startswith((f"{url}/", "data:"))] == []
+
+    return browse
+
+
+def with_policy(route):
+    if route.request.resource_type != "document":
+        return route.continue_()
+    response = route.fetch(max_redirects=0)
+    route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+
+
+@pytest.fixture
+def running(project):
+    """A project in development, by its Procfile line."""
+
+    @contextmanager
+    def run(added=None, **answers):
+        made = project(**answers)
+        if added:
+            shutil.copytree(added, made.path, dirs_exist_ok=True)
+        made.manage("migrate")
+        with made.served() as server:
+            yield made, server
+
+    return run
+
+
+def test_students_wiki(running, browse):
+    students = ROOT / "tests" / "student"
+    with running(added=students, starter="wiki") as (made, server), browse(server.url) as page:
+        page.get_by_role("link", name="Django").click()
+        expect(page.get_by_role("heading", name="Django")).to_be_visible()
+        page.get_by_role("main").get_by_role("link", name="Python").first.click()  # from Markdown
+        expect(page.get_by_role("heading", name="Python")).to_be_visible()
+
+        search = page.get_by_role("searchbox")
+        search.fill("css")
+        search.press("Enter")
+        expect(page).to_have_url(re.compile(r"/wiki/css/$", re.IGNORECASE))
+        search.fill("t")
+        search.press("Enter")
+        expect(page.locator("h1 + ul a")).to_have_text(["Git", "HTML", "Python"])
+
+        create(page, "git", "again")
+        expect(page.get_by_text("There is an entry with this title already.")).to_be_visible()
+        create(page, "../up", "out of here")
+        expect(page.get_by_text("cannot be a title")).to_be_visible()
+        assert not (made.path / "up.md").exists()
+
+        create(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
+        expect(page.locator("strong")).to_have_text("bold")
+        expect(page).to_have_title(re.compile("^Ajax & Co"))
+        for _ in range(2):
+            page.get_by_role("link", name="Edit").click()
+            page.get_by_role("button", name="Save").click()
+        page.get_by_role("link", name="Edit").click()
+        page.get_by_label("Content").fill("# Ajax\n\nline\n\nline\n")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("line").first).to_be_visible()
+        assert (made.path / "entries" / "Ajax & Co.md").read_bytes() == b"# Ajax\n\nline\n\nline\n"
+
+        page.get_by_role("link", name="Random Page").click()
+        expect(page).to_have_url(re.compile("/wiki/"))
+
+
+def create(page, title, content):
+    page.get_by_role("link", name="Create New Page").click()
+    page.get_by_label("Title").fill(title)
+    page.get_by_label("Content").fill(content)
+    page.get_by_role("button", name="Save").click()
+
+
+def test_chat(project, browse):
+    made = project(starter="chat")
+    made.manage("migrate")
+    port, expected = free_port(), f"{STOPPED}|WebSocket connection to"
+    command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
+    with browse_room(made, command, port, browse, expected) as (ada, grace, restart):
+        say(ada, "hello <b>Grace</b>")
+        expect(grace.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
+        expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
+        expect(ada.locator("#here")).to_have_text(re.compile(r"Guest \d+, Guest \d+"))
+        with restart():
+            expect(grace.locator("#status")).to_contain_text("Trying again in")
+            say(grace, "are you there?")
+            expect(grace.locator("#status")).to_contain_text("Not connected")
+        for page in (ada, grace):
+            expect(page.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
+            expect(page.locator("#status")).to_have_text("Connected.")
+        ada.keyboard.press("Tab")
+        ada.reload()
+        expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
+        for _ in range(12):
+            say(ada, "x")
+        expect(ada.locator("#status")).to_contain_text("Not so fast")
+
+
+@contextmanager
+def browse_room(made, command, port, browse, expected):
+    """Two people in one room, and what stops the server and starts it again."""
+    servers = []
+
+    def start():
+        servers.append(made.started(command, port))
+        return servers[-1].__enter__()
+
+    @contextmanager
+    def restart():
+        running[0].kill()
+        yield
+        running[0] = start()
+
+    running = [start()]
+    url = running[0].url
+    try:
+        with browse(url, expected) as ada, browse(url, expected) as grace:
+            for page in (ada, grace):
+                page.get_by_label("Join a room").fill("Lobby")
+                page.get_by_role("button", name="Join").click()
+                expect(page.locator("#status")).to_have_text("Connected.")
+            yield ada, grace, restart
+    finally:
+        running[0].kill()
+
+
+def say(page, text):
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_live(running, browse):
+    with running(starter="live") as (made, server):
+        add_services(made, server.url)
+        with browse(server.url) as page:
+            expect(page.locator(".state")).to_have_text(["not checked yet"] * 2)
+            made.manage("check_services", "--once")
+            expect(page.locator(".state")).to_have_text(["up", "down"])
+            expect(page.locator(".chart rect")).to_have_count(2)
+            made.manage("check_services", "--once")
+            expect(page.locator(".chart rect")).to_have_count(4)
+            page.get_by_role("button", name="Measure").click()
+            for view in ("sync", "async"):
+                expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
+
+
+def add_services(made, url):
+    urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
+    script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
+    made.manage("shell", "--command", f"from status.models import Service\n{script}")
+
+
+@pytest.mark.parametrize("starter", ["blank", "wiki", "chat", "live"])
+def test_without_javascript_and_narrow(starter, running, browse):
+    with running(starter=starter) as (_, server):
+        with browse(server.url, java_script_enabled=False) as page:
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+        with browse(server.url, viewport={"width": 320, "height": 640}) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= 320
+            page.keyboard.press("Tab")
+            expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()

@@ -1,0 +1,323 @@
+"""Each starter on each server, over real sockets; the chat on several processes while parts of it go away."""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from tests.template import SERVERS
+
+ORIGIN = {"origin": "https://example.com"}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_wiki(server, production):
+    made = production(server=server, starter="wiki")
+    with made.served() as running:
+        with running.client() as client:
+            assert "Python" in client.get("/").text
+            assert client.get("/wiki/python").headers["location"] == "/wiki/python/"
+            assert "    for name in" in client.get("/wiki/python/").text
+            for path in ("/wiki/nothing/", "/wiki/..%2f.env/", "/wiki/%00/", "/wiki/../manage.py/"):
+                assert client.get(path).status_code == 404, path
+            assert "yours to build" in client.get("/search/", params={"q": "py"}).text
+        assert running.stop(seconds=15) in (0, -15), running.output
+        assert "Traceback" not in running.output
+
+
+def test_wiki_from_elsewhere(project, tmp_path):
+    """The entries are found wherever a command is started."""
+    made = project(starter="wiki")
+    script = "from encyclopedia import util; util.save_entry('New', 'x'); print(util.list_entries())"
+    command = [made.python, made.path / "manage.py", "shell", "--command", script]
+    result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Python']"
+    assert (made.path / "entries" / "New.md").exists()
+
+
+def test_course_layout(project):
+    """What the course wants handed in, at the root."""
+    made = project(starter="wiki", project_name="wiki")
+    assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in made.path.iterdir()}
+
+
+def test_codespaces(project):
+    """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
+    made = project(starter="wiki")
+    made.manage("migrate")
+    with made.served() as running, running.client(https=False) as client:
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+        form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
+        origin = "https://fuzzy-8000.app.github.dev"
+        for host in ("localhost:8000", "fuzzy-8000.app.github.dev"):
+            headers = {"Origin": origin, "Referer": f"{origin}/", "Host": host, "X-Forwarded-Proto": "https"}
+            assert client.post("/accounts/login/", data=form, headers=headers).status_code == 200
+        headers["Origin"] = "https://evil.example"
+        assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_chat(server, production):
+    made = production(server=server, starter="chat")
+    with made.served() as running:
+        with running.client() as client:
+            page = client.get("/chat/lobby/")
+            guest = re.search(r"Guest \d+", page.text)[0]
+        url = f"ws://127.0.0.1:{running.port}/ws/chat/"
+        cookie = f"sessionid={client.cookies['sessionid']}"
+        asyncio.run(talk(url, guest, cookie))
+        assert running.stop(seconds=15) in (0, -15), running.output
+        assert "Traceback" not in running.output
+
+
+async def talk(url, guest, cookie):
+    async with (
+        connect(f"{url}lobby/", **ORIGIN, additional_headers={"Cookie": cookie}) as ada,
+        connect(f"{url}lobby/", **ORIGIN) as grace,
+    ):
+        await ada.send('{"message": "hello"}')
+        heard = json.loads(await grace.recv())
+        assert (heard["user"], heard["message"]) == (guest, "hello")
+        assert json.loads(await ada.recv()) == heard
+        await ada.send('{"message": ""}')
+        assert set(json.loads(await ada.recv())) == {"error"}
+        await ada.send(b"\x00")
+        with pytest.raises(ConnectionClosed) as closed:
+            await ada.recv()
+        assert closed.value.rcvd.code == 4003
+        await grace.send('{"message": "still here"}')
+        assert json.loads(await grace.recv())["message"] == "still here"
+        with pytest.raises(ConnectionClosed) as closed:
+            for number in range(50):
+                await grace.send(json.dumps({"message": str(number)}))
+            while True:
+                await grace.recv()
+        assert closed.value.rcvd.code == 4008
+    for path, origin in (("lobby/", "https://evil.example"), ("a.b/", ORIGIN["origin"]), ("", ORIGIN["origin"])):
+        with pytest.raises(InvalidStatus):
+            await connect(f"{url}{path}", origin=origin)
+
+
+class Member:
+    """A client of a room that connects again, as the page does, and keeps what it sees."""
+
+    def __init__(self, urls):
+        self.urls = itertools.cycle(urls)
+        self.seen, self.unsent, self.socket = [], {}, None
+        self.connected = asyncio.Event()
+
+    async def stay(self):
+        for url in self.urls:
+            after = self.seen[-1]["id"] if self.seen else 0
+            with suppress(OSError, WebSocketException):
+                async with connect(f"{url}?after={after}", **ORIGIN) as self.socket:
+                    self.connected.set()
+                    for key, text in list(self.unsent.items()):
+                        await self.socket.send(json.dumps({"message": text, "key": key}))
+                    async for frame in self.socket:
+                        self.take(json.loads(frame))
+            self.socket = None
+            await asyncio.sleep(0.3)
+
+    def take(self, frame):
+        if "id" in frame:
+            self.seen.append(frame)
+        else:
+            self.unsent.pop(frame["stored"])
+
+    async def say(self, text):
+        key = uuid.uuid4().hex
+        self.unsent[key] = text
+        if self.socket:
+            with suppress(ConnectionClosed):
+                await self.socket.send(json.dumps({"message": text, "key": key}))
+
+
+def test_chat_on_two_processes(production, redis):
+    """Every member sees every message once and in the same order, whatever goes away for a while."""
+    made = production(server="uvicorn", starter="chat", database="postgresql")
+    with (
+        redis() as (redis_url, process),
+        made.served(REDIS_URL=redis_url) as first,
+        made.served(REDIS_URL=redis_url) as second,
+    ):
+        asyncio.run(crowd([first, second], redis, redis_url, process))
+
+
+async def crowd(servers, redis, redis_url, process):
+    urls = [f"ws://127.0.0.1:{server.port}/ws/chat/crowd/" for server in servers]
+    members = [Member(urls[number % 2 :] + urls[: number % 2]) for number in range(20)]
+    said = []
+
+    async def everybody_says(count):
+        for number in range(count):
+            for member in members:
+                said.append(f"{len(said)}")
+                await member.say(said[-1])
+            await asyncio.sleep(0.25 if number > 3 else 0)
+
+    async def all_is_seen(seconds):
+        deadline = time.monotonic() + seconds
+        while any(len(member.seen) < len(said) or member.unsent for member in members):
+            assert time.monotonic() < deadline, [
+                (len(member.seen), len(member.unsent), len(said)) for member in members
+            ]
+            await asyncio.sleep(0.1)
+        for member in members:
+            assert member.seen == members[0].seen
+        assert sorted(frame["message"] for frame in members[0].seen) == sorted(said)
+        ids = [frame["id"] for frame in members[0].seen]
+        assert ids == sorted(set(ids))
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(member.stay()) for member in members]
+        await asyncio.gather(*[member.connected.wait() for member in members])
+        await everybody_says(25)
+        await all_is_seen(seconds=20)
+        assert len(said) == 500
+
+        process.terminate()
+        await asyncio.to_thread(process.wait, 10)
+        await everybody_says(2)
+        with redis(redis_url):
+            await everybody_says(2)
+            await all_is_seen(seconds=40)
+
+            kill_web_process(servers[0])
+            await everybody_says(2)
+            await all_is_seen(seconds=20)
+            for task in tasks:
+                task.cancel()
+
+
+def kill_web_process(server):
+    """SIGKILL for what honcho started, in a group of its own."""
+    os.killpg(int(re.search(r"web\.1 started \(pid=(\d+)\)", server.output)[1]), signal.SIGKILL)
+
+
+def test_processes_without_redis(project):
+    made = project(starter="chat")
+    made.variables["WEB_CONCURRENCY"] = "2"
+    assert "messages will not cross processes" in made.manage("check").stderr
+    made.environment["REDIS_URL"] = "redis://localhost"
+    assert "no issues" in made.manage("check").stdout
+
+
+class Site(BaseHTTPRequestHandler):
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site():
+    """A site to look after: (its URL, how often it was asked)."""
+    handler = type("Site", (Site,), {"asked": 0})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}/", lambda: handler.asked
+    server.shutdown()
+    server.server_close()
+
+
+def add_service(made, url):
+    made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_live(server, production, site):
+    made = production(server=server, starter="live")
+    add_service(made, site[0])
+    with made.served() as running, running.client() as client:
+        assert "not checked yet" in client.get("/").text
+        with client.stream("GET", "/events/") as response:
+            assert response.headers["content-type"] == "text/event-stream"
+            assert response.headers["x-accel-buffering"] == "no"
+            lines = response.iter_lines()
+            assert next(lines) == "retry: 2000"
+            made.manage("check_services", "--once")
+            first = next_event(lines)
+        made.manage("check_services", "--once")
+        with client.stream("GET", "/events/", headers={"Last-Event-ID": str(first["id"])}) as response:
+            second = next_event(response.iter_lines())
+            assert (second["id"], second["state"]) == (first["id"] + 1, "up")
+            assert f"after={second['id']}" in client.get("/").text
+            assert client.get("/sync/").json()["services"] == {"site": "up"}
+            assert client.get("/async/").json()["services"] == {"site": "up"}
+            assert running.stop(seconds=15) in (0, -15), running.output  # with the stream open
+        assert "Traceback" not in running.output
+
+
+def next_event(lines):
+    return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
+
+
+def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
+    """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
+    made = production(server="uvicorn", starter="live", database="postgresql")
+    add_service(made, site[0])
+    with made.served(ASGI_THREADS="2") as running:
+        asyncio.run(open_streams(running, made))
+        name = postgresql.rpartition("/")[2].partition("?")[0]
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+        assert int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1]) <= 2
+
+
+async def open_streams(running, made):
+    headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+    limits = httpx.Limits(max_connections=100)
+    async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
+
+        async def follow(opened):
+            async with client.stream("GET", "/events/") as response:
+                opened.release()
+                async for line in response.aiter_lines():
+                    if line.startswith("data: "):
+                        return json.loads(line.removeprefix("data: "))
+
+        opened = asyncio.Semaphore(0)
+        streams = [asyncio.create_task(follow(opened)) for _ in range(40)]
+        for _ in streams:
+            await opened.acquire()
+        for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
+            assert page.status_code == 200
+        await asyncio.to_thread(made.manage, "check_services", "--once")
+        events = await asyncio.gather(*streams)
+        assert len({event["id"] for event in events}) == 1
+
+
+def test_worker(production, site):
+    """The Procfile's worker checks and stops; of two checkers one works."""
+    made = production(server="uvicorn", starter="live")
+    add_service(made, site[0])
+    _, asked = site
+    with made.served("web", "worker") as running:
+        running.wait_until(lambda: asked() == 1)
+        output = made.manage("check_services", "--once")
+        assert "Another checker is at work" in output.stderr
+        assert asked() == 1
+        running.process.terminate()
+        running.process.wait(15)
+        assert "worker.1 stopped (rc=0)" in running.output
+        assert "Traceback" not in running.output
+    made.manage("check_services", "--once")
+    assert asked() == 2

@@ -1,0 +1,197 @@
+import json
+import re
+from contextlib import asynccontextmanager
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.utils.html import escape
+from django.utils.module_loading import import_string
+
+from chat import consumers
+from chat.models import Message, Presence, Room
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Socket(WebsocketCommunicator):
+    def __init__(self, path, headers):
+        # Not before a test runs: Django then adds its "testserver" to ALLOWED_HOSTS.
+        websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
+        super().__init__(websockets, path, headers)
+
+    async def say(self, text, **others):
+        await self.send_json_to({"message": text, **others})
+
+    async def said(self):
+        return (await self.receive_json_from())["message"]
+
+
+@asynccontextmanager
+async def member(room="lobby", query="", cookie="", origin="http://testserver"):
+    headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
+    socket = Socket(f"/ws/chat/{room}/?{query}", headers)
+    connected, _ = await socket.connect()
+    assert connected
+    yield socket
+    await socket.disconnect()
+
+
+async def test_members_hear_each_other():
+    async with member() as ada, member() as grace, member("elsewhere") as other:
+        await ada.say("hello")
+        heard = await ada.receive_json_from()
+        assert set(heard) == {"id", "user", "message", "sent"}
+        assert heard["message"] == "hello"
+        assert heard["user"].startswith("Guest ")
+        assert await grace.receive_json_from() == heard
+        assert await other.receive_nothing()
+
+
+async def test_what_was_missed_comes_once_and_in_order():
+    async with member() as ada:
+        for text in ("one", "two", "three"):
+            await ada.say(text)
+        first, *_ = [await ada.receive_json_from() for _ in range(3)]
+        async with member(query=f"after={first['id']}") as grace:
+            assert [await grace.said() for _ in range(2)] == ["two", "three"]
+            await ada.say("four")
+            assert await grace.said() == "four"
+            assert await grace.receive_nothing()
+        async with member() as newcomer:
+            assert await newcomer.receive_nothing()
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١"])
+async def test_after_that_is_no_id(after):
+    await sync_to_async(Room.store)("lobby", "ada", "old")
+    async with member(query=f"after={after}") as grace:
+        assert await grace.receive_nothing()
+
+
+async def test_an_event_that_was_lost():
+    """The next event shows that one is missing."""
+    async with member() as ada:
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        await ada.say("hello")
+        assert [await ada.said() for _ in range(2)] == ["nobody was told", "hello"]
+
+
+async def test_an_event_that_was_lost_with_none_after_it(monkeypatch):
+    monkeypatch.setattr(consumers, "HEARTBEAT", 0.1)
+    async with member() as ada:
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        assert await ada.said() == "nobody was told"
+
+
+async def test_a_message_that_is_sent_twice():
+    async with member(cookie="") as ada:
+        for _ in range(2):
+            await ada.say("hello", key="k1")
+        frames = [await ada.receive_json_from() for _ in range(3)]
+        assert [frame for frame in frames if "stored" in frame] == [{"stored": "k1"}] * 2
+        assert await ada.receive_nothing()
+    assert await Message.objects.acount() == 1
+
+
+async def test_names(async_client):
+    page = await async_client.get("/chat/lobby/")
+    guest = re.search(r"You are <strong>(Guest \d+)</strong>", page.text)[1]
+    user = await get_user_model().objects.acreate_user("ada")
+    signed_in = type(async_client)()
+    await signed_in.aforce_login(user)
+    for browser, name in ((async_client, guest), (signed_in, "ada")):
+        cookie = f"sessionid={browser.cookies['sessionid'].value}"
+        for _ in range(2):
+            async with member(cookie=cookie) as socket:
+                await socket.say("hello")
+                assert (await socket.receive_json_from())["user"] == name
+
+
+BAD_FRAMES = ["hello", "null", "[]", "1", "{}", "[" * 30_000]
+BAD_MESSAGES = [1, None, " ", "\0", "\ud800", "x" * 2001, "x" * 50_000]
+BAD_FRAMES += [json.dumps({"message": message}) for message in BAD_MESSAGES]
+BAD_FRAMES += [json.dumps({"message": "a", "key": key}) for key in (1, "\0", "k" * 37)]
+
+
+@pytest.mark.parametrize("frame", BAD_FRAMES, ids=lambda frame: frame[:20])
+async def test_frames_that_are_refused(frame):
+    async with member() as ada, member() as grace:
+        await ada.send_to(text_data=frame)
+        assert set(await ada.receive_json_from()) == {"error"}
+        await ada.say("\N{WAVING HAND SIGN}" * 2000)
+        assert len(await ada.said()) == 2000
+        assert len(await grace.said()) == 2000
+
+
+async def test_binary_frames():
+    async with member() as grace:
+        async with member() as ada:
+            await ada.send_to(bytes_data=b"\x00")
+            assert await ada.receive_output() == {
+                "type": "websocket.close",
+                "code": 4003,
+                "reason": "Text frames only.",
+            }
+        await grace.say("hello")
+        assert await grace.said() == "hello"
+
+
+async def test_too_many_messages():
+    async with member() as grace, member() as ada:
+        for number in range(40):
+            await ada.say(str(number), key=str(number))
+        frames = []
+        while (output := await ada.receive_output(timeout=5))["type"] == "websocket.send":
+            frames.append(json.loads(output["text"]))
+        assert output["code"] == 4008
+        refused = [frame for frame in frames if "error" in frame]
+        assert len(refused) >= consumers.AT_ONCE
+        assert all("Not so fast" in frame["error"] and frame["key"] for frame in refused)
+        assert await grace.said() == "0"
+
+
+@pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
+async def test_odd_rooms(room, async_client):
+    socket = Socket(f"/ws/chat/{room}/", [(b"origin", b"http://testserver")])
+    connected, _ = await socket.connect()
+    assert not connected
+    if room:
+        assert (await async_client.get(f"/chat/{room}/")).status_code == 404
+
+
+@pytest.mark.parametrize("headers", [[], [(b"origin", b"https://evil.example")]])
+async def test_other_sites(headers):
+    connected, _ = await Socket("/ws/chat/lobby/", headers).connect()
+    assert not connected
+
+
+async def test_who_is_here(monkeypatch):
+    monkeypatch.setattr(consumers, "HEARTBEAT", 0.1)
+    async with member(query="presence=1") as ada:
+        [name] = (await ada.receive_json_from())["here"]
+        async with member() as grace:
+            assert len((await ada.receive_json_from())["here"]) == 2
+            assert await grace.receive_nothing()
+        assert (await ada.receive_json_from())["here"] == [name]
+        # A process that was killed leaves its members behind.
+        stale = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
+        await Presence.objects.acreate(seen="2020-01-01T00:00Z", **stale)
+        assert await ada.receive_nothing(timeout=0.3)
+        assert not await Presence.objects.filter(user="Zoe").aexists()
+    assert not await Presence.objects.aexists()
+
+
+def test_pages(client):
+    page = client.get("/")
+    assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
+    for number in range(60):
+        Room.store("lobby", "ada", f"<b>{number}</b>")
+    assert "/chat/lobby/" in client.get("/").text
+    room = client.get("/chat/?room=Lobby!", follow=True)
+    assert room.redirect_chain == [("/chat/lobby/", 302)]
+    assert "<p>&lt;b&gt;10&lt;/b&gt;</p>" in room.text
+    assert "&lt;b&gt;9&lt;/b&gt;" not in room.text
+    assert "needs letters or digits" in client.get("/chat/?room=!", follow=True).text

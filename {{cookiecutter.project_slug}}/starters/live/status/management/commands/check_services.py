@@ -1,0 +1,58 @@
+import asyncio
+import logging
+import signal
+import uuid
+from datetime import timedelta
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from status.checks import all_at_once
+from status.models import Lease, Result, Service
+
+logger = logging.getLogger(__name__)
+
+ROUND = 60  # s that a round may take, and after which another checker takes over from one that died
+KEEP = timedelta(days=2)
+
+
+class Command(BaseCommand):
+    help = "Check all services again and again, and store what comes of it. Of several, one works."
+
+    def add_arguments(self, parser):
+        parser.add_argument("--interval", type=float, default=30, help="seconds between two rounds")
+        parser.add_argument("--once", action="store_true", help="one round, then stop")
+
+    def handle(self, *, interval, once, **options):
+        # A host stops a process with SIGTERM; Python would not clean up. Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            asyncio.run(check_services(interval, once))
+        except KeyboardInterrupt:
+            self.stdout.write("Stopped.")
+
+
+async def check_services(interval, once=False):
+    holder = uuid.uuid4()
+    try:
+        while True:
+            try:
+                if await Lease.take(holder, ROUND):
+                    await check_round()
+                else:
+                    logger.info("Another checker is at work.")
+            except Exception:  # the database, say, may be back for the next round
+                logger.exception("A round was not finished")
+            if once:
+                break
+            await asyncio.sleep(interval)
+    finally:
+        await Lease.give_back(holder)
+
+
+async def check_round():
+    services = [service async for service in Service.objects.all()]
+    async with asyncio.timeout(ROUND - 5):
+        await all_at_once(services, save=True)
+    await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
+    logger.info("Checked %s services", len(services))

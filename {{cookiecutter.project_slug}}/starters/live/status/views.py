@@ -1,0 +1,65 @@
+import time
+
+from django.core.cache import cache
+from django.db.models import Prefetch
+from django.http import JsonResponse
+from django.shortcuts import render
+
+from .checks import all_at_once, one_after_the_other
+from .models import Result, Service
+
+IN_CHART = 30
+COMPARED = 10  # services that the two views below ask
+
+
+async def board(request):
+    latest = Prefetch("results", Result.objects.order_by("-id")[:IN_CHART], to_attr="latest")
+    services = [service async for service in Service.objects.prefetch_related(latest)]
+    for service in services:
+        service.chart = service.latest[::-1]
+        service.result = service.latest[0] if service.latest else None
+    context = {
+        "services": services,
+        "last": max((service.result.id for service in services if service.result), default=0),
+        # A template in an async view cannot ask the database for the user.
+        "user": await request.auser(),
+    }
+    return render(request, "status/board.html", context)
+
+
+def sync_view(request):
+    """Asks the services one after the other: takes as long as all of them together."""
+    if not cache.add("comparing-sync", True, timeout=60):
+        return busy()
+    start = time.perf_counter()
+    try:
+        return answer(start, one_after_the_other(Service.objects.all()[:COMPARED]))
+    finally:
+        cache.delete("comparing-sync")
+
+
+async def async_view(request):
+    """Asks them all at once: takes as long as the slowest."""
+    if not await cache.aadd("comparing-async", True, timeout=60):
+        return busy()
+    start = time.perf_counter()
+    try:
+        services = [service async for service in Service.objects.all()[:COMPARED]]
+        return answer(start, await all_at_once(services))
+    finally:
+        await cache.adelete("comparing-async")
+
+
+def answer(start, results):
+    milliseconds = round((time.perf_counter() - start) * 1000)
+    states = {result.service.name: result.state for result in results}
+    return JsonResponse({"milliseconds": milliseconds, "services": states})
+
+
+def busy():
+    """One at a time: each sends requests to others, and anybody may ask for it."""
+    return JsonResponse(
+        {"error": "Somebody else has just asked for this. Try again in a moment."},
+        status=429,
+        headers={"Retry-After": "5"},
+    )

@@ -1,0 +1,73 @@
+"""The entries of the encyclopedia: Markdown files in `entries/`, found by their titles.
+
+Each function has an async form: `await util.aget_entry(title)` in an `async def` view.
+"""
+
+import re
+import unicodedata
+
+from asgiref.sync import sync_to_async
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+
+# What no file may be called on one system or another. A dot at the start would hide the file.
+FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]|^[. ]|[. ]$')
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def list_entries():
+    """The titles of all entries, in alphabetical order."""
+    _, names = storages["entries"].listdir("")
+    return sorted((name.removesuffix(".md") for name in names if name.endswith(".md")), key=fold)
+
+
+def save_entry(title, content):
+    """Save an entry, in place of the one with this title if there is one.
+
+    Raises ValueError, with a sentence for people to read, if there can be no entry with this title.
+    """
+    check(title)
+    title = find(title) or unicodedata.normalize("NFC", title)
+    # Browsers send \r\n. On Windows, written as text, that would become \r\r\n.
+    lines = content.replace("\r\n", "\n").encode()
+    storages["entries"].save(f"{title}.md", ContentFile(lines))
+
+
+def get_entry(title):
+    """The Markdown of the entry with this title, upper or lower case, or None."""
+    title = find(title)
+    if title is None:
+        return None
+    with storages["entries"].open(f"{title}.md") as file:
+        return file.read().decode().replace("\r\n", "\n")
+
+
+def find(title):
+    """The title as the entry has it, or None."""
+    titles = list_entries()
+    if title in titles:
+        return title
+    return next((each for each in titles if fold(each) == fold(title)), None)
+
+
+def fold(title):
+    """The same for titles that differ only in upper and lower case or in how accents are encoded."""
+    return unicodedata.normalize("NFC", title).casefold()
+
+
+def check(title):
+    if not title:
+        raise ValueError("An entry needs a title.")
+    if len(title.encode(errors="replace")) > 200:
+        raise ValueError("This title is too long: 200 bytes are the limit.")
+    if FORBIDDEN.search(title) or RESERVED.fullmatch(title) or not title.isprintable():
+        raise ValueError(
+            f"“{title}” cannot be a title: it has to work as a file name on every system, so it may "
+            'not hold any of \\ / : * ? " < > |, nor begin or end with a dot or a space.'
+        )
+
+
+# Files have no async form of their own: these run in a thread.
+alist_entries = sync_to_async(list_entries)
+asave_entry = sync_to_async(save_entry)
+aget_entry = sync_to_async(get_entry)

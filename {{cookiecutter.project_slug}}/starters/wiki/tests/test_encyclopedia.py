@@ -1,0 +1,87 @@
+import pytest
+from django.conf import settings
+from django.utils.html import escape
+
+from encyclopedia import util
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def entries(settings, tmp_path):
+    """Entries of the tests' own, so that none of yours is touched."""
+    storage = settings.STORAGES["entries"]
+    storage = storage | {"OPTIONS": storage["OPTIONS"] | {"location": tmp_path}}
+    settings.STORAGES = settings.STORAGES | {"entries": storage}
+    util.save_entry("CSS", "# CSS\n\nStyles.\n")
+    util.save_entry("Python", "# Python\n\n<b>bold</b>\n")
+    return tmp_path
+
+
+def test_index(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
+    for title in ("CSS", "Python"):
+        assert title in page.text
+
+
+@pytest.mark.parametrize("title", ["Python", "python", "PYTHON"])
+async def test_entry(async_client, title):
+    page = await async_client.get(f"/wiki/{title}/")
+    assert page.status_code == 200
+    assert "# Python\n\n&lt;b&gt;bold&lt;/b&gt;" in page.text
+
+
+@pytest.mark.parametrize("title", ["Nothing", "..", "..%2fmanage.py", "%00", "%ff", "a" * 5000])
+def test_no_such_entry(client, title):
+    assert client.get(f"/wiki/{title}/").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/search/?q=py", "/new/", "/random/"])
+def test_what_to_build(client, path):
+    assert "yours to build" in client.get(path).text
+
+
+def test_list_entries():
+    util.save_entry("ajax", "")
+    assert util.list_entries() == ["ajax", "CSS", "Python"]
+
+
+@pytest.mark.parametrize("title", ["C++", "Q & A", "100 %", "Ünïcödé", "日本語", "v1.0", "a'b"])
+def test_titles(title):
+    util.save_entry(title, f"about {title}")
+    assert util.get_entry(title) == f"about {title}"
+    assert title in util.list_entries()
+
+
+BAD_TITLES = ["", "..", "../up", "/etc/passwd", "a\\b", ".env", "end.", " a", "a\nb", "a\0b", "NUL"]
+
+
+@pytest.mark.parametrize("title", [*BAD_TITLES, "com1.x", "x" * 201])
+def test_titles_that_cannot_be(title, entries):
+    with pytest.raises(ValueError, match="title"):
+        util.save_entry(title, "")
+    assert sorted(path.name for path in entries.iterdir()) == ["CSS.md", "Python.md"]
+
+
+def test_one_entry_for_each_title():
+    util.save_entry("css", "new")
+    util.save_entry("Cafe\N{COMBINING ACUTE ACCENT}", "1")
+    util.save_entry("CAFÉ", "2")
+    assert util.list_entries() == ["Café", "CSS", "Python"]
+    assert util.get_entry("CSS") == "new"
+    assert util.get_entry("café") == "2"
+
+
+def test_line_breaks_do_not_double(entries):
+    for _ in range(3):
+        lines = util.get_entry("CSS").replace("\n", "\r\n")  # as a browser sends them
+        util.save_entry("CSS", lines)
+    assert (entries / "CSS.md").read_bytes() == b"# CSS\n\nStyles.\n"
+
+
+async def test_async_forms():
+    await util.asave_entry("Git", "Versions.")
+    assert await util.aget_entry("git") == "Versions."
+    assert await util.alist_entries() == ["CSS", "Git", "Python"]
