@@ -33,12 +33,12 @@ for user, text in [
 """,
     "live": """
 from status.models import *
-times = {"Website": (180, 90), "API": (320, 240), "Search": (900, 700), "Payments": (150, 60), "Mail": (2400, 0)}
+times = {"Website": (180, 90), "API": (320, 240), "Search": (900, 700), "Payments": (150, 60), "Mail": (600, 1600)}
 for number, (name, (base, spread)) in enumerate(times.items()):
     service = Service.objects.create(name=name, url=f"https://{name.lower()}.example.com/")
     for step in range(30):
         ms = base + (step * 37 + number * 11) % 10 * spread // 10
-        state = "down" if name == "Mail" and step > 25 else "slow" if ms >= 1000 else "up"
+        state = "down" if name == "Mail" and step > 26 else "slow" if ms >= 1000 else "up"
         detail = "500" if state == "down" else "200"
         Result.objects.create(service=service, state=state, milliseconds=ms, detail=detail)
 """,

@@ -101,7 +101,6 @@ def check_leftovers(texts, answers):
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "daphne": answers["server"] != "daphne" and not channels,
         "encyclopedia": answers["starter"] != "wiki",
-        "entries": answers["starter"] != "wiki",
         "/chat/": answers["starter"] != "chat",
         "httpx": answers["starter"] != "live",
         "worker:": answers["starter"] != "live",

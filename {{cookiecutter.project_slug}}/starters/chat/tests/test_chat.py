@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import connections
 from django.utils.html import escape
 from django.utils.module_loading import import_string
 
@@ -14,6 +16,13 @@ from chat import consumers
 from chat.models import Message, Presence, Room
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_connections():
+    """Of the thread that async tests use: PostgreSQL does not drop a database that is in use."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 class Socket(WebsocketCommunicator):

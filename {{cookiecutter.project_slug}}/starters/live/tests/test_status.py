@@ -7,9 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import cache
 from django.core.management import call_command
+from django.db import connections
 from django.utils import timezone
 from django.utils.html import escape
 
@@ -18,6 +20,13 @@ from status.management.commands import check_services
 from status.models import Lease, Result, Service
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_connections():
+    """Of the thread that async tests use: PostgreSQL does not drop a database that is in use."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 class Site(BaseHTTPRequestHandler):
