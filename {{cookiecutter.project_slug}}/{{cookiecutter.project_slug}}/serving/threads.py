@@ -6,6 +6,9 @@ a request borrows one when it first needs it, so that threads and their connecti
 
 import atexit
 import logging
+{% if cookiecutter.database == "postgresql" %}
+import select
+{% endif %}
 import time
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -16,9 +19,6 @@ from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.cache import close_caches
 from django.db import close_old_connections, connections, reset_queries
-{% if cookiecutter.database == "postgresql" %}
-from psycopg import OperationalError
-{% endif %}
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,8 @@ def before_request():
     close_old_connections()
 {% if cookiecutter.database == "postgresql" %}
     for connection in connections.all(initialized_only=True):
-        # Django would ask PostgreSQL in each request whether the connection is still good.
-        connection.health_check_done = not hung_up(connection)
+        # Django would ask PostgreSQL in each request whether the connection is still good: a round trip.
+        connection.health_check_done = not has_input(connection)
 {% endif %}
 
 
@@ -127,15 +127,16 @@ def after_request():
 
 
 {% if cookiecutter.database == "postgresql" %}
-def hung_up(connection):
-    """Did PostgreSQL close the connection? What it sent when it did, is here already."""
-    try:
-        if connection.vendor == "postgresql" and connection.connection is not None:
-            connection.connection.pgconn.consume_input()  # its farewell, if there is one
-            connection.connection.pgconn.consume_input()  # fails at the end of what was sent
-    except OperationalError:
-        return True
-    return False
+def has_input(connection):
+    """Did PostgreSQL send something that nobody asked for? Its farewell, most likely."""
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return False
+    socket = connection.connection.fileno()
+    if not hasattr(select, "poll"):  # on Windows
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 {% endif %}
