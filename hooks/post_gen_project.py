@@ -15,7 +15,8 @@ SLUG = ANSWERS["project_slug"]
 # `command` is what the Procfile, the Dockerfile and the README run: PORT and WEB_CONCURRENCY come from the
 # environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB, and a connection stays
 # open for longer than proxies keep it (60 s in nginx and at AWS), or they would use one that was just closed. `serving/proxy.py`
-# reads the proxy's headers, the same on every server, so the servers' own readers of them stay off.
+# reads the proxy's headers, the same on every server, so the servers' own readers of them stay off. What a server needs
+# besides, because its command line has no option for it, is in servers/<name>/.
 SERVERS = {
     "uvicorn": {
         "dependency": "uvicorn[standard]>=0.54,<1",
@@ -34,14 +35,6 @@ SERVERS = {
         "command": "hypercorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 10 --config hypercorn.toml",
         "develop": "hypercorn {app} --reload",
-        "files": {
-            "hypercorn.toml": """\
-# Only what hypercorn's command line has no option for; the command itself is in the Procfile.
-websocket_max_message_size = 1_048_576
-# The project's own logging prints hypercorn's messages.
-errorlog = ""
-"""
-        },
     },
     "gunicorn": {
         "dependency": "gunicorn>=27,<28",
@@ -49,22 +42,6 @@ errorlog = ""
         "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
         "develop": "gunicorn {app} --reload",
-        "files": {
-            "gunicorn.conf.py": '''\
-"""gunicorn reads this file by itself; the command is in the Procfile."""
-
-from uvicorn_worker import UvicornWorker
-
-worker_class = UvicornWorker
-
-# Settings of uvicorn that gunicorn has no options for.
-UvicornWorker.CONFIG_KWARGS |= {
-    "proxy_headers": False,
-    "timeout_graceful_shutdown": 10,
-    "ws_max_size": 1_048_576,
-}
-'''
-        },
     },
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",
@@ -84,9 +61,9 @@ def main():
     about.unlink(missing_ok=True)
     choose("starters", ANSWERS["starter"])
     choose("pipelines", ANSWERS["ci"])
+    choose("servers", ANSWERS["server"])
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
-    write_server_files(server)
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
@@ -114,11 +91,6 @@ def choose(folder, choice):
         else:
             source.replace(target)
     shutil.rmtree(folder)
-
-
-def write_server_files(server):
-    for name, text in server.get("files", {}).items():
-        Path(name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def fill_in(values):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.template import IN_CI, free_port, generate, make_environment
+from tests.template import IN_CI, ROOT, THREADS, free_port, generate, make_environment
 
 
 @pytest.fixture
@@ -102,3 +102,36 @@ def redis(tmp_path):
             process.wait()
 
     return start
+
+
+@pytest.fixture
+def probed(project, postgresql, static_files):
+    """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
+
+    def make(server="uvicorn", database_url=None):
+        made = project(server=server, database="postgresql", channels=True)
+        shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
+        urls = made.path / "wiki" / "urls.py"
+        urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))
+        routing = made.path / "wiki" / "routing.py"
+        routing.write_text(
+            routing.read_text()
+            .replace(
+                '    re_path("", not_found)', '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)'
+            )
+            .replace("from django.urls", "from probe.consumers import Count\nfrom django.urls")
+        )
+        made.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
+        shutil.copytree(static_files(made), made.path / "staticfiles")
+        made.manage("migrate")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def connections(postgresql, postgresql_server):
+    """How many connections the project has to its database."""
+    name = re.search(r"/(test_\w+)", postgresql)[1]
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
+    return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])

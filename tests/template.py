@@ -27,6 +27,7 @@ CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, l
 SERVERS = CHOICES["server"]
 # What the student of test_browser.py adds to the wiki: Markdown, cleaned.
 STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
+THREADS = 3  # of the projects with the probe app
 IN_CI = bool(os.environ.get("CI"))
 
 
@@ -145,9 +146,9 @@ class Project:
         )
 
     @contextmanager
-    def served(self, *processes, **variables):
+    def served(self, *processes, port=None, **variables):
         """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
-        port = free_port()
+        port = port or free_port()
         (self.path / "honcho.env").write_text("")
         command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
         with self.started(command + ["--no-prefix", *(processes or ["web"])], port, **variables) as server:

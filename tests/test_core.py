@@ -12,43 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS
-
-THREADS = 3
-
-
-@pytest.fixture
-def probed(project, postgresql, static_files):
-    """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
-
-    def make(server="uvicorn"):
-        made = project(server=server, database="postgresql", channels=True)
-        shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
-        urls = made.path / "wiki" / "urls.py"
-        urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))
-        routing = made.path / "wiki" / "routing.py"
-        routing.write_text(
-            routing.read_text()
-            .replace(
-                '    re_path("", not_found)', '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)'
-            )
-            .replace("from django.urls", "from probe.consumers import Count\nfrom django.urls")
-        )
-        made.in_production(postgresql, ASGI_THREADS=str(THREADS))
-        shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
-        return made
-
-    return make
-
-
-@pytest.fixture
-def connections(postgresql, postgresql_server):
-    """How many connections the project has to its database."""
-    name = re.search(r"/(test_\w+)", postgresql)[1]
-    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
-    return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
-
+from tests.template import SERVERS, THREADS
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_256_clients_and_few_connections(server, probed, connections):

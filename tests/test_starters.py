@@ -248,7 +248,7 @@ def test_live(server, production, site):
     made = production(server=server, starter="live")
     add_service(made, site[0])
     with made.served() as running, running.client() as client:
-        assert "not checked yet" in client.get("/").text
+        assert "not checked lately" in client.get("/").text
         with client.stream("GET", "/events/") as response:
             assert response.headers["content-type"] == "text/event-stream"
             assert response.headers["x-accel-buffering"] == "no"

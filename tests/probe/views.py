@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import os
 import threading
 import time
 
@@ -22,6 +23,7 @@ def state(request):
         cursor.execute("SELECT 1")
     return JsonResponse(
         {
+            "process": os.getpid(),
             "thread": threading.current_thread().name,
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "language": translation.get_language(),

@@ -61,8 +61,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         # Before the look at what there is, so that nothing can fall between the two.
         await self.channel_layer.group_add(self.group, self.channel_name)
         after = query.get("after", "")
-        missed = after.isascii() and after.isdigit() and len(after) < 19
-        self.last = int(after) if missed else await newest_id(self.room)
+        self.last = await newest_id(self.room)
+        if after.isascii() and after.isdigit() and len(after) < 19:
+            self.last = min(self.last, int(after))
         await self.accept()
         self.heart = asyncio.create_task(self.beat())
         await self.catch_up()
@@ -195,7 +196,7 @@ def parse(text):
         raise Refused(f"A message may have {LIMIT:,} characters.")
     if key and len(key) > 36:
         raise Refused("A key may have 36 characters.")
-    return message, key
+    return message, key or None
 
 
 async def newest_id(room):

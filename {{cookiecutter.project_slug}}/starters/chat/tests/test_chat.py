@@ -73,7 +73,7 @@ async def test_what_was_missed_comes_once_and_in_order():
             assert await newcomer.receive_nothing()
 
 
-@pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١"])
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١", "999"])
 async def test_after_that_is_no_id(after):
     await sync_to_async(Room.store)("lobby", "ada", "old")
     async with member(query=f"after={after}") as grace:
@@ -103,6 +103,13 @@ async def test_a_message_that_is_sent_twice():
         assert [frame for frame in frames if "stored" in frame] == [{"stored": "k1"}] * 2
         assert await ada.receive_nothing()
     assert await Message.objects.acount() == 1
+
+
+async def test_keys_are_optional():
+    async with member() as ada:
+        for key in (None, "", None, ""):
+            await ada.say("hello", key=key)
+            assert await ada.said() == "hello"
 
 
 async def test_names(async_client):

@@ -1,19 +1,23 @@
 import time
+from datetime import timedelta
 
 from django.core.cache import cache
 from django.db.models import Prefetch
 from django.http import JsonResponse
 from django.shortcuts import render
+from django.utils import timezone
 
 from .checks import all_at_once, one_after_the_other
 from .models import Result, Service
 
+LATELY = timedelta(hours=1)
 IN_CHART = 30
 COMPARED = 10  # services that the two views below ask
 
 
 async def board(request):
-    latest = Prefetch("results", Result.objects.order_by("-id")[:IN_CHART], to_attr="latest")
+    lately = Result.objects.filter(checked__gt=timezone.now() - LATELY)
+    latest = Prefetch("results", lately.order_by("-id")[:IN_CHART], to_attr="latest")
     services = [service async for service in Service.objects.prefetch_related(latest)]
     for service in services:
         service.chart = service.latest[::-1]

@@ -114,7 +114,7 @@ async def test_one_checker_at_a_time(services):
 
 
 def test_board(client, services):
-    assert "not checked yet" in client.get("/").text
+    assert "not checked lately" in client.get("/").text
     up = {"service": services[0], "state": "up", "detail": "200"}
     for number in range(40):
         last = Result.objects.create(milliseconds=number, **up)

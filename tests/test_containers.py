@@ -1,0 +1,187 @@
+"""Real images and stacks of containers, built and asked from outside."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.template import IN_CI, SERVERS, free_port, generate
+
+HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
+
+    def run(*arguments, check=True, **options):
+        result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
+        if check and result.returncode:
+            raise AssertionError(f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}")
+        return result.stdout + result.stderr
+
+    if shutil.which("docker") is None or "Server Version" not in run("info", check=False):
+        reason = "there is no Docker Engine"
+        pytest.fail(reason) if IN_CI and sys.platform == "linux" else pytest.skip(reason)
+    return run
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_dockerfile_lint(server, tmp_path):
+    made = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
+    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+    result = subprocess.run([hadolint, made.path / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_image(server, docker, tmp_path):
+    made = generate(tmp_path, lock=True, project_name="wiki", server=server)
+    made.path.joinpath("db.sqlite3").write_text("local data")
+    tag = f"test-{server}-{uuid.uuid4().hex[:8]}"
+    docker("build", "--tag", tag, made.path)
+    try:
+        check_image(docker, tag)
+        check_rebuild(docker, tag, made)
+    finally:
+        docker("image", "rm", "--force", tag)
+
+
+def check_image(docker, tag):
+    key = "secret-" + uuid.uuid4().hex
+    options = ["--read-only", "--tmpfs", "/tmp", "--publish", "127.0.0.1::8000"]
+    options += ["--env", f"DJANGO_SECRET_KEY={key}", "--env", "DJANGO_ALLOWED_HOSTS=example.com"]
+    options += ["--env", "FORWARDED_ALLOW_IPS=*"]
+    container = docker("run", "--detach", *options, tag).split()[0]
+    try:
+        url = "http://" + docker("port", container, "8000").split()[-1]
+        wait_until(lambda: httpx.get(f"{url}/livez").status_code == 200, lambda: docker("logs", container))
+        home = httpx.get(url, headers=HEADERS)
+        assert home.status_code == 200
+        [sheet] = re.findall(r'href="(/static/site\.[0-9a-f]{12}\.css)"', home.text)
+        css = httpx.get(url + sheet, headers=HEADERS | {"Accept-Encoding": "br"})
+        assert (css.status_code, css.headers["content-encoding"]) == (200, "br")
+        assert httpx.get(f"{url}/readyz").status_code == 200
+
+        def inside(command):
+            return docker("exec", container, "sh", "-c", command, check=False)
+
+        assert inside("id -u").strip() == "10001"
+        assert "Read-only file system" in inside("touch /app/x")
+        assert inside("command -v uv gcc cc; ls -a /app | grep -x -e .env -e db.sqlite3 -e .git -e tests") == ""
+        health = ("inspect", "--format", "{{.State.Health.Status}}", container)
+        wait_until(lambda: docker(*health).strip() == "healthy", lambda: docker("inspect", container))
+        start = time.monotonic()
+        docker("stop", "--time", "20", container)
+        assert time.monotonic() - start < 15
+        logs = docker("logs", container)
+        assert "Traceback" not in logs
+        assert key not in logs
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", container).strip() == "0", logs
+    finally:
+        docker("rm", "--force", container)
+
+
+def check_rebuild(docker, tag, made):
+    """A change of the code does not install the dependencies again."""
+    made.path.joinpath("pages", "views.py").open("a").write("\n# changed\n")
+    steps = docker("build", "--tag", tag, made.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
+    [step] = re.findall(r"^(#\d+) \[.*uv sync", steps, re.MULTILINE)
+    assert f"\n{step} CACHED" in steps
+
+
+def wait_until(condition, explain, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(explain())
+
+
+@pytest.fixture
+def stack(docker, tmp_path):
+    """`with stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
+
+    @contextmanager
+    def start(**answers):
+        made = generate(tmp_path, lock=True, project_name="wiki", **answers)
+        ports = {"HTTP_PORT": str(free_port()), "HTTPS_PORT": str(free_port())}
+        name = f"test{uuid.uuid4().hex[:8]}"
+
+        def compose(*arguments):
+            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | ports)
+
+        try:
+            # Its port is for development on this machine, where something else may have it.
+            override = made.path / "compose.yaml"
+            override.write_text(override.read_text().replace('    ports: ["127.0.0.1:5432:5432"]\n', ""))
+            compose("up", "--build", "--detach", "--scale", "web=2")
+            url = f"https://localhost:{ports['HTTPS_PORT']}"
+            wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
+            yield url, compose
+        finally:
+            compose("down", "--volumes", "--timeout", "15")
+
+    return start
+
+
+def test_wiki_stack(stack):
+    with stack(starter="wiki", database="postgresql") as (url, compose):
+        with httpx.Client(base_url=url, verify=False) as client:
+            assert "Python" in client.get("/wiki/python/").text
+            login = client.get("/accounts/login/")
+            assert "secure" in login.headers["set-cookie"].lower()
+            save = "from encyclopedia import util; util.save_entry('New', 'kept')"
+            compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
+            compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
+            wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
+            assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
+
+
+def test_chat_stack(stack):
+    with stack(starter="chat", database="postgresql") as (url, compose):
+        asyncio.run(talk(url))
+        for number in (1, 2):
+            logs = compose("logs", "web")
+            assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"
+
+
+async def talk(url):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    options = {"origin": url, "ssl": context}
+    socket_url = url.replace("https", "wss") + "/ws/chat/lobby/"
+    members = [await connect(socket_url, **options) for _ in range(6)]
+    for member in members:
+        await member.send('{"message": "hello"}')
+    for member in members:
+        ids = [json.loads(await asyncio.wait_for(member.recv(), 20))["id"] for _ in members]
+        assert ids == sorted(set(ids))
+    for member in members:
+        await member.close()
+
+
+def test_live_stack(stack):
+    with stack(starter="live", database="postgresql") as (url, compose):
+        add = "Service.objects.create(name='site', url='http://web:8000/livez')"
+        command = f"from status.models import Service; {add}"
+        compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", command)
+        with httpx.Client(base_url=url, verify=False, timeout=60) as client:
+            with client.stream("GET", "/events/?after=0") as response:
+                line = next(line for line in response.iter_lines() if line.startswith("data: "))
+            assert json.loads(line.removeprefix("data: "))["state"] == "up"

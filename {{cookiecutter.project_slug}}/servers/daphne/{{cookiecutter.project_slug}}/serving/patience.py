@@ -1,0 +1,29 @@
+"""Let what runs come to its end before daphne stops; by itself, daphne drops it."""
+
+import asyncio
+
+from daphne.server import Server
+from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet.defer import Deferred
+
+GRACE = 10  # seconds
+SERVICE_RESTART = 1012
+
+
+class PatientServer(Server):
+    # Not in daphne's documentation: `listeners`, `connections`, and this method, which daphne calls
+    # when it is told to stop.
+    def kill_all_applications(self):
+        return Deferred.fromFuture(asyncio.ensure_future(self.end()))
+
+    async def end(self):
+        for listener in self.listeners:
+            listener.addCallback(lambda port: port.stopListening())
+        for protocol in self.connections:
+            if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
+                protocol.sendCloseFrame(SERVICE_RESTART)
+        applications = [details.get("application_instance") for details in self.connections.values()]
+        if any(applications):
+            await asyncio.wait(filter(None, applications), timeout=GRACE)
+        for application in filter(None, applications):
+            application.cancel()
