@@ -46,7 +46,8 @@ SERVERS = {
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",
         "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
-        " --workers ${WEB_CONCURRENCY:-1} --workers-kill-timeout 10 --respawn-failed-workers --log-level warning",
+        " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
+        " --respawn-failed-workers --log-level warning",
         "develop": "granian {app} --interface asgi --reload",
         # Or each write to the database would restart it.
         "develop_with_sqlite": " --reload-ignore-patterns sqlite3",

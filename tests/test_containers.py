@@ -28,7 +28,9 @@ def docker():
     def run(*arguments, check=True, **options):
         result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
         if check and result.returncode:
-            raise AssertionError(f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}")
+            raise AssertionError(
+                f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}"
+            )
         return result.stdout + result.stderr
 
     if shutil.which("docker") is None or "Server Version" not in run("info", check=False):
@@ -60,7 +62,7 @@ def test_image(server, docker, tmp_path):
 
 def check_image(docker, tag):
     key = "secret-" + uuid.uuid4().hex
-    options = ["--read-only", "--tmpfs", "/tmp", "--publish", "127.0.0.1::8000"]
+    options = ["--read-only", "--tmpfs", "/tmp", "--volume", "/data", "--publish", "127.0.0.1::8000"]
     options += ["--env", f"DJANGO_SECRET_KEY={key}", "--env", "DJANGO_ALLOWED_HOSTS=example.com"]
     options += ["--env", "FORWARDED_ALLOW_IPS=*"]
     container = docker("run", "--detach", *options, tag).split()[0]
@@ -90,12 +92,13 @@ def check_image(docker, tag):
         assert key not in logs
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container).strip() == "0", logs
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
 
 
 def check_rebuild(docker, tag, made):
     """A change of the code does not install the dependencies again."""
-    made.path.joinpath("pages", "views.py").open("a").write("\n# changed\n")
+    views = made.path / "pages" / "views.py"
+    views.write_text(views.read_text() + "\n# changed\n")
     steps = docker("build", "--tag", tag, made.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
     [step] = re.findall(r"^(#\d+) \[.*uv sync", steps, re.MULTILINE)
     assert f"\n{step} CACHED" in steps
@@ -141,16 +144,18 @@ def stack(docker, tmp_path):
 
 
 def test_wiki_stack(stack):
-    with stack(starter="wiki", database="postgresql") as (url, compose):
-        with httpx.Client(base_url=url, verify=False) as client:
-            assert "Python" in client.get("/wiki/python/").text
-            login = client.get("/accounts/login/")
-            assert "secure" in login.headers["set-cookie"].lower()
-            save = "from encyclopedia import util; util.save_entry('New', 'kept')"
-            compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
-            compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
-            wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
-            assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
+    with (
+        stack(starter="wiki", database="postgresql") as (url, compose),
+        httpx.Client(base_url=url, verify=False) as client,
+    ):
+        assert "Python" in client.get("/wiki/python/").text
+        login = client.get("/accounts/login/")
+        assert "secure" in login.headers["set-cookie"].lower()
+        save = "from encyclopedia import util; util.save_entry('New', 'kept')"
+        compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
+        compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
+        wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
+        assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
 
 
 def test_chat_stack(stack):

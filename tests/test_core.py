@@ -5,14 +5,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, THREADS
+from tests.template import ROOT, SERVERS, THREADS
+
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_256_clients_and_few_connections(server, probed, connections):

@@ -12,9 +12,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}
 {% if cookiecutter.__channels %}
 from channels.routing import ProtocolTypeRouter
 {% endif %}
-{% if cookiecutter.server == "daphne" %}
-from daphne.cli import CommandLineInterface
-{% endif %}
 from django.conf import settings
 {% if cookiecutter.__channels %}
 from django.utils.module_loading import import_string
@@ -22,8 +19,8 @@ from django.utils.module_loading import import_string
 
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
-{% if cookiecutter.server == "daphne" %}
-from {{ cookiecutter.project_slug }}.serving.patience import PatientServer
+{% if cookiecutter.server in ("daphne", "hypercorn") %}
+from {{ cookiecutter.project_slug }}.serving.patience import be_patient
 {% endif %}
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
@@ -44,7 +41,7 @@ application = ProtocolTypeRouter(
 )
 {% endif %}
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
-{% if cookiecutter.server == "daphne" %}
+{% if cookiecutter.server in ("daphne", "hypercorn") %}
 
-CommandLineInterface.server_class = PatientServer
+be_patient()
 {% endif %}

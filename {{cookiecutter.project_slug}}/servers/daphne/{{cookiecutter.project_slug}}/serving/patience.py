@@ -1,13 +1,19 @@
-"""Let what runs come to its end before daphne stops; by itself, daphne drops it."""
+"""Let what runs come to its end before daphne stops; by itself, it drops it."""
 
 import asyncio
 
+from daphne.cli import CommandLineInterface
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
 
 GRACE = 10  # seconds
 SERVICE_RESTART = 1012
+
+
+def be_patient():
+    """Call it when the application is loaded."""
+    CommandLineInterface.server_class = PatientServer
 
 
 class PatientServer(Server):
