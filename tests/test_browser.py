@@ -14,7 +14,7 @@ POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action
 STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
 def chromium():
     with sync_playwright() as playwright:
         # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import resource
 import shutil
 import signal
@@ -224,7 +225,31 @@ def test_bad_clients(server, probed):
         ):
             answer = say(words).recv(1000)
             assert answer == b"" or b" 400 " in answer.splitlines()[0] or b" 505 " in answer.splitlines()[0], answer
+        too_long = (b"Content-Length: 104857601\r\n\r\n", b"Content-Length: 9" + b"9" * 30 + b"\r\n\r\n")
+        for words in too_long if server != "daphne" else ():  # which calls Django when it has all of the body
+            answer = say(b"POST /accounts/login/ HTTP/1.1\r\nHost: example.com\r\n" + words).recv(1000)
+            assert re.match(rb"HTTP/1.1 (413|400) ", answer), answer
         assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
         for path in ("/", "/livez", "/probe/count/", "/probe/async_count/"):
             assert client.get(path).status_code == 200
         assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_body_over_the_limit(server, probed):
+    """It is refused before all of it was sent, whether its length was said or not."""
+    made = probed(server)
+    settings = made.path / "wiki" / "settings.py"
+    settings.write_text(settings.read_text() + "\nASGI_MAX_BODY = 100_000\n")
+    with made.served() as running, running.client() as client:
+        assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
+        for body in (b"x" * 200_000, endless()):
+            with suppress(httpx.WriteError):  # the answer came while it was still sending
+                assert client.post("/probe/upload/", content=body).status_code == 413
+        assert client.get("/livez").status_code == 200
+        assert "Traceback" not in running.output
+
+
+def endless():
+    for _ in range(10_000):
+        yield b"x" * 10_000

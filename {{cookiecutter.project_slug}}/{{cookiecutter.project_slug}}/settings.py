@@ -132,6 +132,7 @@ DATABASES["default"] |= {
 # (CONN_MAX_AGE stays 0: with Django's own ASGI handler, kept connections are never used again.)
 ASGI_THREADS = env.int("ASGI_THREADS", default=10)
 ASGI_CONN_MAX_AGE = 600
+ASGI_MAX_BODY = 100 * 1024 * 1024  # bytes; a request with a larger body is answered with 413
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}
 
