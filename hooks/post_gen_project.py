@@ -16,13 +16,14 @@ SLUG = ANSWERS["project_slug"]
 # environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB, and a connection stays
 # open for longer than proxies keep it (60 s in nginx and at AWS), or they would use one that was just closed. `serving/proxy.py`
 # reads the proxy's headers, the same on every server, so the servers' own readers of them stay off. What a server needs
-# besides, because its command line has no option for it, is in servers/<name>/.
+# besides, because its command line has no option for it, is in servers/<name>/. `develop` waits for one second, or an open
+# event stream would hold up each reload.
 SERVERS = {
     "uvicorn": {
         "dependency": "uvicorn[standard]>=0.54,<1",
         "command": "uvicorn {app} --host 0.0.0.0 --port ${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --timeout-keep-alive 75 --timeout-graceful-shutdown 10 --ws-max-size 1048576 --no-proxy-headers --no-access-log",
-        "develop": "uvicorn {app} --reload",
+        "develop": "uvicorn {app} --reload --timeout-graceful-shutdown 1",
     },
     "daphne": {
         "dependency": "daphne>=4.2.3,<5",
@@ -34,21 +35,21 @@ SERVERS = {
         "dependency": "hypercorn>=0.18,<1",
         "command": "hypercorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 10 --config hypercorn.toml",
-        "develop": "hypercorn {app} --reload",
+        "develop": "hypercorn {app} --reload --graceful-timeout 1",
     },
     "gunicorn": {
         "dependency": "gunicorn>=27,<28",
         "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
         "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
-        "develop": "gunicorn {app} --reload",
+        "develop": "gunicorn {app} --reload --graceful-timeout 1",
     },
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",
         "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
         " --respawn-failed-workers --log-level warning",
-        "develop": "granian {app} --interface asgi --reload",
+        "develop": "granian {app} --interface asgi --reload --workers-kill-timeout 1",
         # Or each write to the database would restart it.
         "develop_with_sqlite": " --reload-ignore-patterns sqlite3",
     },

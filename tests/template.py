@@ -155,6 +155,18 @@ class Project:
             yield server
 
     @contextmanager
+    def developed(self):
+        """The project, started by the command that its README gives for development."""
+        readme = (self.path / "README.md").read_text(encoding="utf-8")
+        command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
+        port = free_port()
+        command = command.replace("manage.py", f"{self.python} manage.py").split()
+        bind = ["--bind", f"127.0.0.1:{port}"]
+        options = {"daphne": [str(port)], "hypercorn": bind, "gunicorn": bind}
+        with self.started(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
+            yield server
+
+    @contextmanager
     def started(self, command, port, **variables):
         log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
         with log.open("wb") as output:

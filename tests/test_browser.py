@@ -138,9 +138,11 @@ def test_chat(project, browse):
         ada.keyboard.press("Tab")
         ada.reload()
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
-        for _ in range(12):
-            say(ada, "x")
+        for number in range(15):
+            say(ada, f"quick {number}")
         expect(ada.locator("#status")).to_contain_text("Not so fast")
+        expect(ada.locator(".messages p")).to_have_count(17, timeout=15_000)
+        expect(grace.locator(".messages p").last).to_have_text("quick 14")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_it_ends_with_what_to_type_next(tmp_path):
     assert [line.strip() for line in result.stdout.strip().splitlines()[-3:]] == [
         "cd wiki",
         "uv run manage.py migrate",
-        "uv run uvicorn wiki.asgi:application --reload",
+        "uv run uvicorn wiki.asgi:application --reload --timeout-graceful-shutdown 1",
     ]
 
 

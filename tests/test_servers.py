@@ -116,16 +116,7 @@ def test_development(server, project):
     """The command that the README gives for development, with the admin in its own style."""
     made = project(server=server)
     made.manage("migrate")
-    readme = (made.path / "README.md").read_text()
-    command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
-    port = free_port()
-    command = command.replace("manage.py", f"{made.python} manage.py").split()
-    command += {
-        "daphne": [str(port)],
-        "hypercorn": ["--bind", f"127.0.0.1:{port}"],
-        "gunicorn": ["--bind", f"127.0.0.1:{port}"],
-    }.get(server, ["--port", str(port)])
-    with made.started(command, port) as running, running.client(https=False) as client:
+    with made.developed() as running, running.client(https=False) as client:
         assert "is up" in client.get("/").text
         login = client.get("/admin/login/")
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):

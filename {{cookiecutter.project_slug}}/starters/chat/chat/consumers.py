@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db.models import Q
 from django.http import QueryDict
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -40,7 +41,7 @@ class Refused(Exception):
 class ChatConsumer(AsyncWebsocketConsumer):
     """Query string: `after=<id>` asks for what was missed since, `presence=1` for who is here."""
 
-    heart, closed = None, False
+    heart, closed = None, True
 
     async def __call__(self, scope, receive, send):
         try:
@@ -58,6 +59,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.wants_presence, self.here = "presence" in query, None
         self.allowance, self.counted = AT_ONCE, time.monotonic()
         self.turn = asyncio.Lock()
+        self.heart = asyncio.create_task(self.beat())
         # Before the look at what there is, so that nothing can fall between the two.
         await self.channel_layer.group_add(self.group, self.channel_name)
         after = query.get("after", "")
@@ -65,15 +67,16 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if after.isascii() and after.isdigit() and len(after) < 19:
             self.last = min(self.last, int(after))
         await self.accept()
-        self.heart = asyncio.create_task(self.beat())
+        self.closed = False
         await self.catch_up()
         await self.be_present()
 
     async def leave(self):
-        await Presence.objects.filter(channel=self.channel_name).adelete()
-        await self.tell({"type": "chat.presence", "here": await names_in(self.room)})
         with suppress(RedisError, OSError):
             await self.channel_layer.group_discard(self.group, self.channel_name)
+        gone = timezone.now() - GONE  # of a process that was killed
+        await Presence.objects.filter(Q(channel=self.channel_name) | Q(seen__lt=gone)).adelete()
+        await self.tell({"type": "chat.presence", "here": await names_in(self.room)})
 
     async def receive(self, text_data=None, bytes_data=None):
         if self.closed:  # frames that were under way
@@ -85,6 +88,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             text, key = parse(text_data)
             given = {"key": key} if key else {}
             if not in_time:
+                given["wait"] = 1  # second
                 raise Refused(f"Not so fast: {PER_SECOND} messages per second at most.")
         except Refused as refusal:
             await self.answer({"error": str(refusal)} | given)
@@ -206,5 +210,5 @@ async def newest_id(room):
 
 async def names_in(room):
     """Who is here now, each name once."""
-    present = Presence.objects.filter(room=room).order_by("user")
+    present = Presence.objects.filter(room=room, seen__gt=timezone.now() - GONE).order_by("user")
     return [name async for name in present.values_list("user", flat=True).distinct()]

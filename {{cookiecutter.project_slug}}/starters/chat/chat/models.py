@@ -19,7 +19,7 @@ class Room(models.Model):
         # The lock keeps the ids of a room in the order in which its messages become visible: nobody who
         # has seen one has to look for an older one again.
         room, _ = cls.objects.select_for_update().get_or_create(name=name)
-        message = room.messages.filter(user=user, key=key).first() if key else None
+        message = room.messages.filter(key=key).first() if key else None
         message = message or room.messages.create(user=user, text=text, key=key)
         before = room.messages.filter(id__lt=message.id).order_by("-id").first()
         return message, before.id if before else 0
@@ -36,9 +36,7 @@ class Message(models.Model):
     class Meta:
         ordering = ["id"]
         indexes = [models.Index(fields=["room", "id"], name="message_room_id")]
-        constraints = [
-            models.UniqueConstraint(fields=["room", "user", "key"], name="message_key_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["room", "key"], name="message_key_once")]
 
     def __str__(self):
         return f"{self.user}: {self.text[:50]}"

@@ -96,12 +96,15 @@ async def test_an_event_that_was_lost_with_none_after_it(monkeypatch):
 
 
 async def test_a_message_that_is_sent_twice():
-    async with member(cookie="") as ada:
+    async with member() as ada:
         for _ in range(2):
             await ada.say("hello", key="k1")
         frames = [await ada.receive_json_from() for _ in range(3)]
         assert [frame for frame in frames if "stored" in frame] == [{"stored": "k1"}] * 2
         assert await ada.receive_nothing()
+    async with member() as under_another_name:
+        await under_another_name.say("hello", key="k1")
+        assert await under_another_name.receive_json_from() == {"stored": "k1"}
     assert await Message.objects.acount() == 1
 
 
@@ -165,7 +168,8 @@ async def test_too_many_messages():
         assert output["code"] == 4008
         refused = [frame for frame in frames if "error" in frame]
         assert len(refused) >= consumers.AT_ONCE
-        assert all("Not so fast" in frame["error"] and frame["key"] for frame in refused)
+        assert all("Not so fast" in frame["error"] for frame in refused)
+        assert all(frame["key"] and frame["wait"] for frame in refused)
         assert await grace.said() == "0"
 
 

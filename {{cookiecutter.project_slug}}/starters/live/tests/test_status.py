@@ -63,11 +63,12 @@ def services(site):
     paths["hangs"] = "200/900"
     urls = {name: f"{site}/{path}" for name, path in paths.items()}
     urls |= {"away": "http://127.0.0.1:1/", "not HTTP": "ftp://127.0.0.1/", "no URL": "http://[/"}
+    urls["no port"] = "http://localhost:99999/"
     return [Service.objects.create(name=name, url=url) for name, url in urls.items()]
 
 
 STATES = {"up": "up", "moved": "up", "slow": "slow", "broken": "down", "hangs": "down"}
-STATES |= {"away": "down", "not HTTP": "down", "no URL": "down"}
+STATES |= {"away": "down", "not HTTP": "down", "no URL": "down", "no port": "down"}
 
 
 def test_checker(services, monkeypatch):
@@ -123,6 +124,14 @@ def test_board(client, services):
     assert "39 ms, 200" in page.text
     assert page.text.count("<rect class") == 30
     assert f'data-events="/events/?after={last.id}"' in page.text
+
+
+def test_board_of_old_results(client, services):
+    old = Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
+    Result.objects.update(checked=timezone.now() - timedelta(hours=2))
+    page = client.get("/")
+    assert page.text.count("not checked lately") == len(services)
+    assert f'data-events="/events/?after={old.id}"' in page.text
 
 
 def test_board_without_services(client):

@@ -17,7 +17,10 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 def list_entries():
     """The titles of all entries, in alphabetical order."""
-    _, names = storages["entries"].listdir("")
+    try:
+        _, names = storages["entries"].listdir("")
+    except FileNotFoundError:  # git keeps no empty folder
+        return []
     return sorted((name.removesuffix(".md") for name in names if name.endswith(".md")), key=fold)
 
 

@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                 "ordering": ["id"],
                 "indexes": [models.Index(fields=["room", "id"], name="message_room_id")],
                 "constraints": [
-                    models.UniqueConstraint(fields=("room", "user", "key"), name="message_key_once")
+                    models.UniqueConstraint(fields=("room", "key"), name="message_key_once")
                 ],
             },
         ),

@@ -24,7 +24,7 @@ function connect() {
   socket.addEventListener("open", () => {
     pause = FIRST_PAUSE;
     status.textContent = "Connected.";
-    for (const [key, message] of unsent) socket.send(JSON.stringify({ message, key }));
+    sendNext();
   });
   socket.addEventListener("message", (event) => receive(JSON.parse(event.data)));
   socket.addEventListener("close", reconnect);
@@ -49,10 +49,16 @@ function receive(frame) {
   } else if ("stored" in frame) {
     unsent.delete(frame.stored);
     if (unsent.size === 0) status.textContent = "Connected.";
+    sendNext();
   } else if ("error" in frame) {
     status.textContent = frame.error;
-    if (input.value === "") input.value = unsent.get(frame.key) ?? "";
-    unsent.delete(frame.key);
+    if (frame.wait) {
+      setTimeout(sendNext, frame.wait * 1000);
+    } else {
+      if (input.value === "") input.value = unsent.get(frame.key) ?? "";
+      unsent.delete(frame.key);
+      sendNext();
+    }
   }
 }
 
@@ -82,9 +88,16 @@ form.addEventListener("submit", (event) => {
   const key = newKey();
   unsent.set(key, message);
   input.value = "";
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ message, key }));
-  else status.textContent = "Not connected: your message is sent as soon as it works again.";
+  if (socket.readyState === WebSocket.OPEN) {
+    if (unsent.size === 1) sendNext();
+  } else status.textContent = "Not connected: your message is sent as soon as it works again.";
 });
+
+// One after the other: the next one when the one before it is stored.
+function sendNext() {
+  const [next] = unsent;
+  if (next && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ key: next[0], message: next[1] }));
+}
 
 // As crypto.randomUUID does, which is there with https and on localhost only.
 function newKey() {

@@ -12,7 +12,7 @@ from status.models import Lease, Result, Service
 
 logger = logging.getLogger(__name__)
 
-ROUND = 60  # s that a round may take, and after which another checker takes over from one that died
+ROUND = 60  # s that a round may take
 KEEP = timedelta(days=2)
 
 
@@ -24,8 +24,8 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="one round, then stop")
 
     def handle(self, *, interval, once, **options):
-        # A host stops a process with SIGTERM; Python would not clean up. Ctrl-C does.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        # A host stops a process with SIGTERM, which Python does not clean up after, as it does after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             asyncio.run(check_services(interval, once))
         except KeyboardInterrupt:
@@ -37,7 +37,7 @@ async def check_services(interval, once=False):
     try:
         while True:
             try:
-                if await Lease.take(holder, ROUND):
+                if await Lease.take(holder, ROUND + interval):
                     await check_round()
                 else:
                     logger.info("Another checker is at work.")
@@ -51,8 +51,8 @@ async def check_services(interval, once=False):
 
 
 async def check_round():
+    await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
     services = [service async for service in Service.objects.all()]
     async with asyncio.timeout(ROUND - 5):
         await all_at_once(services, save=True)
-    await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
     logger.info("Checked %s services", len(services))

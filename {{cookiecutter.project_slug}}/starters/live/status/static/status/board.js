@@ -28,13 +28,15 @@ function connect() {
   });
 }
 
-function show({ service, state, milliseconds, detail, height }) {
+function show({ service, state, milliseconds, detail, height, checked }) {
   const card = board.querySelector(`[data-service="${service}"]`);
   if (!card) return location.reload(); // a service that was added since
   const badge = card.querySelector(".state");
   badge.className = `state ${state}`;
   badge.textContent = state;
   card.querySelector(".detail").textContent = `${milliseconds} ms, ${detail}`;
+  card.querySelector("time").dateTime = checked;
+  inLocalTime(card.querySelector("time"));
 
   const chart = card.querySelector(".chart");
   const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
@@ -46,6 +48,12 @@ function show({ service, state, milliseconds, detail, height }) {
   Array.from(chart.children).forEach((each, index) => each.setAttribute("x", 4 * index));
 }
 
+function inLocalTime(time) {
+  if (time.dateTime) {
+    time.textContent = new Date(time.dateTime).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  }
+}
+
 const measure = document.getElementById("measure");
 measure.hidden = false;
 measure.addEventListener("click", async () => {
@@ -53,11 +61,15 @@ measure.addEventListener("click", async () => {
   for (const view of ["sync", "async"]) {
     const time = document.getElementById(`${view}-time`);
     time.textContent = "…";
-    const answer = await fetch(`/${view}/`);
-    const { milliseconds, error } = await answer.json();
-    time.textContent = error ?? `${milliseconds} ms`;
+    try {
+      const { milliseconds, error } = await (await fetch(`/${view}/`)).json();
+      time.textContent = error ?? `${milliseconds} ms`;
+    } catch {
+      time.textContent = "no answer";
+    }
   }
   measure.disabled = false;
 });
 
+board.querySelectorAll("time").forEach(inLocalTime);
 connect();
