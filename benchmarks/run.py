@@ -151,9 +151,9 @@ def postgresql():
 
 def make_candidates(folder, database):
     python = make_environment("5.2", folder / "requirements")
-    subprocess.run(
-        [shutil.which("uv"), "pip", "install", "-q", "--python", python, "whitenoise", "psycopg[pool]"], check=True
-    )
+    # Not into the environment itself, which the tests use too.
+    install = ["pip", "install", "-q", "--python", python, "--target", folder / "more", "whitenoise", "psycopg-pool"]
+    subprocess.run([shutil.which("uv"), *install], check=True)
     candidates = []
     for kind in ("postgresql", "sqlite"):
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
@@ -254,6 +254,9 @@ def stock(folder, python, kind, database, settings=""):
     )
     project = Project(folder, {}, python)
     project.variables["DJANGO_SETTINGS_MODULE"] = "stock.settings"
+    project.variables["PYTHONPATH"] = str(
+        next(parent for parent in folder.parents if (parent / "more").exists()) / "more"
+    )
     return prepare(project)
 
 

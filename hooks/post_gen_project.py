@@ -42,7 +42,8 @@ SERVERS = {
         "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
         "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
-        "develop": "gunicorn {app} --reload --graceful-timeout 1",
+        # gunicorn's own --reload does not end uvicorn's workers.
+        "develop": "uvicorn {app} --reload --timeout-graceful-shutdown 1",
     },
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",

@@ -161,8 +161,7 @@ class Project:
         command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
         port = free_port()
         command = command.replace("manage.py", f"{self.python} manage.py").split()
-        bind = ["--bind", f"127.0.0.1:{port}"]
-        options = {"daphne": [str(port)], "hypercorn": bind, "gunicorn": bind}
+        options = {"daphne": [str(port)], "hypercorn": ["--bind", f"127.0.0.1:{port}"]}
         with self.started(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
             yield server
 

@@ -51,6 +51,7 @@ def django_source(version):
             )
             [archive] = folder.parent.glob(f"[dD]jango-{version}.tar.gz")
             with tarfile.open(archive) as source:
-                source.extractall(folder.parent, filter="data")
+                # Python 3.11.2, as Debian has it, knows no filters.
+                source.extractall(folder.parent, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
             (folder.parent / f"django-{version}").rename(folder)
     return folder

@@ -31,6 +31,7 @@ def get_asgi_application():
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
+    get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
     # What is loaded now stays: the garbage collector need not look at it again and again.
     gc.collect()
     gc.freeze()

@@ -28,8 +28,9 @@ class PatientServer(Server):
         for protocol in self.connections:
             if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
                 protocol.sendCloseFrame(SERVICE_RESTART)
-        applications = [details.get("application_instance") for details in self.connections.values()]
-        if any(applications):
-            await asyncio.wait(filter(None, applications), timeout=GRACE)
-        for application in filter(None, applications):
+        of_all = [details.get("application_instance") for details in self.connections.values()]
+        applications = [application for application in of_all if application]
+        if applications:
+            await asyncio.wait(applications, timeout=GRACE)
+        for application in applications:
             application.cancel()
