@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -186,7 +187,7 @@ def test_postgresql_away(server, probed):
                 away = client.get("/readyz")
                 assert (away.status_code, away.json()["failing"]) == (503, ["database default"])
                 assert client.get("/livez").status_code == 200
-                assert set(asyncio.run(load_for(running, 1)).seen.values()) and client.get("/probe/count/").is_error
+                assert {result for _, result in asyncio.run(load_for(running, 1)).seen} == {500}
                 database.start()
                 assert client.get("/readyz").status_code == 200
                 assert asyncio.run(load_for(running, 1)).failed() == {}
@@ -243,13 +244,26 @@ def test_body_over_the_limit(server, probed):
     settings.write_text(settings.read_text() + "\nASGI_MAX_BODY = 100_000\n")
     with made.served() as running, running.client() as client:
         assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
-        for body in (b"x" * 200_000, endless()):
-            with suppress(httpx.WriteError):  # the answer came while it was still sending
-                assert client.post("/probe/upload/", content=body).status_code == 413
+        for chunked in (False, True):
+            status, sent = post_without_end(running.port, chunked)
+            assert status == b"413"
+            assert sent < 50_000_000 or server == "daphne"  # which calls Django when it has all of the body
         assert client.get("/livez").status_code == 200
         assert "Traceback" not in running.output
 
 
-def endless():
-    for _ in range(10_000):
-        yield b"x" * 10_000
+def post_without_end(port, chunked):
+    """Send 100 MB, or until there is an answer; returns its status, and how many bytes were sent."""
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000000"
+    head = b"POST /probe/upload/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n" + length + b"\r\n\r\n"
+    block = b"x" * 100_000
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(head)
+        with suppress(ConnectionError):  # it has answered and closed
+            while sent < 100_000_000 and not select.select([sock], [], [], 0)[0]:
+                sock.sendall(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
+                sent += len(block)
+            if chunked and sent == 100_000_000:
+                sock.sendall(b"0\r\n\r\n")
+        return sock.recv(1000).split(b" ")[1], sent
