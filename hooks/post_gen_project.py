@@ -34,7 +34,7 @@ SERVERS = {
     "hypercorn": {
         "dependency": "hypercorn>=0.18,<1",
         "command": "hypercorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
-        " --keep-alive 75 --graceful-timeout 10 --config hypercorn.toml",
+        " --keep-alive 75 --graceful-timeout 10 --config file:hypercorn.conf.py",
         "develop": "hypercorn {app} --reload --graceful-timeout 1",
     },
     "gunicorn": {

@@ -46,7 +46,6 @@ def main():
 
     global_settings.ASGI_THREADS = 10
     global_settings.ASGI_CONN_MAX_AGE = 600
-    global_settings.ASGI_MAX_BODY = 100 * 1024 * 1024
 
     import runtests
 

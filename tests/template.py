@@ -27,6 +27,11 @@ CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, l
 SERVERS = CHOICES["server"]
 # What the student of test_browser.py adds to the wiki: Markdown, cleaned.
 STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
+# What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'"
+)
 THREADS = 3  # of the projects with the probe app
 IN_CI = bool(os.environ.get("CI"))
 

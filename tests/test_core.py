@@ -174,14 +174,44 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert "Traceback" not in running.output
 
 
-def test_errors(probed):
-    with probed().served() as running, running.client() as client:
+@pytest.mark.parametrize("server", SERVERS)
+def test_errors_and_logs(server, probed):
+    """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
+    with probed(server).served(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
-            response = client.get(f"/probe/{path}/")
-            assert response.status_code == 500
-            assert message not in response.text
-            assert running.output.count(f"RuntimeError: {message}") == 1
+            response = client.get(f"/probe/{path}/", headers={"X-Request-ID": path})
+            assert (response.status_code, response.headers["X-Request-ID"]) == (500, path)
+            assert not re.search(f"{message}|Traceback|probe", response.text)
+            check_log(running, path, message)
+            [line] = log(running, path, lambda line: "duration_ms" in line)
+            assert (line["method"], line["path"], line["status"]) == ("GET", f"/probe/{path}/", 500)
+            assert line["duration_ms"] > 0
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/probe/broken_stream/", headers={"X-Request-ID": "stream"})
+        # daphne logs it where nobody knows the request any more.
+        check_log(running, "-" if server == "daphne" else "stream", "stream broke")
         assert client.get("/probe/missing/").status_code == 404
+        first, second = (client.get("/probe/count/").headers["X-Request-ID"] for _ in range(2))
+        assert first != second
+        assert [line["status"] for line in log(running, second, lambda line: True)] == [200]
+
+
+def check_log(running, request_id, message):
+    [error] = log(running, request_id, lambda line: line["level"] == "ERROR")
+    assert f"RuntimeError: {message}" in error.get("exc_info", error["message"])
+    assert running.output.count(f"RuntimeError: {message}") == 1
+
+
+def log(running, request_id, wanted):
+    """The wanted lines that belong to a request, as soon as there are any."""
+
+    def find():
+        lines = [json.loads(line) for line in running.output.splitlines() if re.match("{.*}$", line)]
+        assert all(set(line) >= {"time", "level", "logger", "message", "request_id"} for line in lines)
+        return [line for line in lines if line["request_id"] == request_id and wanted(line)]
+
+    running.wait_until(find)
+    return find()
 
 
 def test_it_can_be_switched_off(probed):

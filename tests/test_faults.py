@@ -202,6 +202,35 @@ async def load_for(running, seconds):
 
 
 @pytest.mark.parametrize("server", SERVERS)
+def test_redis_away(server, production, redis):
+    """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
+    made = production(server=server, starter="chat", channels=True)
+    with redis() as (url, process), made.served(REDIS_URL=url) as running, running.client() as client:
+        assert asyncio.run(exchange(running))
+        process.terminate()
+        process.wait(10)
+        away = client.get("/readyz")
+        assert (away.status_code, away.json()["failing"]) == (503, ["channel layer"])
+        for path in ("/livez", "/", "/chat/lobby/"):
+            assert client.get(path).status_code == 200
+        with redis(url):
+            running.wait_until(lambda: client.get("/readyz").status_code == 200, seconds=10)
+            running.wait_until(lambda: asyncio.run(exchange(running)), seconds=15)
+        pages = [line for line in running.output.splitlines() if re.search(r"GET .+ 500 ", line)]
+        assert pages == []
+
+
+async def exchange(running):
+    """Does somebody in a room hear what another says?"""
+    url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
+    here = {"origin": "https://example.com"}
+    with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
+        async with asyncio.timeout(20), connect(url, **here) as ada, connect(url, **here) as grace:
+            await ada.send('{"message": "hello"}')
+            return '"hello"' in await grace.recv()
+
+
+@pytest.mark.parametrize("server", SERVERS)
 def test_bad_clients(server, probed):
     """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -240,8 +269,8 @@ def test_bad_clients(server, probed):
 def test_body_over_the_limit(server, probed):
     """It is refused before all of it was sent, whether its length was said or not."""
     made = probed(server)
-    settings = made.path / "wiki" / "settings.py"
-    settings.write_text(settings.read_text() + "\nASGI_MAX_BODY = 100_000\n")
+    asgi = made.path / "wiki" / "asgi.py"
+    asgi.write_text(asgi.read_text().replace("limit=100 * 1024 * 1024", "limit=100_000"))
     with made.served() as running, running.client() as client:
         assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
         for chunked in (False, True):

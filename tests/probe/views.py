@@ -109,6 +109,15 @@ async def async_broken(request):
     raise RuntimeError("async view broke")
 
 
+async def broken_stream(request):
+    async def events():
+        yield "data: 1\n\n"
+        await asyncio.sleep(0.1)
+        raise RuntimeError("stream broke")
+
+    return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
 async def visit(request):
     """A session and a message that are changed in an async view, and a form that is sent to it."""
     visits = await request.session.aget("visits", 0) + 1

@@ -41,6 +41,13 @@ def test_requests_are_timed(client, caplog):
     assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
 
 
+@pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
+async def test_request_id(async_client, sent):
+    response = await async_client.get("/no-such-page/", headers={"X-Request-ID": sent})
+    taken = response.headers["X-Request-ID"]
+    assert taken == sent if sent.startswith("edge") else re.fullmatch("[0-9a-f]{16}", taken)
+
+
 @pytest.mark.parametrize(
     ("peer", "forwarded_for", "client", "scheme"),
     [
@@ -111,7 +118,21 @@ def test_change_password(client, user):
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     new["old_password"] = "analytical-engine"
     assert "was changed" in client.post("/accounts/password_change/", new, follow=True).text
-    assert client.login(username="ada", password="difference")
+    user.refresh_from_db()
+    assert user.check_password("difference")
+
+
+@pytest.mark.django_db
+def test_sign_in_attempts_are_limited(client, user, settings):
+    settings.AXES_ENABLED = True
+    form = {"username": "ada", "password": "wrong"}
+    answers = [client.post("/accounts/login/", form).status_code for _ in range(10)]
+    assert answers == [200] * 9 + [429]
+    page = client.post("/accounts/login/", form | {"password": "analytical-engine"})
+    assert page.status_code == 429
+    assert "too many wrong passwords" in page.text
+    form = {"username": "grace", "password": "wrong"}
+    assert client.post("/accounts/login/", form).status_code == 200
 
 
 @pytest.mark.django_db

@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 from {{ cookiecutter.project_slug }}.serving.patience import be_patient
 {% endif %}
@@ -29,6 +30,7 @@ from {{ cookiecutter.project_slug }}.serving.threads import ThreadPerCall
 {% endif %}
 
 application = get_asgi_application()
+application = LimitedBody(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
 {% if cookiecutter.__channels %}
 application = ProtocolTypeRouter(

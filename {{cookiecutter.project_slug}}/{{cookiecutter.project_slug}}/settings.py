@@ -3,6 +3,7 @@
 Safe when nothing is set: debug mode is off, and without a secret key nothing starts.
 """
 
+from datetime import timedelta
 {% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
 from importlib.util import find_spec
 {% endif %}
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import environ
 
+from {{ cookiecutter.project_slug }}.serving.logs import logs_as
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")
 
 SITE_NAME = @SITE_NAME@
-
 
 # Security
 
@@ -40,7 +42,26 @@ if not DEBUG:
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
-
+    # What pages may load, and from where. It keeps out script that somebody got into a page.
+    {{ "CONTENT_SECURITY_POLICY" if cookiecutter.django_version == "5.2" else "SECURE_CSP" }} = {
+{% if cookiecutter.django_version == "5.2" %}
+        "DIRECTIVES": {
+            "default-src": ["'self'"],
+            "img-src": ["'self'", "data:"],
+            "base-uri": ["'none'"],
+            "form-action": ["'self'"],
+            "frame-ancestors": ["'none'"],
+            "object-src": ["'none'"],
+        }
+{% else %}
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "object-src": ["'none'"],
+{% endif %}
+    }
 
 # Applications
 
@@ -57,6 +78,7 @@ INSTALLED_APPS = [
 {% if cookiecutter.__channels %}
     "channels",
 {% endif %}
+    "axes",
     "{{ cookiecutter.project_slug }}.serving",
     "accounts",
     "{{ cookiecutter.__app }}",
@@ -70,18 +92,19 @@ MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "{{ cookiecutter.project_slug ~ ".serving.middleware.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
-
 
 # Templates
 
@@ -108,7 +131,6 @@ TEMPLATES = [
     },
 ]
 
-
 # Database
 
 {% if cookiecutter.database == "postgresql" %}
@@ -132,10 +154,8 @@ DATABASES["default"] |= {
 # (CONN_MAX_AGE stays 0: with Django's own ASGI handler, kept connections are never used again.)
 ASGI_THREADS = env.int("ASGI_THREADS", default=10)
 ASGI_CONN_MAX_AGE = 600
-ASGI_MAX_BODY = 100 * 1024 * 1024  # bytes; a request with a larger body is answered with 413
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}
-
 
 # Channels
 
@@ -149,7 +169,6 @@ CHANNEL_LAYERS = {
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 }
 {% endif %}
-
 
 # Users
 
@@ -165,7 +184,18 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# After ten wrong passwords for one name from one address, that pair has to wait.
+AXES_ENABLED = not DEBUG
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
+AXES_RESET_ON_SUCCESS = AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 
 # Files
 
@@ -186,7 +216,6 @@ STORAGES = {
     },
 {% endif %}
 }
-
 
 # Mail, language and logs
 
@@ -212,24 +241,4 @@ MAILERS = {
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{levelname} {name}: {message}", "style": "{"}},
-    "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
-        "null": {"class": "logging.NullHandler"},
-    },
-    "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {
-        # Django's own handlers would print a second time in debug mode.
-        "django": {"handlers": [], "propagate": True},
-        # Whoever asks for a name that is not the site's gets 400; no need for a traceback each time.
-        "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
-{% if cookiecutter.starter == "live" %}
-        # A line for each service that is checked.
-        "httpx2": {"level": "WARNING"},
-{% endif %}
-    },
-}
+LOGGING = logs_as(env("DJANGO_LOG_FORMAT", default="text"))

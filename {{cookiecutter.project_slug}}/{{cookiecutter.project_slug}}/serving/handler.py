@@ -20,7 +20,6 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers import asgi, base
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connections, reset_queries
-from django.http import HttpResponse
 from django.urls import get_resolver, set_script_prefix
 
 from . import threads
@@ -77,14 +76,9 @@ class ASGIHandler(asgi.ASGIHandler):
         await send({"type": "lifespan.shutdown.complete"})
 
     async def handle(self, scope, receive, send, loan):
-        body = LimitedBody(scope, receive)
         try:
-            body_file = await self.read_body(body.receive)
+            body_file = await self.read_body(receive)
         except RequestAborted:
-            if body.is_too_large:
-                refusal = HttpResponse("The body is too large.\n", "text/plain", 413)
-                refusal.headers["Connection"] = "close"
-                await self.send_response(refusal, send)
             return
         prefix = asgi.get_script_prefix(scope)
         set_script_prefix(prefix)
@@ -153,26 +147,6 @@ class ASGIHandler(asgi.ASGIHandler):
             return await super()._get_response_async(request)
         except Exception as error:  # noqa: BLE001 (as Django does)
             return await sync_to_async(response_for_exception)(request, error)
-
-
-class LimitedBody:
-    """The body of a request, as far as `settings.ASGI_MAX_BODY` bytes; then it ends as if the client had left.
-
-    Django reads all of it, to the disk if need be, before it looks who asks for what.
-    """
-
-    def __init__(self, scope, receive):
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        self.left = settings.ASGI_MAX_BODY
-        self.is_too_large = length.isdigit() and int(length) > self.left
-        self.receive_more = receive
-
-    async def receive(self):
-        if not self.is_too_large:
-            message = await self.receive_more()
-            self.left -= len(message.get("body", b""))
-            self.is_too_large = self.left < 0
-        return {"type": "http.disconnect"} if self.is_too_large else message
 
 
 # Django's own receivers of the two signals. They do no I/O on the event loop, and what they do for a

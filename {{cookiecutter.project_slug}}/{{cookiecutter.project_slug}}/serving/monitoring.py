@@ -14,6 +14,8 @@ from django.db import Error, connections
 from django.http import JsonResponse
 from django.utils.encoding import escape_uri_path
 
+from .logs import take_request_id
+
 logger = logging.getLogger(__name__)
 
 HEALTH_PATHS = ("/livez", "/readyz")
@@ -80,7 +82,7 @@ async def failing_channel_layer():
 
 
 class TimingMiddleware:
-    """Logs a line per request and adds the `Server-Timing` header, in milliseconds.
+    """Logs a line per request; adds the headers `Server-Timing`, in milliseconds, and `X-Request-ID`.
 
     Of a stream it is the time until the stream starts.
     """
@@ -97,19 +99,31 @@ class TimingMiddleware:
     def __call__(self, request):
         if self.is_async:
             return self.__acall__(request)
-        start = perf_counter()
+        start = self.begin(request)
         return self.record(request, self.get_response(request), start)
 
     async def __acall__(self, request):
-        start = perf_counter()
+        start = self.begin(request)
         return self.record(request, await self.get_response(request), start)
 
     @staticmethod
+    def begin(request):
+        request.id = take_request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
+        return perf_counter()
+
+    @staticmethod
     def record(request, response, start):
-        duration = (perf_counter() - start) * 1000
+        duration = round((perf_counter() - start) * 1000, 1)
         others = response.headers.get("Server-Timing")
-        timing = f"app;dur={duration:.1f}"
+        timing = f"app;dur={duration}"
         response.headers["Server-Timing"] = f"{others}, {timing}" if others else timing
+        response.headers["X-Request-ID"] = request.id
         path = escape_uri_path(request.path)  # a line break in it would start a log line of its own
-        logger.info("%s %s %s %.1f ms", request.method, path, response.status_code, duration)
+        facts = {
+            "method": request.method,
+            "path": path,
+            "status": response.status_code,
+            "duration_ms": duration,
+        }
+        logger.info("%s %s %s %s ms", *facts.values(), extra=facts)
         return response

@@ -1,11 +1,18 @@
-"""Let what runs come to its end before daphne stops; by itself, it drops it."""
+"""Let what runs come to its end before daphne stops, and what breaks end at once.
+
+By itself daphne drops the first. Of the second, a stream that broke, it leaves the connection open
+for ever, and ends the watch that it keeps over all applications.
+"""
 
 import asyncio
 
 from daphne.cli import CommandLineInterface
+from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
+
+from .logs import request_id
 
 GRACE = 10  # seconds
 SERVICE_RESTART = 1012
@@ -14,11 +21,23 @@ SERVICE_RESTART = 1012
 def be_patient():
     """Call it when the application is loaded."""
     CommandLineInterface.server_class = PatientServer
+    WebRequest.handle_exception = answer_or_cut_off
+
+
+def answer_or_cut_off(request, exception):
+    if request._response_started:
+        request.loseConnection()
+    else:
+        request.basic_error(500, b"Internal Server Error", "Exception inside application.")
 
 
 class PatientServer(Server):
-    # Not in daphne's documentation: `listeners`, `connections`, and this method, which daphne calls
-    # when it is told to stop.
+    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these two
+    # methods. daphne calls this one each second, and that one when it is told to stop.
+    def application_checker(self):
+        request_id.set("-")  # Twisted's timers run in the context of some request or other
+        super().application_checker()
+
     def kill_all_applications(self):
         return Deferred.fromFuture(asyncio.ensure_future(self.end()))
 

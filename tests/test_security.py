@@ -1,0 +1,146 @@
+"""What a browser is told, who may try passwords how often, and whether a dependency is known to be unsafe."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.template import CHOICES, POLICY, SERVERS, generate, uv
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_headers(django_version, production):
+    made = production(django_version=django_version)
+    with made.served() as running, running.client() as client:
+        for path, status in (("/", 200), ("/async/", 200), ("/sync/", 200), ("/nothing/", 404), ("/admin/login/", 200)):
+            answer = client.get(path)
+            assert answer.status_code == status
+            assert directives(answer.headers["content-security-policy"]) == directives(POLICY)
+            assert answer.headers["strict-transport-security"] == "max-age=2592000; includeSubDomains; preload"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "same-origin"
+            assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert "server-timing" in answer.headers
+        assert sign_in(client, "analytical-engine").status_code == 302
+        cookies = {cookie.name: cookie for cookie in client.cookies.jar}
+        assert set(cookies) == {"csrftoken", "sessionid"}
+        assert all(cookie.secure and cookie.get_nonstandard_attr("SameSite") == "Lax" for cookie in cookies.values())
+        assert cookies["sessionid"].has_nonstandard_attr("HttpOnly")
+
+
+def directives(policy):
+    return {directive.strip() for directive in policy.split(";")}
+
+
+def test_no_policy_while_debugging(project):
+    made = project()
+    made.manage("migrate")
+    with made.served() as running, running.client(https=False) as client:
+        assert "content-security-policy" not in client.get("/").headers
+
+
+def sign_in(client, password, **headers):
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+    form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
+    return client.post("/accounts/login/", data=form, headers={"Origin": "https://example.com", **headers})
+
+
+def test_sign_in_attempts_are_limited(production):
+    """For a name from an address: others are not locked out, and the address cannot be made up."""
+    made = production(database="postgresql")
+    with made.served() as running, running.client() as client:
+        here, elsewhere = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.77"}
+        assert [sign_in(client, f"wrong {n}", **here).status_code for n in range(10)] == [200] * 9 + [429]
+        refused = sign_in(client, "analytical-engine", **here)
+        assert refused.status_code == 429
+        assert "too many wrong passwords" in refused.text
+        made_up = {"X-Forwarded-For": "192.0.2.1, 203.0.113.9"}
+        assert sign_in(client, "analytical-engine", **made_up).status_code == 429
+        assert sign_in(client, "analytical-engine", **elsewhere).status_code == 302
+        assert "analytical-engine" not in running.output
+        assert "wrong 3" not in running.output
+
+
+def locked_requirements(folder):
+    """What the lock files of all answers pin, as the lines of a requirements file."""
+    pins = set()
+    for version in CHOICES["django_version"]:
+        for server in SERVERS:
+            answers = {"server": server, "django_version": version, "database": "postgresql", "channels": True}
+            made = generate(folder / version / server, lock=True, project_name="wiki", starter="live", **answers)
+            export = uv(
+                "export", "--project", str(made.path), "--locked", "--no-hashes", "--no-header", "--no-annotate"
+            )
+            pins |= {line.split(" ;")[0] for line in export.stdout.splitlines() if "==" in line}
+    return sorted(pins)
+
+
+def audit(pins, file, *options):
+    """Names of dependencies with known vulnerabilities, and what could not be looked up (or why nothing could)."""
+    found, unknown = set(), set()
+    # Two Django versions cannot stand in one file.
+    for pin in pins:
+        file.write_text(pin)
+        command = [sys.executable, "-m", "pip_audit", "--requirement", str(file), "--no-deps", "--disable-pip"]
+        result = subprocess.run([*command, "--format", "json", *options], check=False, capture_output=True, text=True)
+        try:
+            dependencies = json.loads(result.stdout)["dependencies"]
+        except ValueError:
+            return found, {result.stderr.strip().splitlines()[-1]}
+        found |= {each["name"] for each in dependencies if each.get("vulns")}
+        unknown |= {each["name"] for each in dependencies if "skip_reason" in each}
+        if len(unknown) > 3:
+            break
+    return found, unknown
+
+
+def test_dependencies_have_no_known_vulnerabilities(tmp_path):
+    pins = locked_requirements(tmp_path)
+    assert len(pins) > 50
+    for service in ("pypi", "osv"):
+        found, unknown = audit(pins, tmp_path / "requirements.txt", "--vulnerability-service", service)
+        assert not found
+        if not unknown:
+            return
+    pytest.skip(f"The data of known vulnerabilities cannot be reached from here: {unknown}")
+
+
+@contextmanager
+def vulnerability_service(name):
+    """Speaks OSV, and knows one thing that is wrong with the package `name`."""
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+            package = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [], "versions": ["1.0"]}
+            known = {"id": "TEST-1", "summary": "wrong", "modified": "2026-01-01T00:00:00Z", "affected": [package]}
+            body = json.dumps({"vulns": [known]} if asked == name else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/query"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_audit_finds_what_is_known(tmp_path):
+    with vulnerability_service("leaky") as url:
+        options = ("--vulnerability-service", "osv", "--osv-url", url)
+        assert audit(["sound==1.0", "leaky==1.0"], tmp_path / "requirements.txt", *options) == ({"leaky"}, set())
+    found, unknown = audit(["leaky==1.0"], tmp_path / "requirements.txt", *options, "--timeout", "2")
+    assert not found
+    assert unknown, "a service that is away is no clean bill of health"

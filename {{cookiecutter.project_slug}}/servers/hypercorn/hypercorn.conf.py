@@ -1,0 +1,7 @@
+"""What hypercorn's command line has no option for; the command is in the Procfile."""
+
+import logging
+
+websocket_max_message_size = 1_048_576
+# Without handlers of its own: the project's settings say how logs look.
+errorlog = logging.getLogger("hypercorn.error")
