@@ -61,12 +61,15 @@ def check_project(path, answers):
             assert not re.search(r"{{|{%|%}", text), f"{name} holds something unrendered"
         assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} holds something unrendered"
 
-    procfile = re.fullmatch(r"release: .+\nweb: (exec \S.+)\n(worker: .+\n)?", texts["Procfile"])
+    procfile = re.fullmatch(
+        r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\n)?", texts["Procfile"]
+    )
     assert bool(procfile[2]) == (answers["starter"] == "live")
     web = procfile[1]
-    assert web.split()[1] == answers["server"]
+    command = web.partition(" exec ")[2]
+    assert command.split()[0] == answers["server"]
     assert f'"{web}"' in texts["Dockerfile"]
-    assert web.removeprefix("exec ") in texts["README.md"]
+    assert command in texts["README.md"]
 
     check_dependencies(tomllib.loads(texts["pyproject.toml"]), texts)
     assert (".github/workflows/ci.yml" in files) == (answers["ci"] == "github")

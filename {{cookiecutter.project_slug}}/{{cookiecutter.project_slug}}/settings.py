@@ -9,29 +9,24 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-import environ
-
+from {{ cookiecutter.project_slug }}.environment import Environment
 from {{ cookiecutter.project_slug }}.serving.logs import logs_as
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-
-env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
-
 SITE_NAME = @SITE_NAME@
+env = Environment()
+env.read_env(BASE_DIR / ".env")
 
 # Security
 
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
-SECRET_KEY = env("DJANGO_SECRET_KEY", default="")
-if not SECRET_KEY:
-    raise SystemExit(
-        "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env and set it there; "
-        "in production set the environment variable."
-    )
-ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", cast=str.strip, default=[])
-CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", cast=str.strip, default=[])
-FORWARDED_ALLOW_IPS = env.list("FORWARDED_ALLOW_IPS", cast=str.strip, default=["127.0.0.1", "::1"])
+SECRET_KEY = env.required(
+    "DJANGO_SECRET_KEY",
+    "For development copy .env.example to .env and set it there; in production set the variable.",
+)
+ALLOWED_HOSTS = env.hosts("DJANGO_ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env.origins("DJANGO_CSRF_TRUSTED_ORIGINS")
+FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", default=["127.0.0.1", "::1"])
 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
@@ -102,6 +97,10 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 
+# For the server's command, which would not say what was wrong.
+env.int("PORT", default=8000, most=65535)
+env.int("WEB_CONCURRENCY", default=1, most=1000)
+
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
@@ -134,10 +133,13 @@ TEMPLATES = [
 # Database
 
 {% if cookiecutter.database == "postgresql" %}
-DATABASES = {"default": env.db("DATABASE_URL")}
+env.required("DATABASE_URL", "It says where: postgres://user:password@host:5432/database")
+database_url = env.service("DATABASE_URL", ["postgres", "postgresql"])
+DATABASES = {"default": env.db_url_config(database_url)}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 {% else %}
-DATABASES = {"default": env.db("DATABASE_URL", default="sqlite:///db.sqlite3")}
+database_url = env.service("DATABASE_URL", ["sqlite"], default="sqlite:///db.sqlite3")
+DATABASES = {"default": env.db_url_config(database_url)}
 DATABASES["default"] |= {
     # A relative path starts here, wherever the command was started.
     "NAME": BASE_DIR / DATABASES["default"]["NAME"],
@@ -152,14 +154,14 @@ DATABASES["default"] |= {
 {% endif %}
 # The ASGI server's threads for synchronous code, and for how many seconds each keeps its connection.
 # (CONN_MAX_AGE stays 0: with Django's own ASGI handler, kept connections are never used again.)
-ASGI_THREADS = env.int("ASGI_THREADS", default=10)
+ASGI_THREADS = env.int("ASGI_THREADS", default=10, most=1000)
 ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}
 
 # Channels
 
-REDIS_URL = env("REDIS_URL", default="")
+REDIS_URL = env.service("REDIS_URL", ["redis", "rediss", "unix"])
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -219,10 +221,11 @@ STORAGES = {
 
 # Mail, language and logs
 
-mail = env.email_url("EMAIL_URL", default="smtp://localhost:25")
+mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default="smtp://localhost:25")
 {% if cookiecutter.django_version == "5.2" %}
-vars().update(mail)
+vars().update(env.email_url_config(mail_url))
 {% else %}
+mail = env.email_url_config(mail_url)
 mail_options = {
     "host": mail["EMAIL_HOST"],
     "port": mail["EMAIL_PORT"],
@@ -241,4 +244,4 @@ MAILERS = {
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
-LOGGING = logs_as(env("DJANGO_LOG_FORMAT", default="text"))
+LOGGING = logs_as(env.one_of(["text", "json"], "DJANGO_LOG_FORMAT"))
