@@ -4,9 +4,11 @@ The answers come in as data (`ANSWERS`); what differs between servers is one ent
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
@@ -55,6 +57,9 @@ SERVERS = {
         "develop_with_sqlite": " --reload-ignore-patterns sqlite3",
     },
 }
+
+
+OVERWRITTEN = Path("starters", "OVERWRITTEN").exists()  # by pre_gen_project.py
 
 
 def main():
@@ -140,7 +145,9 @@ def markdown_text(text):
 
 
 def write_env():
-    """`.env` is `.env.example` with a secret key of its own; nobody else may read it."""
+    """`.env` is `.env.example` with a secret key of its own; nobody else may read it. One that is there stays."""
+    if Path(".env").exists():
+        return
     text = Path(".env.example").read_text(encoding="utf-8")
     env = Path(".env")
     env.touch(mode=0o600)
@@ -175,4 +182,12 @@ def say_what_is_next(server):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        # cookiecutter ends at once, too, and leaves half a project.
+        project = Path.cwd()
+        if not OVERWRITTEN:
+            os.chdir(project.parent)
+            shutil.rmtree(project)
+        sys.exit("Stopped; nothing was generated." if not OVERWRITTEN else f"Stopped in the middle of {project}.")

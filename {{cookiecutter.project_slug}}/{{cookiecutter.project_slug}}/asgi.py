@@ -33,12 +33,13 @@ application = get_asgi_application()
 application = LimitedBody(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
 {% if cookiecutter.__channels %}
+# By its name: consumers import models, and those can be loaded only now.
+websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
 application = ProtocolTypeRouter(
     {
         "http": application,
         "lifespan": application,
-        # By its name: consumers import models, and those can be loaded only now.
-        "websocket": ThreadPerCall(import_string("{{ cookiecutter.project_slug }}.routing.websockets")),
+        "websocket": ThreadPerCall(websockets),
     }
 )
 {% endif %}

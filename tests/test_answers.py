@@ -1,0 +1,266 @@
+"""Any text as an answer: either a whole project that shows it as it is, or one sentence, and nothing is left behind."""
+
+import ast
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from cookiecutter import prompt
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from tests.template import CHOICES, IN_CI, ROOT
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
+
+# Each of these would leave a file MARK where it was executed.
+ATTACKS = [
+    "'); open('MARK', 'w') #",
+    '"""; open("MARK", "w"); """',
+    "$(touch MARK)",
+    "`touch MARK`",
+    "; touch MARK;",
+    "\n- run: touch MARK\n",
+    "{{ cycler.__init__.__globals__.os.popen('touch MARK').read() }}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{% endfor %}",
+    "{# comment #}",
+    "{% include 'admin/base.html' %}",
+    "{% debug %}",
+    "${{ github.token }}",
+]
+PIECES = [
+    *ATTACKS,
+    *"'\"`\\{}%$#&<>:;,.-_/|!@\n\r\t\x1b\x7f\u2028\u202e\u200d\ufeff",
+    "'''",
+    '"""',
+    "\\N",
+    "\\u0041",
+    "%(name)s",
+    "%s",
+    "$HOME",
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "@SITE_NAME@",
+    "@TITLE@",
+    "<script>alert(1)</script>",
+    "</title>",
+    "-->",
+    "# fmt: off",
+    "../..",
+    "~",
+    "-rf",
+    "null",
+    "yes",
+    "🧀",
+    "👩‍🚀",
+    "é",
+    "بيتزا",
+    "東京",
+    "x" * 90,
+]
+ANSWERS = st.fixed_dictionaries({key: st.sampled_from(choices) for key, choices in CHOICES.items()}).flatmap(
+    lambda chosen: st.booleans().map(lambda channels: chosen | {"channels": channels})
+)
+NAMES = st.one_of(
+    st.text(max_size=100),
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join),
+    st.sampled_from(
+        ["x" * 10_000, "é" * 10_000, "   ", "\u3000", ".hidden", "--help", "-", "\0", "a\0b", "\ud800", "Test"]
+    ),
+)
+SLUGS = st.one_of(
+    st.text(max_size=30),
+    st.lists(st.sampled_from(PIECES), max_size=4).map("".join),
+    st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True),
+    st.sampled_from(
+        ["", ".", "..", "/", "~", "a" * 30, "a" * 31, "a" * 300, "../../up", "/tmp/up", "C:\\up", "con", "import", "json"]
+    ),
+)
+SETTINGS = settings(
+    max_examples=125 if IN_CI else 15,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],  # to shrink what fails takes longer than to look at it
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+DEFAULTS = {"starter": "blank", "server": "uvicorn", "database": "sqlite", "django_version": "5.2", "ci": "github"}
+
+
+@contextmanager
+def typed(answers):
+    """As if they had been typed at the prompts: some of these texts no keyboard has."""
+    patched = pytest.MonkeyPatch()
+    patched.setenv("PATH", "")  # without uv, which would lock the dependencies
+    patched.setattr(prompt, "read_user_variable", lambda key, default, *_: answers.get(key, default))
+    patched.setattr(prompt, "read_user_yes_no", lambda key, default, *_: answers.get(key, default))
+    patched.setattr(prompt, "read_user_choice", lambda key, *_: answers[key])
+    try:
+        yield
+    finally:
+        patched.undo()
+
+
+def generate_or_refuse(folder, answers):
+    """The project's folder and None, or None and what was said on standard error."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            with typed(answers):
+                return Path(cookiecutter(str(ROOT), output_dir=str(folder))), None
+        except FailedHookException:
+            said.seek(0)
+            return None, said.read()
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+@pytest.fixture(scope="module")
+def ask(environments):
+    """`ask(folder, django_version)`: see ask_projects.py."""
+    running = {}
+
+    def ask(folder, django_version):
+        if django_version not in running:
+            running[django_version] = subprocess.Popen(
+                [environments(django_version), ROOT / "tests" / "ask_projects.py"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={"PYTHONDONTWRITEBYTECODE": "1"},
+            )
+        process = running[django_version]
+        process.stdin.write(json.dumps(str(folder)) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield ask
+    for process in running.values():
+        process.stdin.close()
+        process.wait(10)
+
+
+def check_answers(answers, ask):
+    with tempfile.TemporaryDirectory() as place:
+        before = set(os.listdir(ROOT))
+        output = Path(place, "output")
+        output.mkdir()
+        project, sentence = generate_or_refuse(output, answers)
+        if project:
+            check_project(project, answers, ask)
+        else:
+            assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, sentence), sentence
+            assert sentence.count("\n") <= 1
+            assert list(output.iterdir()) == []
+        assert [path.name for path in Path(place).iterdir()] == ["output"]
+        assert list(Path(place).rglob("MARK")) == []
+        assert set(os.listdir(ROOT)) == before
+    return project
+
+
+def check_project(project, answers, ask):
+    for file in project.rglob("*"):
+        if file.suffix == ".py":
+            ast.parse(file.read_bytes())
+        elif file.suffix == ".toml":
+            tomllib.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix in (".yaml", ".yml"):
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+    for command in (["check"], ["format", "--check"]):
+        lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(project)]
+        result = subprocess.run(lint, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout
+    seen = ask(project, answers["django_version"])
+    assert "no issues" in seen["checks"]
+    assert seen["site_name"] == answers["project_name"]
+    for page in seen["pages"].values():
+        shown = re.search(r'class="site-name" href="/">(.*?)</a>', page, re.DOTALL)[1]
+        assert html.unescape(shown) == answers["project_name"]
+        assert not re.search("[<>\"']", shown)
+
+
+@pytest.mark.parametrize("part", range(4))
+@SETTINGS
+@given(answers=ANSWERS, name=NAMES)
+@example(answers={**DEFAULTS, "channels": False}, name="\r\n")
+@example(answers={**DEFAULTS, "channels": True}, name="\ud800")
+def test_names(answers, name, part, ask):
+    check_answers(answers | {"project_name": name}, ask)
+
+
+@pytest.mark.parametrize("part", range(4))
+@SETTINGS
+@given(answers=ANSWERS, slug=SLUGS)
+def test_slugs(answers, slug, part, ask):
+    project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)
+    if project:
+        assert slug == project.name
+        assert slug.isidentifier()
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Käse & Brot", "kase_brot"),
+        ("東京", "dong_jing"),
+        ("Ελλάδα", "ellada"),
+        ("مدينة", "mdyn"),
+        ("3D prints", "site_3d_prints"),
+        ("!!!", "my_site"),
+        ("🧀", "my_site"),
+        ("x" * 100, "x" * 30),
+    ],
+)
+def test_the_slug_is_made_from_any_name(name, slug, tmp_path):
+    with typed(DEFAULTS | {"channels": False, "project_name": name}):
+        assert Path(cookiecutter(str(ROOT), output_dir=str(tmp_path))).name == slug
+
+
+@pytest.mark.parametrize("attack", ["{{ 7 * 7 }}", "{{ cycler }}", "{# comment #}", "{% set a = 1 %}"])
+def test_templates_language_in_advance(attack, tmp_path):
+    """On the command line cookiecutter itself renders answers; the site would not be called what was asked for."""
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(tmp_path), str(ROOT)]
+    result = subprocess.run(
+        [*command, f"project_name=A{attack}"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode != 0
+    assert re.search(f"cookiecutter took ['\"]A{re.escape(attack[:10])}", result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_can_fail(tmp_path, ask):
+    """The checks above do find what is broken."""
+    answers = DEFAULTS | {"channels": False, "project_name": "A name"}
+    project, _ = generate_or_refuse(tmp_path, answers)
+    check_project(project, answers, ask)
+    for path, text in (("a_name/settings.py", "import os\n"), ("pyproject.toml", "["), ("compose.yaml", "a: [")):
+        broken = tmp_path / "copy" / "a_name"
+        shutil.copytree(project, broken)
+        with (broken / path).open("a") as file:
+            file.write(text)
+        with pytest.raises(Exception):  # noqa: B017 (of whatever reads it)
+            check_project(broken, answers, ask)
+        shutil.rmtree(broken.parent)
+    template = project / "a_name" / "templates" / "base.html"
+    template.write_text(template.read_text().replace("{{ project_name }}", "{{ project_name|safe }}!"))
+    with pytest.raises(AssertionError):
+        check_project(project, answers, ask)
