@@ -82,7 +82,7 @@ def make_environment(django_version, folder):
             made = uv("venv", "--clear", "--python", version, str(environment), check=False)
             if made.returncode:
                 raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
-            install = ["pip", "install", "--python", str(environment), *STUDENTS_LIBRARIES]
+            install = ["pip", "install", "--compile-bytecode", "--python", str(environment), *STUDENTS_LIBRARIES]
             for file in files:
                 install += ["--requirements", str(file), "--group", f"{file}:dev"]
             uv(*install)

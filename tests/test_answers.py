@@ -88,16 +88,36 @@ SLUGS = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=4).map("".join),
     st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True),
     st.sampled_from(
-        ["", ".", "..", "/", "~", "a" * 30, "a" * 31, "a" * 300, "../../up", "/tmp/up", "C:\\up", "con", "import", "json"]
+        [
+            "",
+            ".",
+            "..",
+            "/",
+            "~",
+            "a" * 30,
+            "a" * 31,
+            "a" * 300,
+            "../../up",
+            "/tmp/up",
+            "C:\\up",
+            "con",
+            "import",
+            "json",
+        ]
     ),
 )
-SETTINGS = settings(
-    max_examples=125 if IN_CI else 15,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],  # to shrink what fails takes longer than to look at it
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
+
+
+def examples(in_ci):
+    return settings(
+        max_examples=in_ci if IN_CI else 15,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],  # to shrink what fails takes longer than to look at it
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+    )
+
+
 DEFAULTS = {"starter": "blank", "server": "uvicorn", "database": "sqlite", "django_version": "5.2", "ci": "github"}
 
 
@@ -144,7 +164,6 @@ def ask(environments):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={"PYTHONDONTWRITEBYTECODE": "1"},
             )
         process = running[django_version]
         process.stdin.write(json.dumps(str(folder)) + "\n")
@@ -199,7 +218,7 @@ def check_project(project, answers, ask):
 
 
 @pytest.mark.parametrize("part", range(4))
-@SETTINGS
+@examples(in_ci=80)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers={**DEFAULTS, "channels": False}, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
@@ -208,7 +227,7 @@ def test_names(answers, name, part, ask):
 
 
 @pytest.mark.parametrize("part", range(4))
-@SETTINGS
+@examples(in_ci=180)
 @given(answers=ANSWERS, slug=SLUGS)
 def test_slugs(answers, slug, part, ask):
     project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)

@@ -1,0 +1,208 @@
+"""What cookiecutter offers besides the questions, and what goes wrong on a machine: nothing half-made is left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.template import IN_CI, ROOT, generate
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals, mounts and file systems of POSIX")
+
+
+@pytest.fixture
+def cookiecutter(tmp_path):
+    """`cookiecutter(*arguments)` as a user types it, with a home of its own; `output` is where it generates."""
+    output = tmp_path / "output"
+    output.mkdir()
+    (tmp_path / "home").mkdir()
+
+    def run(*arguments, output=output, wait=True, **variables):
+        command = [sys.executable, "-m", "cookiecutter", *arguments, "--output-dir", str(output)]
+        environment = {**os.environ, "PATH": "", "HOME": str(tmp_path / "home"), "USERPROFILE": str(tmp_path / "home")}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(
+            command, env=environment | variables, cwd=tmp_path, start_new_session=True, encoding="utf-8", **pipes
+        )
+        if not wait:
+            return process
+        said, _ = process.communicate(timeout=120)
+        return process.returncode, said
+
+    run.output = output
+    return run
+
+
+def read(project, path):
+    return (project / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("answer", ["server=nginx", "starter=blog", "channels=maybe", "django_version=4.2"])
+def test_unknown_answers(answer, cookiecutter):
+    status, said = cookiecutter("--no-input", str(ROOT), answer)
+    question, value = answer.split("=")
+    assert status != 0
+    possible = r"could not be converted to a boolean" if question == "channels" else r"the choices are \[.+\]"
+    assert re.search(rf"{value} provided for (choice )?variable {question},? .*{possible}", said)
+    assert list(cookiecutter.output.iterdir()) == []
+
+
+def test_replay(cookiecutter):
+    """The answers of the last time again, and those of a file; a file with an answer that there is not is refused."""
+    answers = ["project_name=Käse & Brot", "server=granian", "starter=chat", "database=postgresql"]
+    status, said = cookiecutter("--no-input", str(ROOT), *answers)
+    assert status == 0, said
+    first = cookiecutter.output / "kase_brot"
+    again = cookiecutter.output.parent / "again"
+    status, said = cookiecutter("--replay", str(ROOT), output=again)
+    assert status == 0, said
+    files, others = (
+        {path.relative_to(project): path.read_bytes() for path in project.rglob("*") if path.is_file()}
+        for project in (first, again / "kase_brot")
+    )
+    assert files.pop(Path(".env")) != others.pop(Path(".env"))
+    assert files == others
+
+    [file] = Path(cookiecutter.output.parent, "home", ".cookiecutter_replay").iterdir()
+    context = json.loads(file.read_text())
+    context["cookiecutter"]["server"] = "nginx"
+    context["cookiecutter"]["_repo_dir"] = str(ROOT)
+    edited = cookiecutter.output.parent / "edited.json"
+    edited.write_text(json.dumps(context))
+    status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
+    assert status != 0
+    assert "server 'nginx' cannot be used: possible are uvicorn, daphne, hypercorn, gunicorn, granian." in said
+    assert list((again / "more").iterdir()) == []
+
+
+def test_defaults_of_the_user(cookiecutter):
+    """~/.cookiecutterrc gives other defaults; the command line wins; what is no answer is not taken."""
+    config = cookiecutter.output.parent / "home" / ".cookiecutterrc"
+    config.write_text(
+        'default_context:\n  project_name: "From home"\n  server: granian\n  ci: jenkins\n  author: Ada\n'
+    )
+    status, said = cookiecutter("--no-input", str(ROOT), "server=daphne", COOKIECUTTER_CONFIG=str(config))
+    assert status == 0, said
+    project = cookiecutter.output / "from_home"
+    assert "exec daphne from_home.asgi" in read(project, "Procfile")
+    assert (project / ".github").exists()
+
+
+def test_overwrite_if_exists(cookiecutter):
+    """Without the option a folder that is there stays as it is; with it, what is not the template's stays."""
+    assert cookiecutter("--no-input", str(ROOT))[0] == 0
+    project = cookiecutter.output / "my_site"
+    key = read(project, ".env")
+    (project / "notes.txt").write_text("mine")
+    (project / "Procfile").write_text("mine, too")
+    status, said = cookiecutter("--no-input", str(ROOT), "server=granian")
+    assert status != 0
+    assert "already exists" in said
+    assert read(project, "Procfile") == "mine, too"
+    status, said = cookiecutter("--no-input", "--overwrite-if-exists", str(ROOT), "server=granian")
+    assert status == 0, said
+    assert "exec granian" in read(project, "Procfile")
+    assert read(project, "notes.txt") == "mine"
+    assert read(project, ".env") == key, "sessions would end"
+    assert not (project / "starters").exists()
+    status, said = cookiecutter(
+        "--no-input", "--overwrite-if-exists", str(ROOT), "project_slug=my_site", "project_name= "
+    )
+    assert status != 0
+    assert read(project, "notes.txt") == "mine"
+
+
+def test_output_folder_with_spaces_and_other_letters(cookiecutter):
+    folder = cookiecutter.output / "with spaces, ünd 東京 & 'quotes'"
+    status, said = cookiecutter("--no-input", str(ROOT), output=folder)
+    assert status == 0, said
+    assert {path.name for path in folder.iterdir()} == {"my_site"}
+
+
+@contextmanager
+def small_disk(folder, options):
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        in_our_ci = IN_CI and sys.platform == "linux" and os.geteuid() == 0
+        pytest.fail("cannot mount") if in_our_ci else pytest.skip("only root can mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@posix
+def test_full_disk(cookiecutter, tmp_path):
+    with small_disk(tmp_path / "small", "size=1m") as folder:
+        status, said = cookiecutter("--no-input", str(ROOT), output=folder)
+        assert status != 0
+        assert f"There is no room for a project in {folder}: less than 5 MB are left." in said
+        assert list(folder.iterdir()) == []
+
+
+@posix
+def test_read_only_folder(cookiecutter, tmp_path):
+    with small_disk(tmp_path / "small", "size=10m,ro") as folder:
+        status, said = cookiecutter("--no-input", str(ROOT), output=folder)
+        assert status != 0
+        assert "Read-only file system" in said or "Unable to create directory" in said
+        assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_interrupted(overwrite, cookiecutter, tmp_path):
+    """Ctrl-C while uv locks the dependencies."""
+    project = cookiecutter.output / "my_site"
+    if overwrite:
+        project.mkdir()
+        (project / "notes.txt").write_text("mine")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "uv").write_text(f"#!/bin/sh\ntouch {tmp_path}/locking\nexec /bin/sleep 60\n")
+    (tools / "uv").chmod(0o755)
+    options = ["--overwrite-if-exists"] * overwrite
+    process = cookiecutter("--no-input", *options, str(ROOT), wait=False, PATH=str(tools) + ":/usr/bin:/bin")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "locking").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode != 0
+    if overwrite:
+        assert "Stopped in the middle" in said
+        assert read(project, "notes.txt") == "mine"
+    else:
+        deadline = time.monotonic() + 10
+        while project.exists():
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+        assert list(cookiecutter.output.iterdir()) == []
+
+
+@posix
+def test_line_endings(tmp_path):
+    """What a shell reads in a Linux container has LF, whatever git does on Windows."""
+    made = generate(tmp_path, project_name="wiki")
+    attributes = read(made.path, ".gitattributes")
+    for path in ("Procfile", "Dockerfile", "compose.yaml", "manage.py", ".env.example"):
+        assert b"\r" not in (made.path / path).read_bytes()
+    subprocess.run(["git", "init", "--quiet", made.path], check=True)
+    listed = subprocess.run(
+        ["git", "-C", made.path, "check-attr", "eol", "Procfile", "Dockerfile", "manage.py"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert listed.stdout.count("eol: lf") == 3, attributes
