@@ -53,7 +53,7 @@ def reason_to_refuse_name(name, given):
     # The order of the characters matters: this file is a template, too.
     if re.search("{[#%{]", given) and name != given:
         return (
-            f"cookiecutter took {given[:80]!a}, which was given in advance, for the language of its templates; leave it out "
+            f"cookiecutter took {given[:80]!r}, which was given in advance, for the language of its templates; leave it out "
             "there, and type it when you are asked"
         )
     if not name.strip():
@@ -77,9 +77,9 @@ def unknown_choice():
 def main():
     slug, name = ANSWERS.get("__slug", ANSWERS["project_slug"]), ANSWERS["project_name"]
     if reason := reason_to_refuse_name(name, GIVEN.get("project_name", name)):
-        sys.exit(f"project_name {name[:80]!a} cannot be used: {reason}.")
+        sys.exit(f"project_name {name[:80]!r} cannot be used: {reason}.")
     if reason := reason_to_refuse(slug):
-        sys.exit(f"project_slug {slug[:80]!a} cannot be used: {reason}.")
+        sys.exit(f"project_slug {slug[:80]!r} cannot be used: {reason}.")
     if sentence := unknown_choice():
         sys.exit(sentence)
     if shutil.disk_usage(".").free < ROOM:
