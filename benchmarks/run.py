@@ -180,7 +180,8 @@ def make_candidates(folder, database):
 
 
 def web_process(project):
-    return project.procfile()["web"].removeprefix("exec ")
+    """The server itself: the settings, which the line loads first, have nothing wrong."""
+    return project.procfile()["web"].partition(" exec ")[2]
 
 
 def candidate(name, project, command, views):

@@ -109,6 +109,7 @@ def fill_in(values):
         Path("README.md"),
         Path("Procfile"),
         Path("Dockerfile"),
+        Path(".devcontainer", "devcontainer.json"),
     ):
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub("|".join(values), lambda match: values[match[0]], text), encoding="utf-8", newline="\n")

@@ -2,6 +2,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 
@@ -135,3 +136,21 @@ def connections(postgresql, postgresql_server):
     name = re.search(r"/(test_\w+)", postgresql)[1]
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
     return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
+
+    def run(*arguments, check=True, **options):
+        result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
+        if check and result.returncode:
+            raise AssertionError(
+                f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}"
+            )
+        return result.stdout + result.stderr
+
+    if shutil.which("docker") is None or "Server Version" not in run("info", check=False):
+        reason = "there is no Docker Engine"
+        pytest.fail(reason) if IN_CI and sys.platform == "linux" else pytest.skip(reason)
+    return run

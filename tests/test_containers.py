@@ -16,27 +16,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import IN_CI, SERVERS, free_port, generate
+from tests.template import SERVERS, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
-
-
-@pytest.fixture(scope="session")
-def docker():
-    """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
-
-    def run(*arguments, check=True, **options):
-        result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
-        if check and result.returncode:
-            raise AssertionError(
-                f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}"
-            )
-        return result.stdout + result.stderr
-
-    if shutil.which("docker") is None or "Server Version" not in run("info", check=False):
-        reason = "there is no Docker Engine"
-        pytest.fail(reason) if IN_CI and sys.platform == "linux" else pytest.skip(reason)
-    return run
 
 
 @pytest.mark.parametrize("server", SERVERS)

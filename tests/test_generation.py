@@ -22,6 +22,7 @@ TRACES = {
     "django": "from django",
     "django-axes": "axes.middleware",
     "django-csp": "from csp import",
+    "django-stubs": "mypy_django_plugin",
     "django-environ": "import environ",
     "python-json-logger": "pythonjsonlogger",
     "channels-redis": "channels_redis.",

@@ -27,8 +27,11 @@ STARTERS = [each for each in combinations("starter", "django_version", "database
 
 
 @pytest.mark.parametrize("answers", STARTERS, ids=label)
-def test_starters(answers, project, postgresql):
-    check_project(project(**answers), postgresql)
+def test_starters(answers, project, postgresql, tmp_path):
+    made = project(**answers)
+    check_project(made, postgresql)
+    types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
+    assert types.stdout.startswith("Success: no issues found")
 
 
 def test_without_a_secret_key(project):

@@ -1,0 +1,121 @@
+"""The pipelines of generated projects: valid, without known weaknesses, and each of their commands works."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.template import ROOT, combinations, generate, label
+
+TOOLS = Path(sys.executable).parent
+EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
+
+
+def tool(name, *arguments, cwd=None):
+    program = shutil.which(name, path=str(TOOLS))
+    return subprocess.run([program, *map(str, arguments)], cwd=cwd, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
+def test_files_are_valid(answers, tmp_path):
+    made = generate(tmp_path, project_name="wiki", **answers)
+    schemas = {
+        "compose-spec": "compose.yaml",
+        "github-workflows": ".github/workflows/ci.yml",
+        "dependabot": ".github/dependabot.yml",
+        "gitlab-ci": ".gitlab-ci.yml",
+        "renovate": "renovate.json",
+    }
+    present = {schema: path for schema, path in schemas.items() if (made.path / path).exists()}
+    assert len(present) == (1 if answers["ci"] == "none" else 3)
+    for schema, path in present.items():
+        result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", made.path / path)
+        assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("folder", ["template", "project"])
+def test_workflows_have_no_known_weakness(folder, tmp_path):
+    path = ROOT if folder == "template" else generate(tmp_path, **EVERYTHING).path
+    result = tool("zizmor", "--offline", "--no-progress", path / ".github")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "No findings to report" in result.stdout + result.stderr
+    for uses, comment in re.findall(
+        r"uses: (\S+)(.*)", "".join(file.read_text() for file in path.glob(".github/*/*.yml"))
+    ):
+        assert re.search("@[0-9a-f]{40}$", uses), uses
+        assert re.match(r" # v[\d.]+$", comment), uses
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("answers", [{"project_name": "wiki"}, EVERYTHING], ids=["defaults", "everything"])
+def test_every_command_works(ci, answers, tmp_path, postgresql, redis, docker):
+    made = generate(tmp_path, lock=True, ci=ci, **answers)
+    (made.path / ".env").unlink()  # as it is in a clone
+    run_all(["git init --quiet"], made.path, {})
+    with redis() as (redis_url, _):
+        services = {"DATABASE_URL": postgresql, "REDIS_URL": redis_url}
+        jobs = github_jobs(made.path) if ci == "github" else gitlab_jobs(made.path)
+        assert [len(commands) for _, commands in jobs] == [7 if ci == "github" else 8, 1]
+        for variables, commands in jobs:
+            assert set(services) & set(variables) == (set(services) & set(variables) if "server" in answers else set())
+            run_all(commands, made.path, variables | {key: services[key] for key in services if key in variables})
+
+
+def github_jobs(path):
+    workflow = yaml.safe_load((path / ".github" / "workflows" / "ci.yml").read_text())
+    return [
+        (job.get("env", {}), [step["run"] for step in job["steps"] if "run" in step])
+        for job in workflow["jobs"].values()
+    ]
+
+
+def gitlab_jobs(path):
+    pipeline = yaml.safe_load((path / ".gitlab-ci.yml").read_text())
+    return [(job.get("variables", {}), job["script"]) for job in pipeline.values() if "script" in job]
+
+
+def run_all(commands, path, variables):
+    keep = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
+    environment = keep | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
+    tag = f"pipeline-{uuid.uuid4().hex[:8]}"
+    for command in commands:
+        command = command.replace(f"--tag {path.name}", f"--tag {tag}")
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+        if "docker build" in command:
+            subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="starts uv from a POSIX shell")
+def test_pre_commit_hooks_work_offline(tmp_path):
+    """With the project's own locked tools: no network is asked, and what is wrong is found."""
+    made = generate(tmp_path, lock=True, project_name="wiki")
+    run_all(["uv sync --locked", "git init --quiet", "git add ."], made.path, {})
+    environment = os.environ | {
+        "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
+        "UV_OFFLINE": "1",
+        "PRE_COMMIT_HOME": str(tmp_path / "cache"),
+    }
+    command = [shutil.which("pre-commit", path=str(TOOLS)), "run", "--all-files"]
+    result = subprocess.run(command, cwd=made.path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("Passed") == 4
+    with (made.path / "pages" / "views.py").open("a") as file:
+        file.write("import os\n")
+    result = subprocess.run(command, cwd=made.path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert re.search(r"ruff check\.+Failed", result.stdout)

@@ -1,0 +1,121 @@
+"""Projects from a URL, a tag, a zip file or a folder, and projects that follow the template."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.template import ROOT
+
+TOOLS = Path(sys.executable).parent
+
+
+@pytest.fixture
+def git(tmp_path, monkeypatch):
+    """`git(folder, *arguments)`, as somebody whose configuration does not matter."""
+    for key in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{key}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{key}_EMAIL", "ada@example.com")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    # Without uv, which would lock the dependencies each time.
+    monkeypatch.setenv("PATH", os.pathsep.join(["/usr/bin", "/bin"]))
+
+    def run(folder, *arguments):
+        result = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def template(git, tmp_path):
+    """A copy of the template with a history of its own: one commit, with the tag v1."""
+    folder = tmp_path / "template"
+    for name in subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")[:-1]:
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    git(folder, "add", "--force", ".")
+    git(folder, "commit", "--quiet", "--message", "one")
+    git(folder, "tag", "v1")
+    return folder
+
+
+def run(*command, cwd):
+    result = subprocess.run(list(map(str, command)), cwd=cwd, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def change_template(template, git):
+    """Another sentence in the README and a setting more, as the next version of the template may have."""
+    project = template / "{{cookiecutter.project_slug}}"
+    readme = project / "README.md"
+    readme.write_text(readme.read_text().replace("A Django project that is served", "A newer Django project, served"))
+    procfile = project / "Procfile"
+    procfile.write_text(procfile.read_text().replace("--no-input", "--no-input --verbosity 2"))
+    git(template, "commit", "--quiet", "--all", "--message", "two")
+
+
+def test_from_url_tag_zip_and_folder(template, git, tmp_path):
+    bare = tmp_path / "template.git"
+    git(tmp_path, "clone", "--quiet", "--bare", str(template), str(bare))
+    change_template(template, git)
+    git(template, "push", "--quiet", str(bare), "main")
+    archive = tmp_path / "template.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("template-main/", "")  # as in GitHub's; cookiecutter takes the first entry for the folder
+        for path in sorted(template.rglob("*")):
+            if ".git" not in path.relative_to(template).parts and path.is_file():
+                file.write(path, Path("template-main", path.relative_to(template)))
+    sources = {
+        "url": [f"file://{bare}"],
+        "tag": [f"file://{bare}", "--checkout", "v1"],
+        "zip": [archive],
+        "folder": [template],
+    }
+    for name, arguments in sources.items():
+        output = tmp_path / name
+        command = [TOOLS / "cookiecutter", "--no-input", "--output-dir", output, *arguments]
+        run(*command, cwd=tmp_path)
+        readme = (output / "my_site" / "README.md").read_text()
+        assert ("A newer Django project" in readme) == (name != "tag"), name
+        assert (output / "my_site" / "manage.py").exists()
+
+
+def test_cruft_update(template, git, tmp_path):
+    """The user's change and the template's change are both there afterwards, in one file and in two."""
+    cruft = TOOLS / "cruft"
+    answers = '{"project_name": "wiki", "server": "granian", "starter": "wiki"}'
+    run(cruft, "create", template, "--no-input", "--extra-context", answers, cwd=tmp_path)
+    project = tmp_path / "wiki"
+    git(project, "init", "--quiet")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "created")
+    secret = (project / ".env").read_text()
+    readme, urls = project / "README.md", project / "wiki" / "urls.py"
+    readme.write_text(readme.read_text() + "\n## Mine\n\nNotes.\n")
+    urls.write_text(urls.read_text() + "\n# mine\n")
+    git(project, "commit", "--quiet", "--all", "--message", "mine")
+
+    change_template(template, git)
+    assert subprocess.run([cruft, "check"], cwd=project, check=False, capture_output=True).returncode == 1
+    run(cruft, "update", "--skip-apply-ask", cwd=project)
+    assert "A newer Django project, served over ASGI, by granian" in readme.read_text()
+    assert readme.read_text().endswith("## Mine\n\nNotes.\n")
+    assert urls.read_text().endswith("# mine\n")
+    assert "--verbosity 2" in (project / "Procfile").read_text()
+    assert (project / ".env").read_text() == secret
+    assert list(project.rglob("*.rej")) == []
+    run(cruft, "check", cwd=project)
