@@ -2,8 +2,8 @@ import logging
 import re
 
 import pytest
-from asgiref.sync import iscoroutinefunction
-from django.contrib.auth import get_user_model
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.contrib.auth import aauthenticate, get_user_model
 from django.core import signals
 from django.db import OperationalError, connection, connections
 from django.utils.deprecation import MiddlewareMixin
@@ -133,6 +133,17 @@ def test_sign_in_attempts_are_limited(client, user, settings):
     assert "too many wrong passwords" in page.text
     form = {"username": "grace", "password": "wrong"}
     assert client.post("/accounts/login/", form).status_code == 200
+
+
+@pytest.mark.django_db
+def test_async_sign_in_is_limited(rf, user, settings):
+    settings.AXES_ENABLED = True
+    sign_in = async_to_sync(aauthenticate)
+    good = {"username": "ada", "password": "analytical-engine"}
+    assert sign_in(rf.post("/"), **good) == user
+    for _ in range(10):
+        assert sign_in(rf.post("/"), **good | {"password": "wrong"}) is None
+    assert sign_in(rf.post("/"), **good) is None
 
 
 @pytest.mark.django_db

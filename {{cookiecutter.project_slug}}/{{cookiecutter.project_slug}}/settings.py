@@ -187,7 +187,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
 AUTHENTICATION_BACKENDS = [
-    "axes.backends.AxesStandaloneBackend",
+    "accounts.backends.LimitedSignIn",
     "django.contrib.auth.backends.ModelBackend",
 ]
 # After ten wrong passwords for one name from one address, that pair has to wait.
