@@ -218,7 +218,7 @@ def check_project(project, answers, ask):
 
 
 @pytest.mark.parametrize("part", range(4))
-@examples(in_ci=80)
+@examples(in_ci=50)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers={**DEFAULTS, "channels": False}, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
@@ -227,7 +227,7 @@ def test_names(answers, name, part, ask):
 
 
 @pytest.mark.parametrize("part", range(4))
-@examples(in_ci=180)
+@examples(in_ci=205)
 @given(answers=ANSWERS, slug=SLUGS)
 def test_slugs(answers, slug, part, ask):
     project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)

@@ -53,8 +53,11 @@ def test_workflows_have_no_known_weakness(folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
-@pytest.mark.parametrize("ci", ["github", "gitlab"])
-@pytest.mark.parametrize("answers", [{"project_name": "wiki"}, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize(
+    ("ci", "answers"),
+    [("github", EVERYTHING), ("gitlab", {"project_name": "wiki"})],
+    ids=["everything-github", "defaults-gitlab"],
+)
 def test_every_command_works(ci, answers, tmp_path, postgresql, redis, docker):
     made = generate(tmp_path, lock=True, ci=ci, **answers)
     (made.path / ".env").unlink()  # as it is in a clone

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -69,16 +70,19 @@ def test_sign_in_attempts_are_limited(production):
 
 def locked_requirements(folder):
     """What the lock files of all answers pin, as the lines of a requirements file."""
-    pins = set()
+    paths = []
     for version in CHOICES["django_version"]:
         for server in SERVERS:
             answers = {"server": server, "django_version": version, "database": "postgresql", "channels": True}
-            made = generate(folder / version / server, lock=True, project_name="wiki", starter="live", **answers)
-            export = uv(
-                "export", "--project", str(made.path), "--locked", "--no-hashes", "--no-header", "--no-annotate"
-            )
-            pins |= {line.split(" ;")[0] for line in export.stdout.splitlines() if "==" in line}
-    return sorted(pins)
+            paths.append(generate(folder / version / server, project_name="wiki", starter="live", **answers).path)
+    with ThreadPoolExecutor(5) as pool:  # to lock is to wait for the index
+        return sorted(set().union(*pool.map(pins_of, paths)))
+
+
+def pins_of(path):
+    uv("lock", "--project", str(path))
+    export = uv("export", "--project", str(path), "--locked", "--no-hashes", "--no-header", "--no-annotate")
+    return {line.split(" ;")[0] for line in export.stdout.splitlines() if "==" in line}
 
 
 def audit(pins, file, *options):
