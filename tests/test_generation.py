@@ -22,7 +22,7 @@ TRACES = {
     "django": "from django",
     "django-axes": "axes.middleware",
     "django-csp": "from csp import",
-    "django-stubs": "mypy_django_plugin",
+    "django-stubs": "uv run mypy",
     "django-environ": "import environ",
     "python-json-logger": "pythonjsonlogger",
     "channels-redis": "channels_redis.",

@@ -338,7 +338,7 @@ def test_worker(production, site):
     with made.served("web", "worker") as running:
         running.wait_until(lambda: asked() == 1)
         output = made.manage("check_services", "--once")
-        assert "Another checker is at work" in output.stderr
+        assert "Another checker is at work" in output.stdout
         assert asked() == 1
         running.process.terminate()
         running.process.wait(15)
