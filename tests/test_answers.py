@@ -83,29 +83,15 @@ NAMES = st.one_of(
         ["x" * 10_000, "é" * 10_000, "   ", "\u3000", ".hidden", "--help", "-", "\0", "a\0b", "\ud800", "Test"]
     ),
 )
-SLUGS = st.one_of(
+VALID_SLUGS = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
+WRONG_SLUGS = st.one_of(
     st.text(max_size=30),
     st.lists(st.sampled_from(PIECES), max_size=4).map("".join),
-    st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True),
     st.sampled_from(
-        [
-            "",
-            ".",
-            "..",
-            "/",
-            "~",
-            "a" * 30,
-            "a" * 31,
-            "a" * 300,
-            "../../up",
-            "/tmp/up",
-            "C:\\up",
-            "con",
-            "import",
-            "json",
-        ]
+        ["", ".", "..", "/", "~", "a" * 31, "a" * 300, "../../up", "/tmp/up", "C:\\up", "con", "import", "json"]
     ),
 )
+SLUGS = st.integers(1, 10).flatmap(lambda number: VALID_SLUGS if number == 1 else WRONG_SLUGS)
 
 
 def examples(in_ci):
@@ -227,6 +213,7 @@ def test_names(answers, name, part, ask):
 @pytest.mark.parametrize("part", range(4))
 @examples(in_ci=205)
 @given(answers=ANSWERS, slug=SLUGS)
+@example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
 def test_slugs(answers, slug, part, ask):
     project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)
     if project:

@@ -30,8 +30,9 @@ STARTERS = [each for each in combinations("starter", "django_version", "database
 def test_starters(answers, project, postgresql, tmp_path):
     made = project(**answers)
     check_project(made, postgresql)
-    types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
-    assert types.stdout.startswith("Success: no issues found")
+    if answers["database"] == "sqlite":  # no line of Python differs but in the settings
+        types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
+        assert types.stdout.startswith("Success: no issues found")
 
 
 def test_without_a_secret_key(project):

@@ -291,6 +291,7 @@ def test_reload_with_an_open_stream(server, project):
         client.stream("GET", "/events/") as response,
     ):
         assert next(response.iter_lines()) == "retry: 2000"
+        time.sleep(3)  # by then each has looked at the files for the first time
         urls = made.path / "status" / "urls.py"
         urls.write_text(urls.read_text() + '\nurlpatterns += [path("new/", views.board)]\n')
         running.wait_until(lambda: client.get("/new/").status_code == 200, seconds=20)

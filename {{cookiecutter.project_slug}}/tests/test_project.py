@@ -91,7 +91,9 @@ def test_django_is_as_the_core_expects():
 
 
 @pytest.fixture
-def user():
+def user(settings):
+    # The good ones are slow.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
 
 
