@@ -205,6 +205,7 @@ def test_pages_of_every_project(running, browse):
         with browse(server.url) as page:
             page.get_by_role("link", name="Sign in").click()
             for password in ("wrong", "analytical-engine"):
+                expect(page.get_by_label("Username")).to_be_focused()  # or Chromium says that it could not focus it
                 page.get_by_label("Username").fill("ada")
                 page.get_by_label("Password").fill(password)
                 page.get_by_role("button", name="Sign in").click()

@@ -38,25 +38,19 @@ if not DEBUG:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     # What pages may load, and from where. It keeps out script that somebody got into a page.
-    {{ "CONTENT_SECURITY_POLICY" if cookiecutter.django_version == "5.2" else "SECURE_CSP" }} = {
-{% if cookiecutter.django_version == "5.2" %}
-        "DIRECTIVES": {
-            "default-src": ["'self'"],
-            "img-src": ["'self'", "data:"],
-            "base-uri": ["'none'"],
-            "form-action": ["'self'"],
-            "frame-ancestors": ["'none'"],
-            "object-src": ["'none'"],
-        }
-{% else %}
+    policy = {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "base-uri": ["'none'"],
         "form-action": ["'self'"],
         "frame-ancestors": ["'none'"],
         "object-src": ["'none'"],
-{% endif %}
     }
+{% if cookiecutter.django_version == "5.2" %}
+    CONTENT_SECURITY_POLICY = {"DIRECTIVES": policy}
+{% else %}
+    SECURE_CSP = policy
+{% endif %}
 
 # Applications
 

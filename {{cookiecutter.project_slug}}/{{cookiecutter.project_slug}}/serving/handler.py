@@ -87,8 +87,11 @@ class ASGIHandler(asgi.ASGIHandler):
 
         async def respond():
             nonlocal response
+            if has_other_receivers(signals.request_started):
+                await signals.request_started.asend(sender=self.__class__, scope=scope)
             if has_async_view(path, settings.ROOT_URLCONF):
-                response = await self.respond_on_loop(scope, body_file)
+                request, response = self.create_request(scope, body_file)
+                response = response or await self.run_get_response(request)
             else:
                 response = await self.respond_in_thread(scope, body_file, loan)
             if response.streaming and response.is_async:
@@ -108,18 +111,9 @@ class ASGIHandler(asgi.ASGIHandler):
         finally:
             body_file.close()
 
-    async def respond_on_loop(self, scope, body_file):
-        if has_other_receivers(signals.request_started):
-            await signals.request_started.asend(sender=self.__class__, scope=scope)
-        request, response = self.create_request(scope, body_file)
-        return response if request is None else await self.run_get_response(request)
-
     def get_response_in_thread(self, scope, body_file, loan):
-        if has_other_receivers(signals.request_started):
-            signals.request_started.send(sender=self.__class__, scope=scope)
         request, response = self.create_request(scope, body_file)
-        if request is not None:
-            response = self.sync_handler.get_response(request)
+        response = response or self.sync_handler.get_response(request)
         response._handler_class = self.__class__
         if isinstance(response, asgi.FileResponse):
             response.block_size = self.chunk_size

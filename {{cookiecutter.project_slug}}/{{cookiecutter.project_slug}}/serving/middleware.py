@@ -23,7 +23,9 @@ from django.middleware import clickjacking, common, csrf, security
 from django.middleware import clickjacking, common, csp, csrf, security
 {% endif %}
 
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+
+async def call(process, *args, in_thread):
+    return await sync_to_async(process)(*args) if in_thread else process(*args)
 
 
 class OnLoop:
@@ -39,15 +41,12 @@ class OnLoop:
     async def __acall__(self, request):
         response = None
         if hasattr(self, "process_request"):
-            process = self.process_request
-            needs_thread = self.request_needs_thread(request)
-            response = await sync_to_async(process)(request) if needs_thread else process(request)
+            in_thread = self.request_needs_thread(request)
+            response = await call(self.process_request, request, in_thread=in_thread)
         response = response or await self.get_response(request)
         if hasattr(self, "process_response"):
-            process = self.process_response
-            if self.response_needs_thread(request, response):
-                return await sync_to_async(process)(request, response)
-            return process(request, response)
+            in_thread = self.response_needs_thread(request, response)
+            response = await call(self.process_response, request, response, in_thread=in_thread)
         return response
 
 
@@ -101,10 +100,8 @@ class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
         return settings.CSRF_USE_SESSIONS
 
     async def process_view_on_loop(self, request, *args):
-        check = super().process_view
-        if request.method in SAFE_METHODS:
-            return check(request, *args)
-        return await sync_to_async(check)(request, *args)  # it may read the body
+        reads_body = request.method == "POST"
+        return await call(super().process_view, request, *args, in_thread=reads_body)
 
 
 class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware):

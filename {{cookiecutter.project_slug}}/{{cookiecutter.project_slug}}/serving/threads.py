@@ -9,11 +9,11 @@ import logging
 {% if cookiecutter.database == "postgresql" %}
 import select
 {% endif %}
-import time
 from concurrent.futures import Executor, Future
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
@@ -40,20 +40,16 @@ class ThreadPool:
 
     def work(self):
         while job := self.jobs.get():
-            try:
-                job()
-            except Exception:  # the thread is needed for others
-                logger.exception("A thread could not be cleaned up")
+            job()
         connections.close_all()
 
     def close(self, timeout=1):
-        """End the threads and close their connections; wait `timeout` seconds for those at work."""
+        """End the threads and close their connections; wait at most `timeout` seconds for those at work."""
         threads, self.threads = self.threads, []
         for _ in threads:
             self.jobs.put(None)
-        deadline = time.monotonic() + timeout
         for thread in threads:
-            thread.join(max(0, deadline - time.monotonic()))
+            thread.join(timeout / len(threads))
 
 
 class Loan(Executor):
@@ -66,45 +62,43 @@ class Loan(Executor):
     def __init__(self):
         self.calls = None
         self.ended = False
+        self.lock = Lock()
 
     def submit(self, function, /, *args, **kwargs):
         future = Future()
         call = partial(run, future, partial(function, *args, **kwargs))
-        if self.ended:
-            pool.put(partial(serve, iter([call])))
-        else:
-            if self.calls is None:
+        with self.lock:
+            if self.ended:
+                pool.put(partial(serve, [call]))
+            elif self.calls is None:
                 self.calls = SimpleQueue()
-                pool.put(partial(serve, iter(self.calls.get, None)))
-            self.calls.put(call)
+                pool.put(partial(serve, chain([call], iter(self.calls.get, None))))
+            else:
+                self.calls.put(call)
         return future
 
     def end(self):
-        if not self.ended:
-            self.ended = True
-            if self.calls is not None:
+        with self.lock:
+            if self.calls is not None and not self.ended:
                 self.calls.put(None)
+            self.ended = True
 
 
 def run(future, call):
     if future.set_running_or_notify_cancel():
         try:
-            result = call()
+            future.set_result(call())
         except BaseException as error:  # noqa: BLE001 (whoever awaits the future gets it)
             future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 def serve(calls):
     """Make the calls of one request, with what Django does before and after each request."""
-    try:
-        before_request()
-    except Exception:  # somebody awaits the calls
-        logger.exception("A thread could not be prepared for a request")
-    for call in calls:
-        call()
-    after_request()
+    for call in chain([before_request], calls, [after_request]):
+        try:
+            call()
+        except Exception:  # others still need the thread
+            logger.exception("A thread could not be cleaned up")
 
 
 def before_request():
