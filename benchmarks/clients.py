@@ -39,9 +39,9 @@ def memory(pid):
     return total / 1024
 
 
-def under_load(port, path, database):
-    """The largest number of connections to PostgreSQL while 256 clients ask for 5 s."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'generated_uvicorn'"
+def under_load(port, path, database, name):
+    """The largest number of connections to the database `name` while 256 clients ask for 5 s."""
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
     headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
     command = ["wrk", "-t1", "-c256", "-d5", *headers, f"http://127.0.0.1:{port}{path}"]
     load = subprocess.Popen(command, stdout=subprocess.DEVNULL)

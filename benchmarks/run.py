@@ -104,9 +104,7 @@ def main():
             sys.exit(f"{program} is not installed: on Debian, `apt-get install wrk util-linux`.")
 
     with tempfile.TemporaryDirectory(prefix="bench") as folder, postgresql() as database:
-        candidates = make_candidates(Path(folder), database)
-        if options.only:
-            candidates = [each for each in candidates if re.search(options.only, each.name)]
+        candidates = make_candidates(Path(folder), database, options.only)
         measure(candidates, options, database)
         extras = {} if options.only else measure_websockets(candidates) | measure_mixed_load(candidates, options)
     results = report(candidates, extras)
@@ -149,33 +147,35 @@ def postgresql():
         database.server.cleanup()
 
 
-def make_candidates(folder, database):
+def make_candidates(folder, database, only):
+    """Those whose name has the regular expression `only`; to make them all takes a while."""
     python = make_environment("5.2", folder / "requirements")
     # Not into the environment itself, which the tests use too.
     install = ["pip", "install", "-q", "--python", python, "--target", folder / "more", "whitenoise", "psycopg-pool"]
     subprocess.run([shutil.which("uv"), *install], check=True)
     candidates = []
+
+    def add(name, views, command, make, *arguments):
+        if re.search(only, name):
+            project = make(folder / re.sub(r"\W+", "_", name.lower()), python, *arguments)
+            candidates.append(candidate(name, project, command or web_process(project), views))
+
+    queries = [view for view in VIEWS if view != "static"]
+    uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
+    gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
+    kept = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
+    pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
+    bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
     for kind in ("postgresql", "sqlite"):
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            project = generated(folder / kind / server, python, server, kind, database, WITHOUT_LOG)
-            candidates.append(candidate(f"generated, {server}, {kind}", project, web_process(project), VIEWS))
-        queries = [view for view in VIEWS if view != "static"]
-        uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
-        gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
-        plain = stock(folder / kind / "stock", python, kind, database)
-        candidates.append(candidate(f"stock ASGI, uvicorn, {kind}", plain, uvicorn, queries))
-        kept = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
-        wsgi = stock(folder / kind / "wsgi", python, kind, database, kept)
-        candidates.append(candidate(f"WSGI, gunicorn gthread, {kind}", wsgi, gunicorn, queries))
-    logging = generated(folder / "logging" / "uvicorn", python, "uvicorn", "sqlite", database)
-    candidates.append(candidate("generated, with its log lines", logging, web_process(logging), VIEWS[:2]))
-    pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
-    pooled = stock(folder / "pool", python, "postgresql", database, pool)
-    candidates.append(candidate("stock ASGI, psycopg pool of 10", pooled, uvicorn, ["async_query", "sync_query"]))
-    noisy = stock(folder / "whitenoise", python, "sqlite", database, WITH_WHITENOISE)
-    candidates.append(candidate("stock ASGI, WhiteNoise middleware", noisy, uvicorn, ["static"]))
-    bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
-    candidates.append(candidate("a bare ASGI callable, uvicorn", noisy, bare, ["async_hello"]))
+            add(f"generated, {server}, {kind}", VIEWS, None, generated, server, kind, database, WITHOUT_LOG)
+        add(f"stock ASGI, uvicorn, {kind}", queries, uvicorn, stock, kind, database)
+        add(f"WSGI, gunicorn gthread, {kind}", queries, gunicorn, stock, kind, database, kept)
+    add("generated, with its log lines", VIEWS[:2], None, generated, "uvicorn", "sqlite", database)
+    pooled = ["async_query", "sync_query"]
+    add("stock ASGI, psycopg pool of 10", pooled, uvicorn, stock, "postgresql", database, pool)
+    add("stock ASGI, WhiteNoise middleware", ["static"], uvicorn, stock, "sqlite", database, WITH_WHITENOISE)
+    add("a bare ASGI callable, uvicorn", ["async_hello"], bare, stock, "sqlite", database)
     return candidates
 
 
@@ -202,14 +202,7 @@ def candidate(name, project, command, views):
 def prepare(project):
     shutil.copytree(ROOT / "benchmarks" / "bench", project.path / "bench")
     project.manage("migrate")
-    collected = (
-        project.path.parents[1] / f"static-{'generated' if 'site_1' in project.path.name else project.path.name}"
-    )
-    if collected.exists():
-        shutil.copytree(collected, project.path / "staticfiles")
-    else:
-        project.manage("collectstatic", "--no-input")
-        shutil.copytree(project.path / "staticfiles", collected)
+    project.manage("collectstatic", "--no-input")
     create = "from django.contrib.auth import *; get_user_model().objects.create_user('ada', 'ada@example.com', 'x')"
     project.manage("shell", "--command", create)
     return project
@@ -234,16 +227,14 @@ def generated(folder, python, server, kind, database, settings=""):
         "import re_path",
         "import path, re_path\nfrom bench.consumers import Room",
     )
-    return prepare(
-        project.in_production(database.create_database(f"generated_{server}") if kind == "postgresql" else None)
-    )
+    return prepare(project.in_production(database.create_database(folder.name) if kind == "postgresql" else None))
 
 
 def stock(folder, python, kind, database, settings=""):
     folder.mkdir(parents=True)
     subprocess.run([python, "-m", "django", "startproject", "stock", folder], check=True)
     if kind == "postgresql":
-        url = database.create_database(f"stock_{folder.name}")
+        url = database.create_database(folder.name)
         settings = (
             f"import environ\nDATABASES = {{'default': environ.Env.db_url_config({url!r})}}\n"
             "DATABASES['default'].setdefault('OPTIONS', {})\n"
@@ -282,8 +273,9 @@ def measure(candidates, options, database):
         for each, process, port in running:
             each.keep("memory after the load, MiB", clients.memory(process.pid))
             if each.name == "generated, uvicorn, postgresql":
+                name = each.project.variables["DATABASE_URL"].rpartition("/")[2]
                 for path in ("/bench/sync_query/", "/bench/async_query/"):
-                    each.keep("connections at 256 clients", clients.under_load(port, path, database))
+                    each.keep("connections at 256 clients", clients.under_load(port, path, database, name))
 
 
 def load(candidate, port, view, seconds, keep):

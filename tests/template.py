@@ -38,6 +38,28 @@ THREADS = 3  # of the projects with the probe app
 IN_CI = bool(os.environ.get("CI"))
 
 
+def blocks(page, language):
+    """The blocks of code in this language of the README or a page of docs/: [text]."""
+    path = ROOT / "README.md" if page == "README.md" else ROOT / "docs" / page
+    return re.findall(rf"^```{language}\n(.+?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def follow(commands, folder, answers="", environment=None):
+    """Run a page's commands as one script; what they ask is answered with these lines, then with the default."""
+    environment = environment or os.environ
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=environment | {"PATH": path},
+        input=answers + "\n" * 20,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
+
+
 def combinations(*keys):
     """Every combination of the choices of these questions, as dicts of answers."""
     values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]

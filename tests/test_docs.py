@@ -1,23 +1,193 @@
 """What the pages in docs/ tell people to type and to write, done in a generated project."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import tomllib
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from websockets.sync.client import connect
 
-from tests.template import ROOT, free_port
+from tests import template
+from tests.template import CHOICES, IN_CI, ROOT, blocks, free_port
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Those with commands; each has its test here, but updating.md in test_updates.py.
+FOLLOWED = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
+FOLLOWED |= {"kubernetes.md", "other-asgi.md", "updating.md"}
+# Hosts and clusters cannot be had here: this stands for their clients, and says what it was asked to do.
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$CALLS"
+for word in "$@"; do
+    case "$word" in deploy/*) test -e "$word" || exit 1 ;; esac
+done
+"""
 
 
-def blocks(page, language):
-    """The blocks of code of a page: [text]."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+@pytest.fixture
+def follow(tmp_path):
+    """`follow(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
+
+    The repository that the pages name is this one, questions get the default, and what projects need is there already.
+    """
+    home = tmp_path / "home"
+    (home / "ORG").mkdir(parents=True)
+    (home / "ORG" / "cookiecutter-django-asgi").symlink_to(ROOT)
+    rc = f"abbreviations: {{gh: '{home}/{{0}}'}}\nreplay_dir: {home}/replay\ncookiecutters_dir: {home}/templates\n"
+    (home / "cookiecutterrc").write_text(rc)
+    calls = home / "calls"
+    calls.touch()
+    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
+    environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
+
+    def run(commands, folder, *stand_ins, **variables):
+        programs = home / "bin"
+        for name in stand_ins:
+            programs.mkdir(exist_ok=True)
+            (programs / name).write_text(STAND_IN)
+            (programs / name).chmod(0o755)
+        path = f"{programs}{os.pathsep}{environment['PATH']}"
+        template.follow(commands, folder, environment=environment | {"PATH": path} | variables)
+        return calls.read_text().splitlines()
+
+    return run
+
+
+def test_every_command_is_followed():
+    commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert bool(blocks(page.name, "sh")) == (page.name in FOLLOWED), page.name
+        outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
+
+
+def test_readme(follow, tmp_path):
+    start, targets, without_questions = blocks("README.md", "sh")
+    *before, last = start.splitlines()
+    follow("\n".join(before), tmp_path)
+    assert (tmp_path / "my_site" / "db.sqlite3").exists()
+    port = free_port()
+    serve(f"{last} --port {port}", tmp_path / "my_site", port)
+    follow(without_questions, tmp_path)
+    assert "granian wiki.asgi" in (tmp_path / "wiki" / "Procfile").read_text()
+
+    demo, test = targets.splitlines()
+    assert test.startswith("make test ")  # which brought us here
+    serve(demo, ROOT, 8000)
+
+
+def serve(command, folder, port):
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+        | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://localhost:{port}", timeout=20) as client:
+            wait_for(client, process)
+            assert "My Site is up" in client.get("/").text
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
+@pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
+def test_benchmarks(follow, tmp_path):
+    """One figure of one candidate, to see that it runs; nothing is kept."""
+    [command] = blocks("benchmarks.md", "sh")
+    assert command == "make bench\n"
+    makefile = (ROOT / "Makefile").read_text()
+    assert "python benchmarks/run.py\n" in makefile
+    options = "--rounds 1 --seconds 1 --views sync_hello --only 'generated, uvicorn, sqlite'"
+    follow(f"python benchmarks/run.py {options} > {tmp_path}/figures", ROOT)
+    assert re.search(r"sync_hello +[\d,.]+\n", (tmp_path / "figures").read_text())
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_background_tasks(django_version, project, follow):
+    settings, task, view = blocks("background-tasks.md", "python")
+    add, work = blocks("background-tasks.md", "sh")
+    made = project(django_version=django_version)
+    if django_version == "5.2":
+        add, task = f"{add} django-tasks", task.replace("from django.tasks", "from django_tasks")
+    follow(add.replace("\n", " "), made.path, UV_NO_SYNC="1")
+    append(made.path / "wiki" / "settings.py", settings)
+    append(made.path / "pages" / "tasks.py", task)
+    append(made.path / "pages" / "views.py", view)
+    append(made.path / "pages" / "urls.py", 'urlpatterns.append(path("join/", views.join))')
+    migrate, worker = work.splitlines()
+    made.run(*migrate.split())
+    with made.served() as running:
+        assert httpx.get(f"{running.url}/join/?address=ada@example.com").text == "Look into your mail."
+    assert "To: ada@example.com" in made.run(*worker.split(), "--batch").stdout
+
+
+def append(path, code):
+    path.write_text(f"{path.read_text() if path.exists() else ''}\n{code}\n")
+
+
+def test_code_of_the_pages(project):
+    """Views, a stream, a consumer and a bare application, as the pages show them."""
+    [bare] = blocks("asgi.md", "python")
+    [dashboard] = blocks("async-views.md", "python")
+    [stream] = blocks("streams.md", "python")
+    [consumer] = blocks("websockets.md", "python")
+    made = project(starter="live", channels=True)
+    made.manage("migrate")
+    port = free_port()
+    append(made.path / "bare.py", bare)
+    imports = (
+        "import asyncio, httpx2\nfrom django.http import StreamingHttpResponse\nfrom django.shortcuts import render"
+    )
+    named = f"WEATHER = NEWS = 'http://127.0.0.1:{port}/livez'\nasync def latest():\n    return 'news'"
+    append(made.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{stream}")
+    (made.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
+    paths = "path('dashboard/', views.dashboard), path('stream/', views.events)"
+    append(made.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
+    routing = made.path / "wiki" / "routing.py"
+    before, _, after = routing.read_text().partition('websocket_urlpatterns = [\n    re_path("", not_found),\n]\n')
+    imported = "from channels.generic.websocket import AsyncJsonWebsocketConsumer\n"
+    routing.write_text(f"{imported}{before}{consumer}{after}")
+    with made.served(port=port) as running:
+        assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
+        with httpx.stream("GET", f"{running.url}/stream/") as response:
+            assert next(response.iter_lines()) == "data: news"
+        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin="http://localhost") as socket:
+            socket.send('{"echo": 1}')
+            assert socket.recv() == '{"echo": 1}'
+    command = ["uvicorn", "bare:application", "--port", str(port)]
+    with made.started(command, port) as running:
+        assert httpx.get(running.url).text == "Hello"
+
+
+def test_kubernetes(follow, project):
+    write, secret, release = blocks("kubernetes.md", "sh")
+    made = project(project_name="My Site", database="postgresql")
+    follow(write, made.path)
+    follow(secret, made.path, "kubectl")
+    calls = follow(release, made.path, "kubectl")
+    [job] = [call.split("job/")[1] for call in calls if "wait" in call]
+    manifests = made.path / "deploy" / "kubernetes"
+    assert yaml.safe_load((manifests / "migrate.yaml").read_text())["metadata"]["name"] == job
+    [name] = [call.split()[4] for call in calls if "secret generic" in call]
+    deployment = yaml.safe_load((manifests / "deployment.yaml").read_text())
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": name}} in container["envFrom"]
 
 
 @pytest.fixture
@@ -31,10 +201,14 @@ def certificate(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("command", blocks("http2.md", "sh"), ids=lambda command: command.split()[0])
-def test_http2(command, project, certificate):
+@pytest.mark.parametrize(
+    "commands", blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
+)
+def test_http2(commands, project, certificate, follow):
+    *before, command = commands.splitlines()
     server = command.split()[0]
     made = project(server=server)
+    follow("\n".join(before), made.path, UV_NO_SYNC="1")
     certificate(made.path)
     made.manage("migrate")
     port = free_port()
@@ -69,7 +243,7 @@ def wait_for(client, process):
     raise AssertionError("It did not start.")
 
 
-def test_other_middleware_and_applications(probed):
+def test_other_middleware_and_applications(probed, follow):
     cors, beside, slow, settings = blocks("other-asgi.md", "python")
     made = probed()
     asgi = made.path / "wiki" / "asgi.py"
@@ -78,7 +252,8 @@ def test_other_middleware_and_applications(probed):
         (made.path / "probe" / "urls.py").read_text() + f"\n\n{slow}\nurlpatterns.append(path('digest/', digest))\n"
     )
     (made.path / "wiki" / "production.py").write_text(settings)
-    [command] = blocks("other-asgi.md", "sh")
+    *add, command = blocks("other-asgi.md", "sh")
+    follow("".join(add), made.path, UV_NO_SYNC="1")
     variable, value = command.split()[0].split("=")
     made.variables[variable] = value
     made.__dict__.pop("environment", None)
@@ -90,6 +265,29 @@ def test_other_middleware_and_applications(probed):
         assert len(client.get("/probe/digest/?q=word").text) == 128
         show = "from django.conf import settings; print(settings.SESSION_ENGINE)"
         assert "signed_cookies" in made.manage("shell", "--no-imports", "--command", show).stdout
+
+
+def test_commands_for_hosts(project, follow, tmp_path):
+    compose, heroku, launch, deploy, release = blocks("deploying.md", "sh")
+    assert compose == "docker compose up --build --detach\n"  # test_containers.py does
+    made = project()
+    calls = follow(heroku.replace("git push heroku main", ""), made.path, "heroku")
+    settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
+    assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
+    assert follow(launch + deploy, made.path, "fly")[-1] == "fly deploy"
+
+    server, origin = tmp_path / "srv", tmp_path / "origin.git"
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    follow("git init -q && git add . && uv lock -q && git add uv.lock", made.path)
+    follow(shlex.join(["git", *identity, "commit", "-q", "-m", "wiki"]), made.path)
+    follow(f"git clone -q --bare {made.path} {origin} && git clone -q {origin} {server}", tmp_path)
+    follow("git remote add heroku " + str(origin) + " && git branch -M main && git push heroku main", made.path)
+    variables = made.in_production(f"sqlite:///{server}/db.sqlite3").variables
+    calls = follow(release, server, "sudo", **variables)
+    assert calls[-1] == "sudo systemctl restart wiki"
+    assert (server / "db.sqlite3").exists()
+    assert (server / "staticfiles" / "staticfiles.json").exists()
+    assert not (server / ".venv" / "bin" / "pytest").exists()
 
 
 def test_files_for_hosts(project, tmp_path):
@@ -119,7 +317,7 @@ def test_files_for_hosts(project, tmp_path):
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 

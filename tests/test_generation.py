@@ -23,6 +23,8 @@ TRACES = {
     "django-axes": "axes.middleware",
     "django-csp": "from csp import",
     "django-stubs": "uv run mypy",
+    "django-tasks": "from django_tasks import",
+    "django-tasks-db": "django_tasks_db.DatabaseBackend",
     "django-environ": "import environ",
     "python-json-logger": "pythonjsonlogger",
     "channels-redis": "channels_redis.",
@@ -63,7 +65,7 @@ def check_project(path, answers):
         assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} holds something unrendered"
 
     procfile = re.fullmatch(
-        r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\n)?", texts["Procfile"]
+        r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\nchecker: .+\n)?", texts["Procfile"]
     )
     assert bool(procfile[2]) == (answers["starter"] == "live")
     web = procfile[1]
@@ -111,6 +113,7 @@ def check_leftovers(texts, answers):
         "/chat/": answers["starter"] != "chat",
         "httpx": answers["starter"] != "live",
         "worker:": answers["starter"] != "live",
+        "tasks": answers["starter"] != "live",
     }
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 

@@ -24,8 +24,12 @@ def test_manifests(worker, tmp_path):
 
     kinds = {}
     for file in files:
-        manifest = yaml.safe_load(file.read_text())
-        kinds[manifest["kind"], manifest["metadata"]["name"]] = manifest
+        for manifest in yaml.safe_load_all(file.read_text()):
+            kinds[manifest["kind"], manifest["metadata"]["name"]] = manifest
+    procfile = (ROOT / "{{cookiecutter.project_slug}}" / "Procfile").read_text()
+    for name in ("worker", "checker") if worker else ():
+        [container] = kinds["Deployment", f"my-board-{name}"]["spec"]["template"]["spec"]["containers"]
+        assert f"{name}: exec {' '.join(container['command'])}\n" in procfile
     web = kinds["Deployment", "my-board"]["spec"]["template"]
     [container] = web["spec"]["containers"]
     assert "command" not in container

@@ -11,15 +11,16 @@ import subprocess
 import threading
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from aiosmtpd.controller import Controller
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import ROOT, SERVERS
+from tests.template import CHOICES, ROOT, SERVERS, free_port
 
 ORIGIN = {"origin": "https://example.com"}
 
@@ -331,19 +332,94 @@ async def open_streams(running, made):
         assert len({event["id"] for event in events}) == 1
 
 
-def test_worker(production, site):
-    """The Procfile's worker checks and stops; of two checkers one works."""
+def test_checker(production, site):
+    """The Procfile's checker checks and stops; of two checkers one works."""
     made = production(server="uvicorn", starter="live")
     add_service(made, site[0])
     _, asked = site
-    with made.served("web", "worker") as running:
+    with made.served("web", "checker") as running:
         running.wait_until(lambda: asked() == 1)
         output = made.manage("check_services", "--once")
         assert "Another checker is at work" in output.stdout
         assert asked() == 1
         running.process.terminate()
         running.process.wait(15)
-        assert "worker.1 stopped (rc=0)" in running.output
+        assert "checker.1 stopped (rc=0)" in running.output
         assert "Traceback" not in running.output
     made.manage("check_services", "--once")
     assert asked() == 2
+
+
+class MailServer:
+    """Takes mails over SMTP, or does not, as `mood` says."""
+
+    mood = "accept"
+
+    def __init__(self):
+        self.seen, self.mails = 0, []
+
+    async def handle_DATA(self, server, session, envelope):
+        self.seen += 1
+        if self.mood == "hang":
+            await asyncio.sleep(60)
+        if self.mood == "refuse":
+            return "451 Later, please"
+        subject = re.search(r"^Subject: (.+?)\r?$", envelope.content.decode(), re.MULTILINE)[1]
+        self.mails.append((envelope.mail_from, envelope.rcpt_tos, subject))
+        return "250 OK"
+
+
+@pytest.fixture
+def mail_server():
+    handler, port = MailServer(), free_port()
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, f"smtp://127.0.0.1:{port}"
+    controller.stop()
+
+
+@contextmanager
+def at_work(made):
+    """The Procfile's worker: (the process, what gives its log)."""
+    command, log = ["sh", "-c", made.procfile()["worker"]], made.path.parent / "worker.log"
+    with log.open("a") as output:
+        process = subprocess.Popen(command, cwd=made.path, env=made.environment, stdout=output, stderr=output)
+    yield process, log.read_text
+    process.terminate()
+    assert process.wait(15) in (0, -signal.SIGKILL), log.read_text()
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_a_mail_is_not_lost(django_version, production, mail_server):
+    """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
+    server, url = mail_server
+    made = production(server="uvicorn", starter="live", django_version=django_version)
+    made.environment |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
+    tasks = made.path / "status" / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("timedelta(minutes=2)", "timedelta(seconds=1)"))
+    made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")
+    add_service(made, "http://127.0.0.1:1/")
+    made.manage("check_services", "--once")
+
+    server.mood = "hang"
+    with at_work(made) as (worker, _):
+        wait_until(lambda: server.seen == 1)
+        worker.kill()
+    server.mood = "refuse"
+    time.sleep(1)
+    with at_work(made) as (_, log):
+        time.sleep(3)
+        assert server.seen == 1, "it was free again before its time"
+        made.manage("check_services", "--once")
+        wait_until(lambda: "state=FAILED" in log())
+        server.mood = "accept"
+        made.manage("check_services", "--once")
+        wait_until(lambda: server.mails)
+    assert server.mails == [("board@example.com", ["ada@example.com"], "site is down")]
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

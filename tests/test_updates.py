@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import ROOT
+from tests.template import ROOT, blocks, follow
 
 TOOLS = Path(sys.executable).parent
 
@@ -20,8 +20,11 @@ def git(tmp_path, monkeypatch):
     for key in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{key}_NAME", "Ada")
         monkeypatch.setenv(f"GIT_{key}_EMAIL", "ada@example.com")
+    monkeypatch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    # The URL that the pages name is that of the copy.
+    (tmp_path / "gitconfig").write_text(f'[url "file://{tmp_path}/"]\n    insteadOf = https://github.com/ORG/\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     # Without uv, which would lock the dependencies each time.
     monkeypatch.setenv("PATH", os.pathsep.join(["/usr/bin", "/bin"]))
 
@@ -35,7 +38,7 @@ def git(tmp_path, monkeypatch):
 @pytest.fixture
 def template(git, tmp_path):
     """A copy of the template with a history of its own: one commit, with the tag v1."""
-    folder = tmp_path / "template"
+    folder = tmp_path / "cookiecutter-django-asgi"
     for name in subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         check=True,
@@ -94,12 +97,25 @@ def test_from_url_tag_zip_and_folder(template, git, tmp_path):
         assert (output / "my_site" / "manage.py").exists()
 
 
-def test_cruft_update(template, git, tmp_path):
-    """The user's change and the template's change are both there afterwards, in one file and in two."""
-    cruft = TOOLS / "cruft"
-    answers = '{"project_name": "wiki", "server": "granian", "starter": "wiki"}'
-    run(cruft, "create", template, "--no-input", "--extra-context", answers, cwd=tmp_path)
+def test_updating(template, git, tmp_path):
+    """As the page says. The user's change and the template's are both there afterwards, in one file and in two."""
+    create, link, update = blocks("updating.md", "sh")
+    follow(create, tmp_path, answers="wiki")
     project = tmp_path / "wiki"
+    check_update(project, update, template, git)
+
+    linked = tmp_path / "linked"
+    url = "https://github.com/ORG/cookiecutter-django-asgi"
+    run(TOOLS / "cookiecutter", "--no-input", "--output-dir", linked, "--checkout", "v1", url, cwd=tmp_path)
+    follow(link, linked / "my_site")
+    git(linked / "my_site", "init", "--quiet")
+    git(linked / "my_site", "add", ".")
+    git(linked / "my_site", "commit", "--quiet", "--message", "linked")
+    follow(update.replace("cruft check", "! cruft check"), linked / "my_site")
+    assert "A newer Django project" in (linked / "my_site" / "README.md").read_text()
+
+
+def check_update(project, update, template, git):
     git(project, "init", "--quiet")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "created")
@@ -108,14 +124,15 @@ def test_cruft_update(template, git, tmp_path):
     readme.write_text(readme.read_text() + "\n## Mine\n\nNotes.\n")
     urls.write_text(urls.read_text() + "\n# mine\n")
     git(project, "commit", "--quiet", "--all", "--message", "mine")
+    follow("cruft check", project)
 
     change_template(template, git)
-    assert subprocess.run([cruft, "check"], cwd=project, check=False, capture_output=True).returncode == 1
-    run(cruft, "update", "--skip-apply-ask", cwd=project)
-    assert "A newer Django project, served over ASGI, by granian" in readme.read_text()
+    # `cruft check` fails, as it should: there is something new.
+    follow(update.replace("cruft check", "! cruft check"), project)
+    assert "A newer Django project, served over ASGI, by uvicorn" in readme.read_text()
     assert readme.read_text().endswith("## Mine\n\nNotes.\n")
     assert urls.read_text().endswith("# mine\n")
     assert "--verbosity 2" in (project / "Procfile").read_text()
     assert (project / ".env").read_text() == secret
     assert list(project.rglob("*.rej")) == []
-    run(cruft, "check", cwd=project)
+    follow("cruft check", project)

@@ -68,6 +68,9 @@ INSTALLED_APPS = [
     "channels",
 {% endif %}
     "axes",
+{% if cookiecutter.starter == "live" %}
+    "django_tasks_db",
+{% endif %}
     "{{ cookiecutter.project_slug }}.serving",
     "accounts",
     "{{ cookiecutter.__app }}",
@@ -218,6 +221,9 @@ STORAGES = {
 mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default="smtp://localhost:25")
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
+{% if cookiecutter.starter == "live" %}
+EMAIL_TIMEOUT = 10
+{% endif %}
 {% else %}
 mail = env.email_url_config(mail_url)
 mail_options = {
@@ -227,6 +233,9 @@ mail_options = {
     "password": mail["EMAIL_HOST_PASSWORD"],
     "use_tls": mail.get("EMAIL_USE_TLS"),
     "use_ssl": mail.get("EMAIL_USE_SSL"),
+{% if cookiecutter.starter == "live" %}
+    "timeout": mail["EMAIL_HOST"] and 10,
+{% endif %}
 }
 MAILERS = {
     "default": {
@@ -234,6 +243,13 @@ MAILERS = {
         "OPTIONS": {name: value for name, value in mail_options.items() if value},
     }
 }
+{% endif %}
+{% if cookiecutter.starter == "live" %}
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+
+# Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
+
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 {% endif %}
 
 LANGUAGE_CODE = "en-us"

@@ -5,9 +5,11 @@ import time
 from contextlib import suppress
 
 import httpx2
-from django.db import IntegrityError
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, transaction
 
 from .models import Result
+from .tasks import tell_staff
 
 SLOW = 1000  # ms from which on a service counts as slow
 LIMIT = 5  # s that a service has to answer
@@ -55,9 +57,17 @@ async def acheck(client, service, slots, save):
         except Exception as error:  # noqa: BLE001 (as above)
             result = judge(service, start, error=error)
     if save:
-        with suppress(IntegrityError):  # the service was deleted meanwhile
-            await result.asave()
+        await sync_to_async(keep)(result)
     return result
+
+
+def keep(result):
+    """Save it, and in the same transaction the tasks to tell the staff what has changed."""
+    with suppress(IntegrityError), transaction.atomic():  # the service was deleted meanwhile
+        last = result.service.results.last()
+        result.save()
+        if result.is_down != (last is not None and last.is_down):
+            tell_staff(result)
 
 
 def judge(service, start, status=None, error=None):

@@ -40,6 +40,10 @@ class Result(models.Model):
         return f"{self.service}: {self.state}, {self.milliseconds} ms"
 
     @property
+    def is_down(self):
+        return self.state == self.State.DOWN
+
+    @property
     def height(self):
         """Of its bar in the chart, from 1 to 30."""
         return max(1, min(30, round(self.milliseconds * 30 / 2000)))

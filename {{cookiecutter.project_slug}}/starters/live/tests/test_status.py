@@ -14,8 +14,10 @@ from django.core.management import call_command
 from django.db import connections
 from django.utils import timezone
 from django.utils.html import escape
+from django_tasks_db.models import DBTaskResult
 
-from status import checks, events
+from accounts.models import User
+from status import checks, events, tasks
 from status.management.commands import check_services
 from status.models import Lease, Result, Service
 
@@ -81,6 +83,48 @@ def test_checker(services, monkeypatch):
     assert {result.service.name: result.state for result in results} == STATES
     assert not results.filter(id=old.id).exists()
     assert not Lease.objects.exists()
+
+
+def test_staff_are_told_of_changes(mailoutbox):
+    service = Service.objects.create(name="shop", url="http://127.0.0.1:1/")
+    User.objects.create_user("ada", "ada@example.com", is_staff=True)
+    User.objects.create_user("bob", is_staff=True)
+    User.objects.create_user("eve", "eve@example.com")
+    for state in ("up", "down", "down", "slow", "up"):
+        checks.keep(Result(service=service, state=state, milliseconds=7, detail="200"))
+    waiting = DBTaskResult.objects.ready().order_by("enqueued_at")
+    for task in waiting:
+        task.task.call(*task.args_kwargs["args"])
+    assert [(mail.subject, mail.to) for mail in mailoutbox] == [
+        ("shop is down", ["ada@example.com"]),
+        ("shop is up again", ["ada@example.com"]),
+    ]
+    assert mailoutbox[0].body == "http://127.0.0.1:1/: 200, after 7 ms."
+
+
+async def test_tasks_are_tried_again():
+    now = timezone.now()
+    states = {
+        "running": {"status": "RUNNING", "started_at": now},
+        "killed": {"status": "RUNNING", "started_at": now - timedelta(minutes=3)},
+        "failed": {"status": "FAILED", "finished_at": now},
+        "given up": {"status": "FAILED", "finished_at": now, "enqueued_at": now - timedelta(days=2)},
+        "done": {"status": "SUCCESSFUL", "finished_at": now},
+        "long done": {"status": "SUCCESSFUL", "finished_at": now - timedelta(days=2)},
+    }
+    ids = {name: (await tasks.mail.aenqueue("ada@example.com", name, "")).id for name in states}
+    for name, state in states.items():
+        await DBTaskResult.objects.filter(id=ids[name]).aupdate(**state)
+    await tasks.try_again()
+    statuses = {str(task.id): task.status async for task in DBTaskResult.objects.all()}
+    assert {name: statuses.get(ids[name]) for name in states} == {
+        "running": "RUNNING",
+        "killed": "READY",
+        "failed": "READY",
+        "given up": "FAILED",
+        "done": "SUCCESSFUL",
+        "long done": None,
+    }
 
 
 def test_one_after_the_other(services, monkeypatch):

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from status.checks import all_at_once
 from status.models import Lease, Result, Service
+from status.tasks import try_again
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ async def check_services(interval, once=False):
 
 
 async def check_round():
+    await try_again()
     await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
     services = [service async for service in Service.objects.all()]
     async with asyncio.timeout(ROUND - 5):

@@ -1,0 +1,46 @@
+"""Mails to the staff, as tasks: they wait in the database until the worker has sent them.
+
+A task that fails is tried again for a day. One whose worker was killed is done again, even if the
+worker had just finished it: a mail may come twice, rather than never.
+"""
+
+from datetime import timedelta
+
+from django.contrib.auth import get_user_model
+from django.core.mail import send_mail
+from django.db.models import Q
+{% if cookiecutter.django_version == "6.1" %}
+from django.tasks import TaskResultStatus, task
+{% endif %}
+from django.utils import timezone
+{% if cookiecutter.django_version == "5.2" %}
+from django_tasks import TaskResultStatus, task
+{% endif %}
+from django_tasks_db.models import DBTaskResult
+
+LONGEST = timedelta(minutes=2)  # that a task takes, unless its worker was killed
+GIVE_UP = timedelta(days=1)
+
+
+@task
+def mail(address: str, subject: str, message: str) -> None:
+    send_mail(subject, message, None, [address])
+
+
+def tell_staff(result):
+    """Have it mailed to all staff with an address that a service went down, or is up again."""
+    subject = f"{result.service} is {'down' if result.is_down else 'up again'}"
+    message = f"{result.service.url}: {result.detail}, after {result.milliseconds} ms."
+    staff = get_user_model().objects.filter(is_staff=True, is_active=True).exclude(email="")
+    for user in staff:
+        mail.enqueue(user.email, subject, message)
+
+
+async def try_again():
+    """Give back to the worker what failed, and what a worker had that was killed."""
+    now = timezone.now()
+    killed = Q(status=TaskResultStatus.RUNNING, started_at__lt=now - LONGEST)
+    failed = Q(status=TaskResultStatus.FAILED, enqueued_at__gt=now - GIVE_UP)
+    tasks = DBTaskResult.objects
+    await tasks.filter(killed | failed).aupdate(status=TaskResultStatus.READY)
+    await tasks.finished().filter(finished_at__lt=now - GIVE_UP).adelete()
