@@ -1,13 +1,36 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
+from itertools import zip_longest
+
 import pytest
 
-from tests.template import combinations, label
+from tests.template import CHOICES, SERVERS, combinations, label
 
 
-@pytest.mark.parametrize("answers", combinations("django_version", "server", "database"), ids=label)
+def with_each_database(combinations):
+    """Databases take turns, so that each is met with each Django, each server and each starter."""
+    return [
+        answers | {"database": CHOICES["database"][(number + number // 2) % 2]}
+        for number, answers in enumerate(combinations)
+    ]
+
+
+BLANK = with_each_database(combinations("server", "django_version"))
+STARTERS = [
+    answers
+    for answers in with_each_database(combinations("starter", "django_version"))
+    if answers["starter"] != "blank"
+]
+
+
+@pytest.mark.parametrize("answers", BLANK, ids=label)
 def test_checks_and_own_tests(answers, project, postgresql):
     check_project(project(**answers, channels=answers["server"] in ("daphne", "granian")), postgresql)
+
+
+@pytest.mark.parametrize("answers", STARTERS, ids=label)
+def test_starters(answers, project, postgresql):
+    check_project(project(**answers), postgresql)
 
 
 def check_project(made, postgresql):
@@ -23,14 +46,18 @@ def check_project(made, postgresql):
     assert check.stderr == ""
 
 
-STARTERS = [each for each in combinations("starter", "django_version", "database") if each["starter"] != "blank"]
-
-
-@pytest.mark.parametrize("answers", STARTERS, ids=label)
-def test_starters(answers, project, postgresql, tmp_path):
-    made = project(**answers)
-    check_project(made, postgresql)
-    if answers["database"] == "sqlite":  # no line of Python differs but in the settings
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_types(django_version, project, tmp_path):
+    """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""
+    for number, (server, starter) in enumerate(zip_longest(SERVERS, CHOICES["starter"], fillvalue="blank")):
+        made = project(
+            project_name=f"site{number}",
+            django_version=django_version,
+            server=server,
+            starter=starter,
+            database=CHOICES["database"][number % 2],
+            channels=number % 2 == 0,
+        )
         types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
         assert types.stdout.startswith("Success: no issues found")
 

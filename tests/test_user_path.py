@@ -1,5 +1,6 @@
 """Two projects taken all the way as their users would, with nothing but uv."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import free_port, generate
+from tests.template import SERVERS, follow, free_port, generate
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,37 @@ def test_course_project(project):
                 home = client.get("/").text
             assert "<h1>wiki is up</h1>" in home
             assert f"<dd>{'manage.py' if 'manage.py' in command else 'uvicorn'}</dd>" in home
+
+
+def test_dev_containers_start_the_project(tmp_path):
+    for server in SERVERS:
+        made = generate(tmp_path, project_name=f"{server}_site", server=server)
+        container = dev_container(made)
+        # Of its schema, what a template may need.
+        known = {"name", "image", "features", "containerEnv", "forwardPorts", "customizations"}
+        assert set(container) <= known | {"onCreateCommand", "postStartCommand", "postAttachCommand"}
+        readme = (made.path / "README.md").read_text()
+        assert f"    {container['postAttachCommand']}\n" in readme
+        assert f":{container['forwardPorts'][0]}>" in readme
+
+
+def dev_container(made):
+    return json.loads((made.path / ".devcontainer" / "devcontainer.json").read_text())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
+def test_dev_container(tmp_path):
+    """What a container does from its making to the first page, done here."""
+    made = generate(tmp_path, lock=True, project_name="wiki")
+    container = dev_container(made)
+    (made.path / ".env").unlink()
+    for command in (container["onCreateCommand"], container["postStartCommand"]):
+        follow(command, made.path, environment=os.environ | container["containerEnv"])
+    made.python, made.variables = made.path / ".venv" / "bin" / "python", container["containerEnv"]
+    port = free_port()
+    command = [*container["postAttachCommand"].removeprefix("uv run ").split(), "--port", str(port)]
+    with made.started(command, port) as running, running.client(https=False) as client:
+        assert client.get("/").status_code == 200
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the folder of a virtual environment's programs differs")

@@ -108,7 +108,11 @@ async def test_tasks_are_tried_again():
         "running": {"status": "RUNNING", "started_at": now},
         "killed": {"status": "RUNNING", "started_at": now - timedelta(minutes=3)},
         "failed": {"status": "FAILED", "finished_at": now},
-        "given up": {"status": "FAILED", "finished_at": now, "enqueued_at": now - timedelta(days=2)},
+        "given up": {
+            "status": "FAILED",
+            "finished_at": now,
+            "enqueued_at": now - timedelta(days=2),
+        },
         "done": {"status": "SUCCESSFUL", "finished_at": now},
         "long done": {"status": "SUCCESSFUL", "finished_at": now - timedelta(days=2)},
     }
