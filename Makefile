@@ -1,5 +1,6 @@
 # Needs only python3 (3.11 or newer) and make; everything else goes into .venv and build.
 PYTHON = python3
+PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
 SOURCES = hooks tests benchmarks docs
@@ -11,7 +12,7 @@ demo: .venv/installed  ## generate the default project into build/ and serve it
 	mkdir -p build
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/cookiecutter --no-input --output-dir build .
 	cd build/my_site && ../../$(VENV)/uv run manage.py migrate
-	cd build/my_site && ../../$(VENV)/uv run uvicorn my_site.asgi:application
+	cd build/my_site && ../../$(VENV)/uv run uvicorn my_site.asgi:application --port $(PORT)
 
 test: .venv/installed check  ## every test
 	$(VENV)/pytest --numprocesses auto --dist worksteal

@@ -82,7 +82,8 @@ def test_readme(follow, tmp_path):
 
     demo, test = targets.splitlines()
     assert test.startswith("make test ")  # which brought us here
-    serve(demo, ROOT, 8000)
+    port = free_port()
+    serve(f"{demo.partition(' #')[0]} PORT={port}", ROOT, port)
 
 
 def serve(command, folder, port):
