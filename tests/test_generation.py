@@ -113,7 +113,7 @@ def check_leftovers(texts, answers):
         "/chat/": answers["starter"] != "chat",
         "httpx": answers["starter"] != "live",
         "worker:": answers["starter"] != "live",
-        "tasks": answers["starter"] != "live",
+        "django_tasks": answers["starter"] != "live",
     }
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 
