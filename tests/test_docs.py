@@ -122,20 +122,22 @@ def test_benchmarks(follow, tmp_path):
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_background_tasks(django_version, project, follow):
     settings, task, view = blocks("background-tasks.md", "python")
-    add, work = blocks("background-tasks.md", "sh")
+    add, add_to_old, work = blocks("background-tasks.md", "sh")
     made = project(django_version=django_version)
     if django_version == "5.2":
-        add, task = f"{add} django-tasks", task.replace("from django.tasks", "from django_tasks")
-    follow(add.replace("\n", " "), made.path, UV_NO_SYNC="1")
+        add, task = add_to_old, task.replace("from django.tasks import task", "from django_tasks import task")
+    follow(add, made.path, UV_NO_SYNC="1")
     append(made.path / "wiki" / "settings.py", settings)
     append(made.path / "pages" / "tasks.py", task)
     append(made.path / "pages" / "views.py", view)
     append(made.path / "pages" / "urls.py", 'urlpatterns.append(path("join/", views.join))')
-    migrate, worker = work.splitlines()
+    migrate, worker = [line.replace("uv run", str(made.python)) for line in work.splitlines()]
     made.run(*migrate.split())
     with made.served() as running:
         assert httpx.get(f"{running.url}/join/?address=ada@example.com").text == "Look into your mail."
     assert "To: ada@example.com" in made.run(*worker.split(), "--batch").stdout
+    procfile = (ROOT / "{{cookiecutter.project_slug}}" / "Procfile").read_text()
+    assert blocks("background-tasks.md", "text")[0] in procfile
 
 
 def append(path, code):
@@ -269,12 +271,13 @@ def test_other_middleware_and_applications(probed, follow):
 
 
 def test_commands_for_hosts(project, follow, tmp_path):
-    compose, heroku, launch, deploy, release = blocks("deploying.md", "sh")
+    compose, heroku, scale, launch, deploy, release = blocks("deploying.md", "sh")
     assert compose == "docker compose up --build --detach\n"  # test_containers.py does
     made = project()
     calls = follow(heroku.replace("git push heroku main", ""), made.path, "heroku")
     settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
     assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
+    assert follow(scale, made.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
     assert follow(launch + deploy, made.path, "fly")[-1] == "fly deploy"
 
     server, origin = tmp_path / "srv", tmp_path / "origin.git"
@@ -283,8 +286,10 @@ def test_commands_for_hosts(project, follow, tmp_path):
     follow(shlex.join(["git", *identity, "commit", "-q", "-m", "wiki"]), made.path)
     follow(f"git clone -q --bare {made.path} {origin} && git clone -q {origin} {server}", tmp_path)
     follow("git remote add heroku " + str(origin) + " && git branch -M main && git push heroku main", made.path)
-    variables = made.in_production(f"sqlite:///{server}/db.sqlite3").variables
-    calls = follow(release, server, "sudo", **variables)
+    variables = tmp_path / "wiki.env"
+    values = made.in_production(f"sqlite:///{server}/db.sqlite3").variables
+    variables.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    calls = follow(release.replace("/etc/wiki.env", str(variables)), server, "sudo")
     assert calls[-1] == "sudo systemctl restart wiki"
     assert (server / "db.sqlite3").exists()
     assert (server / "staticfiles" / "staticfiles.json").exists()
@@ -294,7 +299,7 @@ def test_commands_for_hosts(project, follow, tmp_path):
 def test_files_for_hosts(project, tmp_path):
     """They parse, name what a project has, and start it by the line of its Procfile."""
     made = project(database="postgresql")
-    [fly] = blocks("deploying.md", "toml")
+    fly, processes = blocks("deploying.md", "toml")
     [render] = blocks("deploying.md", "yaml")
     [unit] = blocks("deploying.md", "ini")
     fly, render = tomllib.loads(fly), yaml.safe_load(render)
@@ -306,6 +311,12 @@ def test_files_for_hosts(project, tmp_path):
     web = made.procfile()["web"].replace("0.0.0.0", "127.0.0.1").replace("${PORT:-8000}", "8000")
     web = web.replace(" --workers ${WEB_CONCURRENCY:-1}", "")
     assert f'ExecStart=/bin/sh -c "{web}"\n' in unit
+    lines = project(project_name="live", project_slug="live", starter="live").procfile()
+    [checked] = tomllib.loads(processes).values()
+    for name in ("worker", "checker"):
+        assert lines[name] == f"exec {checked[name]}"
+    web_on_fly = made.procfile()["web"].replace("${PORT:-8000}", "8000").replace(" --workers ${WEB_CONCURRENCY:-1}", "")
+    assert checked["web"] == f"sh -c '{web_on_fly}'"
     variables = {each["key"] for each in render["services"][0]["envVars"]} | set(fly["env"])
     readme = (made.path / "README.md").read_text()
     assert [name for name in variables if f"`{name}`" not in readme] == []

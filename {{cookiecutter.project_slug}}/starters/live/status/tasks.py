@@ -1,7 +1,7 @@
 """Mails to the staff, as tasks: they wait in the database until the worker has sent them.
 
-A task that fails is tried again for a day. One whose worker was killed is done again, even if the
-worker had just finished it: a mail may come twice, rather than never.
+The checker gives back, for a day, what failed and what was in the hands of a worker that was
+killed, even if that had just finished it: a mail may come twice, rather than never.
 """
 
 from datetime import timedelta
@@ -18,7 +18,7 @@ from django_tasks import TaskResultStatus, task
 {% endif %}
 from django_tasks_db.models import DBTaskResult
 
-LONGEST = timedelta(minutes=2)  # that a task takes, unless its worker was killed
+LONGEST = timedelta(minutes=2)  # that any task takes, unless its worker was killed
 GIVE_UP = timedelta(days=1)
 
 
@@ -37,10 +37,12 @@ def tell_staff(result):
 
 
 async def try_again():
-    """Give back to the worker what failed, and what a worker had that was killed."""
+    """Give back to the worker what failed or was killed with it, and forget what is older than a day."""
     now = timezone.now()
     killed = Q(status=TaskResultStatus.RUNNING, started_at__lt=now - LONGEST)
-    failed = Q(status=TaskResultStatus.FAILED, enqueued_at__gt=now - GIVE_UP)
-    tasks = DBTaskResult.objects
-    await tasks.filter(killed | failed).aupdate(status=TaskResultStatus.READY)
-    await tasks.finished().filter(finished_at__lt=now - GIVE_UP).adelete()
+    failed = Q(status=TaskResultStatus.FAILED)
+    lost = DBTaskResult.objects.filter(killed | failed)
+    await lost.filter(enqueued_at__gt=now - GIVE_UP).aupdate(status=TaskResultStatus.READY)
+    done = Q(status=TaskResultStatus.SUCCESSFUL)
+    old = DBTaskResult.objects.filter(killed | failed | done, enqueued_at__lte=now - GIVE_UP)
+    await old.adelete()

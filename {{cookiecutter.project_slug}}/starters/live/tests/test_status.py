@@ -105,6 +105,7 @@ def test_staff_are_told_of_changes(mailoutbox):
 async def test_tasks_are_tried_again():
     now = timezone.now()
     states = {
+        "waiting": {"enqueued_at": now - timedelta(days=2)},
         "running": {"status": "RUNNING", "started_at": now},
         "killed": {"status": "RUNNING", "started_at": now - timedelta(minutes=3)},
         "failed": {"status": "FAILED", "finished_at": now},
@@ -113,8 +114,13 @@ async def test_tasks_are_tried_again():
             "finished_at": now,
             "enqueued_at": now - timedelta(days=2),
         },
+        "killed long ago": {
+            "status": "RUNNING",
+            "started_at": now - timedelta(minutes=3),
+            "enqueued_at": now - timedelta(days=2),
+        },
         "done": {"status": "SUCCESSFUL", "finished_at": now},
-        "long done": {"status": "SUCCESSFUL", "finished_at": now - timedelta(days=2)},
+        "long done": {"status": "SUCCESSFUL", "enqueued_at": now - timedelta(days=2)},
     }
     ids = {name: (await tasks.mail.aenqueue("ada@example.com", name, "")).id for name in states}
     for name, state in states.items():
@@ -122,10 +128,12 @@ async def test_tasks_are_tried_again():
     await tasks.try_again()
     statuses = {str(task.id): task.status async for task in DBTaskResult.objects.all()}
     assert {name: statuses.get(ids[name]) for name in states} == {
+        "waiting": "READY",
         "running": "RUNNING",
         "killed": "READY",
         "failed": "READY",
-        "given up": "FAILED",
+        "given up": None,
+        "killed long ago": None,
         "done": "SUCCESSFUL",
         "long done": None,
     }
