@@ -99,7 +99,10 @@ def test_from_url_tag_zip_and_folder(template, git, tmp_path):
 
 def test_updating(template, git, tmp_path):
     """As the page says. The user's change and the template's are both there afterwards, in one file and in two."""
-    create, link, update = blocks("updating.md", "sh")
+    install, create, link, update = blocks("updating.md", "sh")
+    folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    follow(install, tmp_path, environment=os.environ | folders)
+    assert (tmp_path / "bin" / "cruft").exists()
     follow(create, tmp_path, answers="wiki")
     project = tmp_path / "wiki"
     check_update(project, update, template, git)
