@@ -384,9 +384,12 @@ def at_work(made):
     command, log = ["sh", "-c", made.procfile()["worker"]], made.path.parent / "worker.log"
     with log.open("a") as output:
         process = subprocess.Popen(command, cwd=made.path, env=made.environment, stdout=output, stderr=output)
-    yield process, log.read_text
-    process.terminate()
-    assert process.wait(15) in (0, -signal.SIGKILL), log.read_text()
+    try:
+        yield process, log.read_text
+    finally:
+        process.terminate()
+        status = process.wait(15)
+    assert status in (0, -signal.SIGKILL), log.read_text()
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
