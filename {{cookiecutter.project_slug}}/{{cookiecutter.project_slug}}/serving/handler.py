@@ -6,6 +6,7 @@ event loop, middleware included, and borrow a thread when they first need one.
 
 import asyncio
 import gc
+from contextlib import suppress
 from functools import lru_cache
 
 import django
@@ -40,7 +41,7 @@ def get_asgi_application():
 class ASGIHandler(asgi.ASGIHandler):
     def __init__(self):
         super().__init__()
-        self.respond_in_thread = sync_to_async(self.get_response_in_thread)
+        self.respond_in_thread = threads.InThreadOf(self.get_response_in_thread)
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
@@ -93,7 +94,7 @@ class ASGIHandler(asgi.ASGIHandler):
                 request, response = self.create_request(scope, body_file)
                 response = response or await self.run_get_response(request)
             else:
-                response = await self.respond_in_thread(scope, body_file, loan)
+                response = await self.respond_in_thread(loan, scope, body_file)
             if response.streaming and response.is_async:
                 loan.end()
             await self.send_response(response, send)
@@ -111,7 +112,7 @@ class ASGIHandler(asgi.ASGIHandler):
         finally:
             body_file.close()
 
-    def get_response_in_thread(self, scope, body_file, loan):
+    def get_response_in_thread(self, loan, scope, body_file):
         request, response = self.create_request(scope, body_file)
         response = response or self.sync_handler.get_response(request)
         response._handler_class = self.__class__
@@ -124,15 +125,29 @@ class ASGIHandler(asgi.ASGIHandler):
 
     async def while_connected(self, receive, answer):
         """Await `answer`, and cancel it when the client leaves."""
+        answering = asyncio.current_task()
+
+        async def listen():
+            try:
+                await self.listen_for_disconnect(receive)
+            except Exception:
+                answering.cancel()
+                raise
+
+        # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
+        # would then be in memory at a time that the garbage collector took a fifth of it.
+        listener = asyncio.create_task(listen())
         try:
-            async with asyncio.TaskGroup() as group:
-                listener = group.create_task(self.listen_for_disconnect(receive))
-                await answer
-                listener.cancel()
-        except BaseExceptionGroup as error:
-            _, others = error.split(RequestAborted)
-            if others:
-                raise others.exceptions[0] from None
+            await answer
+        except asyncio.CancelledError:
+            if not listener.done():
+                raise
+        finally:
+            listener.cancel()
+        if listener.done():
+            answering.uncancel()
+            with suppress(RequestAborted):
+                listener.result()
 
     async def _get_response_async(self, request):
         # Django makes the error pages in threads of the loop's own; a page that shows the user would

@@ -4,18 +4,22 @@ Django's own ASGI handler starts a thread for every request, and with it a datab
 a request borrows one when it first needs it, so that threads and their connections are used again.
 """
 
+import asyncio
 import atexit
 import logging
 {% if cookiecutter.database == "postgresql" %}
 import select
 {% endif %}
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
+from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-from asgiref.sync import ThreadSensitiveContext
+# Not in asgiref's documentation: `AsyncToSync.executors`, `SyncToAsync.thread_handler` and `_restore_context`.
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, _restore_context
 from django.conf import settings
 from django.core.cache import close_caches
 from django.db import close_old_connections, connections, reset_queries
@@ -64,9 +68,11 @@ class Loan(Executor):
         self.ended = False
         self.lock = Lock()
 
-    def submit(self, function, /, *args, **kwargs):
-        future = Future()
-        call = partial(run, future, partial(function, *args, **kwargs))
+    def submit(self, function, /, *args):
+        # A future of asyncio, which `run_in_executor` takes as it is: one of concurrent.futures it would
+        # join to one of asyncio, and that takes longer than all the rest.
+        future = asyncio.get_running_loop().create_future()
+        call = partial(run, future, partial(function, *args))
         with self.lock:
             if self.ended:
                 pool.put(partial(serve, [call]))
@@ -85,11 +91,16 @@ class Loan(Executor):
 
 
 def run(future, call):
-    if future.set_running_or_notify_cancel():
+    if not future.cancelled():
         try:
-            future.set_result(call())
+            settle(future, future.set_result, call())
         except BaseException as error:  # noqa: BLE001 (whoever awaits the future gets it)
-            future.set_exception(error)
+            settle(future, future.set_exception, error)
+
+
+def settle(future, how, outcome):
+    with suppress(RuntimeError):  # the loop is closed: the server did not wait for the thread
+        future.get_loop().call_soon_threadsafe(lambda: future.cancelled() or how(outcome))
 
 
 def serve(calls):
@@ -140,6 +151,31 @@ async def borrow_threads():
     # Entered and never left: tasks that a view started may outlive the request and need threads.
     await ThreadSensitiveContext(executor=loan).__aenter__()
     return loan
+
+
+class InThreadOf(SyncToAsync):
+    """`sync_to_async` in half of the time, for a function whose first argument is a loan."""
+
+    async def __call__(self, loan, *args):
+        if getattr(AsyncToSync.executors, "current", None):  # a thread waits for this, as in a test
+            return await super().__call__(loan, *args)
+        loop, context, no_error = asyncio.get_running_loop(), copy_context(), (None, None, None)
+        tasks = []  # of an `async_to_sync` in the thread
+
+        def call():
+            _restore_context(context)
+            return self.func(loan, *args)
+
+        try:
+            result = await loan.submit(
+                self.thread_handler, loop, no_error, tasks, context.run, call
+            )
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        _restore_context(context)
+        return result
 
 
 {% if cookiecutter.__channels %}
