@@ -149,6 +149,24 @@ def test_a_client_that_leaves_costs_nothing(probed):
         assert "Traceback" not in running.output
 
 
+def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
+    with probed().served() as running, running.client() as client:
+        for _ in range(2 * THREADS):
+            with pytest.raises(httpx.ReadTimeout):
+                client.get("/probe/patient/", timeout=0.1)
+        running.wait_until(
+            lambda: client.get("/probe/how_many_cancelled/").json() == {"cancelled": 2 * THREADS}, seconds=10
+        )
+        assert client.get("/probe/count/").json() == {"users": 0}
+        assert "Traceback" not in running.output
+
+
+def test_context_of_a_sync_view(probed):
+    """What is set before the view is there in it, and what it sets is there while its answer is sent."""
+    with probed().served(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
+        assert client.get("/probe/context/").text == "/app/ /app/ de"
+
+
 def test_uploads_and_downloads(probed):
     content = os.urandom(6_000_000)
     with probed().served() as running, running.client() as client:

@@ -4,17 +4,19 @@ import os
 import threading
 import time
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.http import FileResponse, Http404, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
+from django.urls import get_script_prefix
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
 
 User = get_user_model()
 background = set()
+cancelled = []
 
 
 def state(request):
@@ -88,6 +90,33 @@ async def later(request):
 def slow(request):
     time.sleep(1)
     return HttpResponse("slow")
+
+
+def patient(request):
+    """A sync view that waits for async code."""
+
+    async def wait():
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(request.path)
+            raise
+
+    async_to_sync(wait)()
+
+
+async def how_many_cancelled(request):
+    return JsonResponse({"cancelled": len(cancelled)})
+
+
+def context(request):
+    prefix = get_script_prefix()
+    translation.activate("de")
+
+    def lines():
+        yield f"{prefix} {get_script_prefix()} {translation.get_language()}"
+
+    return StreamingHttpResponse(lines())
 
 
 @csrf_exempt

@@ -1,7 +1,9 @@
 import logging
 import re
+from inspect import signature
 
 import pytest
+from asgiref import sync
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.contrib.auth import aauthenticate, get_user_model
 from django.core import signals
@@ -78,8 +80,8 @@ async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, sc
 
 
 def test_django_is_as_the_core_expects():
-    """A new release of Django may change what its documentation does not promise."""
-    update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django:"
+    """A new release of Django or asgiref may change what its documentation does not promise."""
+    update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django or asgiref:"
     for signal in (signals.request_started, signals.request_finished):
         assert not handler.has_other_receivers(signal), f"{update} a receiver more of its own"
     for name in ("read_body", "create_request", "run_get_response", "send_response"):
@@ -88,6 +90,10 @@ def test_django_is_as_the_core_expects():
         assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
     assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
+    arguments = list(signature(sync.SyncToAsync.thread_handler).parameters)[1:5]
+    assert arguments == ["loop", "exc_info", "task_context", "func"], f"{update} thread_handler"
+    assert hasattr(sync, "_restore_context"), f"{update} asgiref has no _restore_context"
+    assert hasattr(sync.AsyncToSync, "executors"), f"{update} AsyncToSync has no executors"
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-# Not in asgiref's documentation: `AsyncToSync.executors`, `SyncToAsync.thread_handler` and `_restore_context`.
-from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, _restore_context
+# Not in asgiref's documentation: `AsyncToSync.executors`, `SyncToAsync.thread_handler` and
+# `_restore_context`.
+from asgiref import sync
 from django.conf import settings
 from django.core.cache import close_caches
 from django.db import close_old_connections, connections, reset_queries
@@ -149,21 +150,22 @@ async def borrow_threads():
     """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
     loan = Loan()
     # Entered and never left: tasks that a view started may outlive the request and need threads.
-    await ThreadSensitiveContext(executor=loan).__aenter__()
+    await sync.ThreadSensitiveContext(executor=loan).__aenter__()
     return loan
 
 
-class InThreadOf(SyncToAsync):
+class InThreadOf(sync.SyncToAsync):
     """`sync_to_async` in half of the time, for a function whose first argument is a loan."""
 
     async def __call__(self, loan, *args):
-        if getattr(AsyncToSync.executors, "current", None):  # a thread waits for this, as in a test
+        if getattr(sync.AsyncToSync.executors, "current", None):
+            # A thread waits for this already, as in tests with async_to_sync: asgiref takes that one.
             return await super().__call__(loan, *args)
         loop, context, no_error = asyncio.get_running_loop(), copy_context(), (None, None, None)
         tasks = []  # of an `async_to_sync` in the thread
 
         def call():
-            _restore_context(context)
+            sync._restore_context(context)
             return self.func(loan, *args)
 
         try:
@@ -174,7 +176,7 @@ class InThreadOf(SyncToAsync):
             for task in tasks:
                 task.cancel()
             raise
-        _restore_context(context)
+        sync._restore_context(context)
         return result
 
 
