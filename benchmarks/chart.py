@@ -26,7 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1c2326 }
 
 
 def main():
-    results = json.loads((FOLDER / "results.json").read_text())["candidates"]
+    results = json.loads((FOLDER / "results.json").read_text())["Django 5.2"]["candidates"]
     most = max(results[name][view] for name in CANDIDATES for view in VIEWS)
     parts, y = [], 30
     for view, title in VIEWS.items():

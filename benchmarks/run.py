@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import clients
-from tests.template import SERVERS, Project, free_port, generate, make_environment
+from tests.template import CHOICES, SERVERS, Project, free_port, generate, make_environment
 
 VIEWS = ["async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page", "static"]
 SERVER_CORE, CLIENT_CORE = "0", "1"
@@ -94,6 +94,7 @@ class Candidate:
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--django", default="5.2", choices=CHOICES["django_version"])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=2, help="of load for each figure")
     arguments.add_argument("--only", default="", help="candidates whose name has this regular expression")
@@ -104,12 +105,12 @@ def main():
             sys.exit(f"{program} is not installed: on Debian, `apt-get install wrk util-linux`.")
 
     with tempfile.TemporaryDirectory(prefix="bench") as folder, postgresql() as database:
-        candidates = make_candidates(Path(folder), database, options.only)
+        candidates = make_candidates(Path(folder), database, options)
         measure(candidates, options, database)
         extras = {} if options.only else measure_websockets(candidates) | measure_mixed_load(candidates, options)
     results = report(candidates, extras)
     if not options.only:
-        keep(results, extras)
+        keep(options.django, candidates[0].project.python, results, extras)
 
 
 class PostgreSQL:
@@ -147,19 +148,20 @@ def postgresql():
         database.server.cleanup()
 
 
-def make_candidates(folder, database, only):
-    """Those whose name has the regular expression `only`; to make them all takes a while."""
-    python = make_environment("5.2", folder / "requirements")
+def make_candidates(folder, database, options):
+    """Those whose name has the regular expression `options.only`; to make them all takes a while."""
+    python = make_environment(options.django, folder / "requirements")
     # Not into the environment itself, which the tests use too.
     install = ["pip", "install", "-q", "--python", python, "--target", folder / "more", "whitenoise", "psycopg-pool"]
     subprocess.run([shutil.which("uv"), *install], check=True)
     candidates = []
 
     def add(name, views, command, make, *arguments):
-        if re.search(only, name):
+        if re.search(options.only, name):
             project = make(folder / re.sub(r"\W+", "_", name.lower()), python, *arguments)
             candidates.append(candidate(name, project, command or web_process(project), views))
 
+    ours = partial(generated, options.django)
     queries = [view for view in VIEWS if view != "static"]
     uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
     gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
@@ -168,10 +170,10 @@ def make_candidates(folder, database, only):
     bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
     for kind in ("postgresql", "sqlite"):
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            add(f"generated, {server}, {kind}", VIEWS, None, generated, server, kind, database, WITHOUT_LOG)
+            add(f"generated, {server}, {kind}", VIEWS, None, ours, server, kind, database, WITHOUT_LOG)
         add(f"stock ASGI, uvicorn, {kind}", queries, uvicorn, stock, kind, database)
         add(f"WSGI, gunicorn gthread, {kind}", queries, gunicorn, stock, kind, database, kept)
-    add("generated, with its log lines", VIEWS[:2], None, generated, "uvicorn", "sqlite", database)
+    add("generated, with its log lines", VIEWS[:2], None, ours, "uvicorn", "sqlite", database)
     pooled = ["async_query", "sync_query"]
     add("stock ASGI, psycopg pool of 10", pooled, uvicorn, stock, "postgresql", database, pool)
     add("stock ASGI, WhiteNoise middleware", ["static"], uvicorn, stock, "sqlite", database, WITH_WHITENOISE)
@@ -208,8 +210,9 @@ def prepare(project):
     return project
 
 
-def generated(folder, python, server, kind, database, settings=""):
-    project = generate(folder, project_name="site_1", server=server, database=kind, channels=True)
+def generated(django, folder, python, server, kind, database, settings=""):
+    answers = {"server": server, "database": kind, "channels": True, "django_version": django}
+    project = generate(folder, project_name="site_1", **answers)
     project.python = python
     edit(
         project.path / "site_1" / "urls.py", '    path("",', '    path("bench/", include("bench.urls")),\n    path("",'
@@ -341,10 +344,13 @@ def report(candidates, extras):
     return results
 
 
-def keep(results, extras):
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+def keep(django, python, results, extras):
+    version = subprocess.run([python, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    machine = {"python": version, "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
     file = ROOT / "benchmarks" / "results.json"
-    file.write_text(json.dumps({"machine": machine, "candidates": results, "others": extras}, indent=2) + "\n")
+    kept = json.loads(file.read_text())
+    kept[f"Django {django}"] = {"machine": machine, "candidates": results, "others": extras}
+    file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -161,6 +161,15 @@ def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
         assert "Traceback" not in running.output
 
 
+def test_an_error_after_the_client_left_is_logged(probed):
+    with probed().served() as running, running.client() as client:
+        with client.stream("GET", "/probe/careless_stream/") as response:
+            assert next(response.iter_lines()) == "data: 1"
+        running.wait_until(lambda: "clean-up broke" in running.output, seconds=10)
+        assert client.get("/probe/count/").json() == {"users": 0}
+    assert "never retrieved" not in running.output
+
+
 def test_context_of_a_sync_view(probed):
     """What is set before the view is there in it, and what it sets is there while its answer is sent."""
     with probed().served(UVICORN_ROOT_PATH="/app") as running, running.client() as client:

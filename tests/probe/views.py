@@ -147,6 +147,17 @@ async def broken_stream(request):
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
+async def careless_stream(request):
+    async def events():
+        try:
+            yield "data: 1\n\n"
+            await asyncio.sleep(3600)
+        finally:
+            raise RuntimeError("clean-up broke")
+
+    return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
 async def visit(request):
     """A session and a message that are changed in an async view, and a form that is sent to it."""
     visits = await request.session.aget("visits", 0) + 1

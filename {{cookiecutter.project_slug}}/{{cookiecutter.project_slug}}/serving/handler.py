@@ -144,10 +144,10 @@ class ASGIHandler(asgi.ASGIHandler):
                 raise
         finally:
             listener.cancel()
-        if listener.done():
-            answering.uncancel()
-            with suppress(RequestAborted):
-                listener.result()
+            if listener.done():
+                answering.uncancel()
+                with suppress(RequestAborted):
+                    listener.result()
 
     async def _get_response_async(self, request):
         # Django makes the error pages in threads of the loop's own; a page that shows the user would
