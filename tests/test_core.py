@@ -176,6 +176,36 @@ def test_context_of_a_sync_view(probed):
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
 
+IN_A_TEST = """
+import asyncio
+
+from django.contrib.auth import get_user_model
+from django.test import TestCase
+
+from wiki.asgi import application
+
+SCOPE = {"type": "http", "method": "GET", "scheme": "https", "headers": [(b"host", b"example.com")]}
+
+
+class CountTest(TestCase):
+    async def test_count(self):
+        await get_user_model().objects.acreate(username="of this test")
+        for path in ("/probe/count/", "/probe/async_count/"):
+            received, sent = asyncio.Queue(), asyncio.Queue()
+            received.put_nowait({"type": "http.request"})
+            await application({**SCOPE, "path": path, "query_string": b""}, received.get, sent.put)
+            start, body = sent.get_nowait(), sent.get_nowait()
+            self.assertEqual(body["body"], b'{"users": 1}', start)
+"""
+
+
+def test_a_test_asks_within_its_transaction(probed):
+    """Django's TestCase runs async tests in a thread of its own, and so what they await: the rows are there."""
+    made = probed()
+    (made.path / "probe" / "tests.py").write_text(IN_A_TEST)
+    assert "Ran 1 test" in made.manage("test", "probe").stderr
+
+
 def test_uploads_and_downloads(probed):
     content = os.urandom(6_000_000)
     with probed().served() as running, running.client() as client:

@@ -46,6 +46,10 @@ class ASGIHandler(asgi.ASGIHandler):
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
             database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
+        # What these do is for a thread and its connections: threads.py does it where one is used.
+        for receiver in (reset_queries, close_old_connections, close_caches):
+            signals.request_started.disconnect(receiver)
+            signals.request_finished.disconnect(receiver)
 
     def load_middleware(self, is_async=False):
         from .middleware import INSTEAD  # not before Django is set up: it imports models
@@ -158,16 +162,8 @@ class ASGIHandler(asgi.ASGIHandler):
             return await sync_to_async(response_for_exception)(request, error)
 
 
-# Django's own receivers of the two signals. They do no I/O on the event loop, and what they do for a
-# thread and its connections, threads.py does there.
-DJANGOS_RECEIVERS = {
-    id(receiver)
-    for receiver in (reset_queries, close_old_connections, close_caches, base.reset_urlconf)
-}
-
-
 def has_other_receivers(signal):
-    return any(key[0] not in DJANGOS_RECEIVERS for key, *_ in signal.receivers)
+    return any(key[0] != id(base.reset_urlconf) for key, *_ in signal.receivers)
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.

@@ -29,30 +29,35 @@ logger = logging.getLogger(__name__)
 
 
 class ThreadPool:
-    """At most `size` threads, which take jobs in the order in which they were put."""
+    """At most `size` threads, which make the calls of requests in the order in which they were put."""
 
     def __init__(self, size):
         self.size = size
-        self.jobs = SimpleQueue()
+        self.requests = SimpleQueue()
         self.threads = []
 
-    def put(self, job):
+    def put(self, calls):
         if len(self.threads) < self.size:
             thread = Thread(target=self.work, name=f"asgi-{len(self.threads) + 1}", daemon=True)
             self.threads.append(thread)
             thread.start()
-        self.jobs.put(job)
+        self.requests.put(calls)
 
     def work(self):
-        while job := self.jobs.get():
-            job()
+        for calls in iter(self.requests.get, None):
+            # What Django does before and after each request is for one thread, and so it is done here.
+            for call in chain([before_request], calls, [after_request]):
+                try:
+                    call()
+                except Exception:  # others still need the thread
+                    logger.exception("A thread could not be cleaned up")
         connections.close_all()
 
     def close(self, timeout=1):
         """End the threads and close their connections; wait at most `timeout` seconds for those at work."""
         threads, self.threads = self.threads, []
         for _ in threads:
-            self.jobs.put(None)
+            self.requests.put(None)
         for thread in threads:
             thread.join(timeout / len(threads))
 
@@ -76,10 +81,10 @@ class Loan(Executor):
         call = partial(run, future, partial(function, *args))
         with self.lock:
             if self.ended:
-                pool.put(partial(serve, [call]))
+                pool.put([call])
             elif self.calls is None:
                 self.calls = SimpleQueue()
-                pool.put(partial(serve, chain([call], iter(self.calls.get, None))))
+                pool.put(chain([call], iter(self.calls.get, None)))
             else:
                 self.calls.put(call)
         return future
@@ -102,15 +107,6 @@ def run(future, call):
 def settle(future, how, outcome):
     with suppress(RuntimeError):  # the loop is closed: the server did not wait for the thread
         future.get_loop().call_soon_threadsafe(lambda: future.cancelled() or how(outcome))
-
-
-def serve(calls):
-    """Make the calls of one request, with what Django does before and after each request."""
-    for call in chain([before_request], calls, [after_request]):
-        try:
-            call()
-        except Exception:  # others still need the thread
-            logger.exception("A thread could not be cleaned up")
 
 
 def before_request():
@@ -146,9 +142,16 @@ def has_input(connection):
 
 
 {% endif %}
+def a_thread_waits():
+    """Does one wait for this in `async_to_sync`, as in Django's TestCase? asgiref takes that one then."""
+    return getattr(sync.AsyncToSync.executors, "current", None)
+
+
 async def borrow_threads():
     """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
     loan = Loan()
+    if a_thread_waits():
+        return loan
     # Entered and never left: tasks that a view started may outlive the request and need threads.
     await sync.ThreadSensitiveContext(executor=loan).__aenter__()
     return loan
@@ -158,8 +161,7 @@ class InThreadOf(sync.SyncToAsync):
     """`sync_to_async` in half of the time, for a function whose first argument is a loan."""
 
     async def __call__(self, loan, *args):
-        if getattr(sync.AsyncToSync.executors, "current", None):
-            # A thread waits for this already, as in tests with async_to_sync: asgiref takes that one.
+        if a_thread_waits():
             return await super().__call__(loan, *args)
         loop, context, no_error = asyncio.get_running_loop(), copy_context(), (None, None, None)
         tasks = []  # of an `async_to_sync` in the thread
