@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import time
 
 import httpx
 import pytest
@@ -20,7 +19,6 @@ def test_256_clients_and_few_connections(server, probed, connections):
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
         asyncio.run(talk_to_many(running, sockets=40))
-        # One more than the threads: the in-memory checks of the test client above have none, /readyz has.
         assert 1 <= connections() <= THREADS
         assert "Traceback" not in running.output
 
@@ -53,13 +51,15 @@ def test_nothing_is_left_for_the_next_request(probed):
     with probed().served() as running, running.client() as client:
         for _ in range(2 * THREADS):
             assert client.get("/probe/litter/").status_code == 200
+        for _ in range(2 * THREADS):
+            assert client.get("/probe/log_queries/").status_code == 200
         for _ in range(3 * THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"
             assert state["time_zone"] == "UTC"
             assert state["in_transaction"] is False
             assert state["autocommit"] is True
-            assert state["queries"] <= 1
+            assert state["queries"] == 1
         assert client.get("/probe/count/").json() == {"users": 0}, "an open transaction was committed"
 
 
@@ -143,9 +143,7 @@ def test_a_client_that_leaves_costs_nothing(probed):
         for _ in range(2 * THREADS):
             with pytest.raises(httpx.ReadTimeout):
                 client.get("/probe/slow/", timeout=0.1)
-        deadline = time.monotonic() + 20
         assert client.get("/probe/count/").json() == {"users": 0}
-        assert time.monotonic() < deadline
         assert "Traceback" not in running.output
 
 
@@ -170,40 +168,23 @@ def test_an_error_after_the_client_left_is_logged(probed):
     assert "never retrieved" not in running.output
 
 
+def test_responses_and_refusals_may_ask_the_database(probed):
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
+    with made.served() as running, running.client() as client:
+        for path in ("/probe/closing/", "/probe/async_closing/"):
+            assert client.get(path).status_code == 200
+        running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 2}, seconds=10)
+        for method in ("POST", "PUT", "DELETE"):
+            for path in ("/probe/visit/", "/probe/count/"):
+                assert client.request(method, path).text == "refused, 2 users"
+
+
 def test_context_of_a_sync_view(probed):
     """What is set before the view is there in it, and what it sets is there while its answer is sent."""
     with probed().served(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
-
-
-IN_A_TEST = """
-import asyncio
-
-from django.contrib.auth import get_user_model
-from django.test import TestCase
-
-from wiki.asgi import application
-
-SCOPE = {"type": "http", "method": "GET", "scheme": "https", "headers": [(b"host", b"example.com")]}
-
-
-class CountTest(TestCase):
-    async def test_count(self):
-        await get_user_model().objects.acreate(username="of this test")
-        for path in ("/probe/count/", "/probe/async_count/"):
-            received, sent = asyncio.Queue(), asyncio.Queue()
-            received.put_nowait({"type": "http.request"})
-            await application({**SCOPE, "path": path, "query_string": b""}, received.get, sent.put)
-            start, body = sent.get_nowait(), sent.get_nowait()
-            self.assertEqual(body["body"], b'{"users": 1}', start)
-"""
-
-
-def test_a_test_asks_within_its_transaction(probed):
-    """Django's TestCase runs async tests in a thread of its own, and so what they await: the rows are there."""
-    made = probed()
-    (made.path / "probe" / "tests.py").write_text(IN_A_TEST)
-    assert "Ran 1 test" in made.manage("test", "probe").stderr
 
 
 def test_uploads_and_downloads(probed):

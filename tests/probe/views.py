@@ -51,6 +51,32 @@ def litter(request):
     return HttpResponse("left")
 
 
+class Closing(HttpResponse):
+    """Django closes a response in a thread after it was sent."""
+
+    def close(self):
+        User.objects.create_user(f"closed by {self.content.decode()}")
+        super().close()
+
+
+def closing(request):
+    return Closing("sync")
+
+
+async def async_closing(request):
+    return Closing("async")
+
+
+def refused(request, reason):
+    """A CSRF_FAILURE_VIEW."""
+    return HttpResponse(f"refused, {User.objects.count()} users", status=403)
+
+
+def log_queries(request):
+    connection.force_debug_cursor = True
+    return count(request)
+
+
 def count(request):
     return JsonResponse({"users": User.objects.count()})
 

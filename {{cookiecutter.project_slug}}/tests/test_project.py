@@ -82,9 +82,11 @@ async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, sc
 def test_django_is_as_the_core_expects():
     """A new release of Django or asgiref may change what its documentation does not promise."""
     update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django or asgiref:"
-    handler.ASGIHandler()  # it disconnects most of Django's own receivers
+    known = {"reset_queries", "close_old_connections", "close_caches", "reset_urlconf"}
     for signal in (signals.request_started, signals.request_finished):
-        assert not handler.has_other_receivers(signal), f"{update} a receiver more of its own"
+        receivers = [receiver for some in signal._live_receivers(None) for receiver in some]
+        own = {each.__name__ for each in receivers if each.__module__.startswith("django.")}
+        assert own <= known, f"{update} it has more receivers of its own"
     for name in ("read_body", "create_request", "run_get_response", "send_response"):
         assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
     for name in ("load_middleware", "get_response", "_get_response_async"):
@@ -94,7 +96,6 @@ def test_django_is_as_the_core_expects():
     arguments = list(signature(sync.SyncToAsync.thread_handler).parameters)[1:5]
     assert arguments == ["loop", "exc_info", "task_context", "func"], f"{update} thread_handler"
     assert hasattr(sync, "_restore_context"), f"{update} asgiref has no _restore_context"
-    assert hasattr(sync.AsyncToSync, "executors"), f"{update} AsyncToSync has no executors"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers import asgi, base
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connections, reset_queries
+from django.http.response import HttpResponseBase
 from django.urls import get_resolver, set_script_prefix
 
 from . import threads
@@ -109,7 +110,7 @@ class ASGIHandler(asgi.ASGIHandler):
                 # A thread may still be at work on the request: this comes after that.
                 await sync_to_async(body_file.close)()
                 await signals.request_finished.asend(sender=self.__class__)
-            elif response.streaming or has_other_receivers(signals.request_finished):
+            elif not may_close_anywhere(response):
                 await sync_to_async(response.close)()
             elif not response.closed:
                 response.close()
@@ -122,7 +123,7 @@ class ASGIHandler(asgi.ASGIHandler):
         response._handler_class = self.__class__
         if isinstance(response, asgi.FileResponse):
             response.block_size = self.chunk_size
-        if not response.streaming and not has_other_receivers(signals.request_finished):
+        if may_close_anywhere(response):
             response.close()  # here, since later it would need the thread a second time
             loan.end()
         return response
@@ -144,7 +145,7 @@ class ASGIHandler(asgi.ASGIHandler):
         try:
             await answer
         except asyncio.CancelledError:
-            if not listener.done():
+            if not listener.done() or answering.cancelling() > 1:  # it was not only the listener
                 raise
         finally:
             listener.cancel()
@@ -164,6 +165,12 @@ class ASGIHandler(asgi.ASGIHandler):
 
 def has_other_receivers(signal):
     return any(key[0] != id(base.reset_urlconf) for key, *_ in signal.receivers)
+
+
+def may_close_anywhere(response):
+    """Does nobody's code run when it is closed, code that may do I/O or take long?"""
+    as_django = type(response).close is HttpResponseBase.close and not response.streaming
+    return as_django and not has_other_receivers(signals.request_finished)
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.

@@ -1,5 +1,6 @@
 """Logs on standard output, each line with the id of the request that it belongs to."""
 
+import asyncio
 import logging
 import re
 from contextvars import ContextVar
@@ -24,13 +25,23 @@ class AddRequestId(logging.Filter):
         return True
 
 
+class WithoutCancelled(logging.Filter):
+    """A server that cancels streams when it stops would log each of them as an error."""
+
+    def filter(self, record):
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def logs_as(form):
     """The setting LOGGING for lines of text (`form` is "text") or of JSON ("json")."""
     to_root = {"handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request_id": {"()": AddRequestId}},
+        "filters": {
+            "request_id": {"()": AddRequestId},
+            "without_cancelled": {"()": WithoutCancelled},
+        },
         "formatters": {
             "text": {"format": "{levelname} {name} [{request_id}]: {message}", "style": "{"},
             "json": {
@@ -48,7 +59,7 @@ def logs_as(form):
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stdout",
                 "formatter": form,
-                "filters": ["request_id"],
+                "filters": ["request_id", "without_cancelled"],
             },
             "null": {"class": "logging.NullHandler"},
         },

@@ -100,8 +100,9 @@ class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
         return settings.CSRF_USE_SESSIONS
 
     async def process_view_on_loop(self, request, *args):
-        reads_body = request.method == "POST"
-        return await call(super().process_view, request, *args, in_thread=reads_body)
+        # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
+        unsafe = request.method not in ("GET", "HEAD", "OPTIONS", "TRACE")
+        return await call(super().process_view, request, *args, in_thread=unsafe)
 
 
 class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware):

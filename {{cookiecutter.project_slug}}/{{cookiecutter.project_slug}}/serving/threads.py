@@ -18,8 +18,7 @@ from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-# Not in asgiref's documentation: `AsyncToSync.executors`, `SyncToAsync.thread_handler` and
-# `_restore_context`.
+# Not in asgiref's documentation: `SyncToAsync.thread_handler` and `_restore_context`.
 from asgiref import sync
 from django.conf import settings
 from django.core.cache import close_caches
@@ -39,8 +38,8 @@ class ThreadPool:
     def put(self, calls):
         if len(self.threads) < self.size:
             thread = Thread(target=self.work, name=f"asgi-{len(self.threads) + 1}", daemon=True)
-            self.threads.append(thread)
             thread.start()
+            self.threads.append(thread)
         self.requests.put(calls)
 
     def work(self):
@@ -83,8 +82,9 @@ class Loan(Executor):
             if self.ended:
                 pool.put([call])
             elif self.calls is None:
-                self.calls = SimpleQueue()
-                pool.put(chain([call], iter(self.calls.get, None)))
+                calls = SimpleQueue()
+                pool.put(chain([call], iter(calls.get, None)))
+                self.calls = calls  # not before there is a thread for them
             else:
                 self.calls.put(call)
         return future
@@ -122,8 +122,8 @@ def before_request():
 def after_request():
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:  # left open: the next request must not be part of it
-            connection.close()
             del connections[connection.alias]
+            connection.close()
     close_old_connections()
     close_caches()
 
@@ -142,16 +142,9 @@ def has_input(connection):
 
 
 {% endif %}
-def a_thread_waits():
-    """Does one wait for this in `async_to_sync`, as in Django's TestCase? asgiref takes that one then."""
-    return getattr(sync.AsyncToSync.executors, "current", None)
-
-
 async def borrow_threads():
     """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
     loan = Loan()
-    if a_thread_waits():
-        return loan
     # Entered and never left: tasks that a view started may outlive the request and need threads.
     await sync.ThreadSensitiveContext(executor=loan).__aenter__()
     return loan
@@ -161,8 +154,6 @@ class InThreadOf(sync.SyncToAsync):
     """`sync_to_async` in half of the time, for a function whose first argument is a loan."""
 
     async def __call__(self, loan, *args):
-        if a_thread_waits():
-            return await super().__call__(loan, *args)
         loop, context, no_error = asyncio.get_running_loop(), copy_context(), (None, None, None)
         tasks = []  # of an `async_to_sync` in the thread
 
