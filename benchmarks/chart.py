@@ -15,7 +15,7 @@ CANDIDATES = {
     "WSGI, gunicorn gthread, postgresql": ("wsgi", "Django under WSGI"),
     "generated, uvicorn, postgresql": ("ours", "this template"),
 }
-LABEL, BAR, WIDTH, ROW = 170, 420, 720, 22
+LABEL, BAR, WIDTH, ROW = 170, 390, 720, 22
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1c2326 }
 .quiet { fill: #5a666b } .stock { fill: #b9c2c5 } .wsgi { fill: #7d8c92 } .ours { fill: #0c6b58 }
