@@ -1,6 +1,8 @@
 """Logs on standard output, each line with the id of the request that it belongs to."""
 
+{% if cookiecutter.server in ("uvicorn", "gunicorn") %}
 import asyncio
+{% endif %}
 import logging
 import re
 from contextvars import ContextVar
@@ -25,23 +27,29 @@ class AddRequestId(logging.Filter):
         return True
 
 
+{% if cookiecutter.server in ("uvicorn", "gunicorn") %}
 class WithoutCancelled(logging.Filter):
-    """A server that cancels streams when it stops would log each of them as an error."""
+    """Uvicorn cancels streams when it stops, and would log each of them as an error."""
 
     def filter(self, record):
         return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
+{% endif %}
 def logs_as(form):
     """The setting LOGGING for lines of text (`form` is "text") or of JSON ("json")."""
     to_root = {"handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
+{% if cookiecutter.server in ("uvicorn", "gunicorn") %}
         "filters": {
             "request_id": {"()": AddRequestId},
             "without_cancelled": {"()": WithoutCancelled},
         },
+{% else %}
+        "filters": {"request_id": {"()": AddRequestId}},
+{% endif %}
         "formatters": {
             "text": {"format": "{levelname} {name} [{request_id}]: {message}", "style": "{"},
             "json": {
@@ -59,7 +67,7 @@ def logs_as(form):
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stdout",
                 "formatter": form,
-                "filters": ["request_id", "without_cancelled"],
+                "filters": ["request_id"],
             },
             "null": {"class": "logging.NullHandler"},
         },
@@ -69,10 +77,11 @@ def logs_as(form):
             "django": to_root,
 {% if cookiecutter.server == "uvicorn" %}
             "uvicorn": to_root,
+            "uvicorn.error": {**to_root, "filters": ["without_cancelled"]},
             "uvicorn.access": {"propagate": False},  # there is a line for each request already
 {% elif cookiecutter.server == "gunicorn" %}
             "gunicorn.error": to_root,
-            "uvicorn.error": to_root,
+            "uvicorn.error": {**to_root, "filters": ["without_cancelled"]},
 {% elif cookiecutter.server == "granian" %}
             "_granian": to_root,
 {% endif %}
