@@ -46,6 +46,51 @@ def test_no_policy_while_debugging(project):
         assert "content-security-policy" not in client.get("/").headers
 
 
+# Each answer of the middleware twice, since it remembers, beside django-csp's own.
+COMPARE_POLICIES = """
+from csp import constants, decorators, middleware
+from django.conf import settings
+from django.http import HttpResponse
+from django.test import RequestFactory
+from {slug}.serving.middleware import CSPMiddleware
+
+policy = settings.CONTENT_SECURITY_POLICY
+policy["EXCLUDE_URL_PREFIXES"] = ["/excluded/"]
+policy["DIRECTIVES"]["script-src"] = [constants.SELF, constants.NONCE]
+
+def usual(request):
+    return HttpResponse()
+
+def nonce(request):
+    return HttpResponse(request.csp_nonce)
+
+def own(request):
+    return HttpResponse(headers={{"Content-Security-Policy": "sandbox"}})
+
+def without_type(request):
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
+
+exempt = decorators.csp_exempt()(usual)
+update = decorators.csp_update({{"img-src": "example.com"}})(usual)
+for view in (usual, nonce, own, without_type, exempt, update, usual):
+    for path in ("/", "/excluded/page/", "/"):
+        answers = [each(view)(RequestFactory().get(path)) for each in (CSPMiddleware, middleware.CSPMiddleware)]
+        headers = [str(answer.headers).replace(answer.text or "no nonce", "the nonce") for answer in answers]
+        print(headers[0] == headers[1], view.__name__, path, headers[0])
+"""
+
+
+def test_quick_policy_is_that_of_the_library(production):
+    made = production(django_version="5.2")
+    lines = made.manage("shell", "--command", COMPARE_POLICIES.format(slug=made.path.name)).stdout.splitlines()
+    compared = [line for line in lines if line.startswith(("True", "False"))]
+    assert len(compared) == 21
+    assert all(line.startswith("True") for line in compared), "\n".join(compared)
+    assert sum("default-src" in line for line in compared) == 2 * 5  # not for own and exempt, nor what is excluded
+
+
 def sign_in(client, password, **headers):
     token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}

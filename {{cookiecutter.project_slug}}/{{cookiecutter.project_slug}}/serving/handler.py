@@ -42,7 +42,7 @@ def get_asgi_application():
 class ASGIHandler(asgi.ASGIHandler):
     def __init__(self):
         super().__init__()
-        self.respond_in_thread = threads.InThreadOf(self.get_response_in_thread)
+        self.respond_in_thread = sync_to_async(self.make_response_in_thread)
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
@@ -65,14 +65,8 @@ class ASGIHandler(asgi.ASGIHandler):
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
             await self.lifespan(receive, send)
-        elif scope["type"] != "http":
-            await super().__call__(scope, receive, send)  # which says that it cannot
         else:
-            loan = await threads.borrow_threads()
-            try:
-                await self.handle(scope, receive, send, loan)
-            finally:
-                loan.end()
+            await super().__call__(scope, receive, send)
 
     async def lifespan(self, receive, send):
         await receive()
@@ -81,30 +75,24 @@ class ASGIHandler(asgi.ASGIHandler):
         threads.pool.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def handle(self, scope, receive, send, loan):
+    async def handle(self, scope, receive, send):
         try:
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        prefix = asgi.get_script_prefix(scope)
-        set_script_prefix(prefix)
-        path = scope["path"].removeprefix(prefix.rstrip("/"))
+        loan = await threads.borrow_threads()
         response = None
 
         async def respond():
             nonlocal response
-            if has_other_receivers(signals.request_started):
-                await signals.request_started.asend(sender=self.__class__, scope=scope)
-            if has_async_view(path, settings.ROOT_URLCONF):
-                request, response = self.create_request(scope, body_file)
-                response = response or await self.run_get_response(request)
-            else:
-                response = await self.respond_in_thread(loan, scope, body_file)
+            response = await self.make_response(scope, body_file, loan)
             if response.streaming and response.is_async:
                 loan.end()
             await self.send_response(response, send)
 
         try:
+            set_script_prefix(asgi.get_script_prefix(scope))
+            await signals.request_started.asend(sender=self.__class__, scope=scope)
             await self.while_connected(receive, respond())
             if response is None:
                 # A thread may still be at work on the request: this comes after that.
@@ -115,9 +103,17 @@ class ASGIHandler(asgi.ASGIHandler):
             elif not response.closed:
                 response.close()
         finally:
+            loan.end()
             body_file.close()
 
-    def get_response_in_thread(self, loan, scope, body_file):
+    async def make_response(self, scope, body_file, loan):
+        path = scope["path"].removeprefix(asgi.get_script_prefix(scope))
+        if not has_async_view(path, settings.ROOT_URLCONF):
+            return await self.respond_in_thread(scope, body_file, loan)
+        request, response = self.create_request(scope, body_file)
+        return response or await self.run_get_response(request)
+
+    def make_response_in_thread(self, scope, body_file, loan):
         request, response = self.create_request(scope, body_file)
         response = response or self.sync_handler.get_response(request)
         response._handler_class = self.__class__
@@ -130,29 +126,24 @@ class ASGIHandler(asgi.ASGIHandler):
 
     async def while_connected(self, receive, answer):
         """Await `answer`, and cancel it when the client leaves."""
-        answering = asyncio.current_task()
 
         async def listen():
-            try:
+            with suppress(RequestAborted):
                 await self.listen_for_disconnect(receive)
-            except Exception:
-                answering.cancel()
-                raise
+            deadline.reschedule(0)
 
         # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
         # would then be in memory at a time that the garbage collector took a fifth of it.
         listener = asyncio.create_task(listen())
         try:
-            await answer
-        except asyncio.CancelledError:
-            if not listener.done() or answering.cancelling() > 1:  # it was not only the listener
+            async with asyncio.timeout(None) as deadline:
+                await answer
+        except TimeoutError:
+            if not deadline.expired():
                 raise
         finally:
-            listener.cancel()
-            if listener.done():
-                answering.uncancel()
-                with suppress(RequestAborted):
-                    listener.result()
+            if not listener.cancel():
+                listener.result()
 
     async def _get_response_async(self, request):
         # Django makes the error pages in threads of the loop's own; a page that shows the user would
@@ -163,14 +154,11 @@ class ASGIHandler(asgi.ASGIHandler):
             return await sync_to_async(response_for_exception)(request, error)
 
 
-def has_other_receivers(signal):
-    return any(key[0] != id(base.reset_urlconf) for key, *_ in signal.receivers)
-
-
 def may_close_anywhere(response):
     """Does nobody's code run when it is closed, code that may do I/O or take long?"""
     as_django = type(response).close is HttpResponseBase.close and not response.streaming
-    return as_django and not has_other_receivers(signals.request_finished)
+    # Django has one of its own, which resets the URLconf.
+    return as_django and len(signals.request_finished.receivers) <= 1
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.

@@ -5,7 +5,7 @@ do I/O. These subclasses call them directly, and in a thread only when they real
 """
 
 {% if cookiecutter.django_version == "5.2" %}
-from functools import cached_property
+from functools import lru_cache
 
 {% endif %}
 from asgiref.sync import sync_to_async
@@ -24,30 +24,27 @@ from django.middleware import clickjacking, common, csp, csrf, security
 {% endif %}
 
 
-async def call(process, *args, in_thread):
-    return await sync_to_async(process)(*args) if in_thread else process(*args)
-
-
 class OnLoop:
     """Put it before a class that is made with Django's MiddlewareMixin and never does I/O."""
 
-    def request_needs_thread(self, request):
-        return False
-
-    def response_needs_thread(self, request, response):
+    def needs_thread(self, request):
+        """Will its next method do I/O? Asked before `process_request` and before `process_response`."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
     async def __acall__(self, request):
         response = None
         if hasattr(self, "process_request"):
-            in_thread = self.request_needs_thread(request)
-            response = await call(self.process_request, request, in_thread=in_thread)
+            response = await self.call_method(self.process_request, request)
         response = response or await self.get_response(request)
         if hasattr(self, "process_response"):
-            in_thread = self.response_needs_thread(request, response)
-            response = await call(self.process_response, request, response, in_thread=in_thread)
+            response = await self.call_method(self.process_response, request, response)
         return response
+
+    async def call_method(self, method, request, *args):
+        if self.needs_thread(request):
+            return await sync_to_async(method)(request, *args)
+        return method(request, *args)
 
 
 class SecurityMiddleware(OnLoop, security.SecurityMiddleware):
@@ -56,29 +53,34 @@ class SecurityMiddleware(OnLoop, security.SecurityMiddleware):
 
 {% if cookiecutter.django_version == "5.2" %}
 class CSPMiddleware(OnLoop, csp.CSPMiddleware):
-    """Builds the usual policy once. django-csp builds it for each response, a tenth of a request."""
-
-    @cached_property
-    def usual_headers(self):
-        request, response = HttpRequest(), HttpResponse()
-        self.process_request(request)
-        return super().process_response(request, response).headers
+    """Remembers the usual policy. To build it takes django-csp a tenth of a request."""
 
     def process_response(self, request, response):
-        changed = getattr(request, "_csp_nonce", None)
+        changed = settings.DEBUG or getattr(request, "_csp_nonce", None)
         if changed or any(name.startswith("_csp") for name in vars(response)):
             return super().process_response(request, response)
-        for name, value in self.usual_headers.items():
+        for name, value in usual_policy(self, request.path_info).items():
             response.headers.setdefault(name, value)
         return response
+
+
+@lru_cache(256)
+def usual_policy(middleware, path):
+    request, response = HttpRequest(), HttpResponse()
+    request.path_info = path
+    del response.headers["Content-Type"]
+    middleware.process_request(request)
+    return csp.CSPMiddleware.process_response(middleware, request, response).headers
+
+
 {% else %}
 class ContentSecurityPolicyMiddleware(OnLoop, csp.ContentSecurityPolicyMiddleware):
     pass
+
+
 {% endif %}
-
-
 class SessionMiddleware(OnLoop, sessions.SessionMiddleware):
-    def response_needs_thread(self, request, response):
+    def needs_thread(self, request):
         session = getattr(request, "session", None)
         return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
 
@@ -93,16 +95,14 @@ class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
         if self.async_mode:  # not as a method: Django would take it for async in sync mode, too
             self.process_view = self.process_view_on_loop
 
-    def request_needs_thread(self, request):
-        return settings.CSRF_USE_SESSIONS
-
-    def response_needs_thread(self, request, response):
+    def needs_thread(self, request):
         return settings.CSRF_USE_SESSIONS
 
     async def process_view_on_loop(self, request, *args):
         # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
-        unsafe = request.method not in ("GET", "HEAD", "OPTIONS", "TRACE")
-        return await call(super().process_view, request, *args, in_thread=unsafe)
+        if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
+            return super().process_view(request, *args)
+        return await sync_to_async(super().process_view)(request, *args)
 
 
 class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware):
@@ -110,9 +110,9 @@ class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware):
 
 
 class MessageMiddleware(OnLoop, messages.MessageMiddleware):
-    def response_needs_thread(self, request, response):
+    def needs_thread(self, request):
         storage = getattr(request, "_messages", None)
-        return getattr(storage, "used", True) or getattr(storage, "added_new", True)
+        return storage is not None and (storage.used or storage.added_new)
 
 
 class XFrameOptionsMiddleware(OnLoop, clickjacking.XFrameOptionsMiddleware):

@@ -3,8 +3,6 @@
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
-parse_address = lru_cache(256)(ip_address)  # the same few proxies ask each time
-
 
 class ProxyHeaders:
     """Believes `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
@@ -17,6 +15,7 @@ class ProxyHeaders:
         self.app = app
         self.trusts_peer = "*" in trusted
         self.networks = [ip_network(address) for address in trusted if address != "*"]
+        self.is_trusted = lru_cache(256)(self.is_trusted)  # the same few proxies ask each time
 
     async def __call__(self, scope, receive, send):
         if scope["type"] in ("http", "websocket"):
@@ -27,7 +26,7 @@ class ProxyHeaders:
 
     def is_trusted(self, host):
         try:
-            address = parse_address(host)
+            address = ip_address(host)
         except ValueError:
             return False
         return any(address in network for network in self.networks)

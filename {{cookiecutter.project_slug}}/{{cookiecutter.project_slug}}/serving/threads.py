@@ -8,20 +8,24 @@ import asyncio
 import atexit
 import logging
 {% if cookiecutter.database == "postgresql" %}
-import select
+import selectors
 {% endif %}
 from concurrent.futures import Executor
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-# Not in asgiref's documentation: `SyncToAsync.thread_handler` and `_restore_context`.
-from asgiref import sync
+from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.cache import close_caches
+
+{% if cookiecutter.database == "postgresql" %}
+# Not in Django's documentation: `in_atomic_block` and `health_check_done` of a connection.
+{% else %}
+# Not in Django's documentation: `in_atomic_block` of a connection.
+{% endif %}
 from django.db import close_old_connections, connections, reset_queries
 
 logger = logging.getLogger(__name__)
@@ -69,7 +73,8 @@ class Loan(Executor):
     """
 
     def __init__(self):
-        self.calls = None
+        self.calls = SimpleQueue()
+        self.has_thread = False
         self.ended = False
         self.lock = Lock()
 
@@ -81,19 +86,17 @@ class Loan(Executor):
         with self.lock:
             if self.ended:
                 pool.put([call])
-            elif self.calls is None:
-                calls = SimpleQueue()
-                pool.put(chain([call], iter(calls.get, None)))
-                self.calls = calls  # not before there is a thread for them
             else:
+                if not self.has_thread:
+                    pool.put(iter(self.calls.get, None))
+                    self.has_thread = True
                 self.calls.put(call)
         return future
 
     def end(self):
         with self.lock:
-            if self.calls is not None and not self.ended:
-                self.calls.put(None)
             self.ended = True
+            self.calls.put(None)
 
 
 def run(future, call):
@@ -133,12 +136,9 @@ def has_input(connection):
     """Did PostgreSQL send something that nobody asked for? Its farewell, most likely."""
     if connection.vendor != "postgresql" or connection.connection is None:
         return False
-    socket = connection.connection.fileno()
-    if not hasattr(select, "poll"):  # on Windows
-        return bool(select.select([socket], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 {% endif %}
@@ -146,31 +146,8 @@ async def borrow_threads():
     """Send the synchronous calls of the current task, and of those it starts, to a new loan."""
     loan = Loan()
     # Entered and never left: tasks that a view started may outlive the request and need threads.
-    await sync.ThreadSensitiveContext(executor=loan).__aenter__()
+    await ThreadSensitiveContext(executor=loan).__aenter__()
     return loan
-
-
-class InThreadOf(sync.SyncToAsync):
-    """`sync_to_async` in half of the time, for a function whose first argument is a loan."""
-
-    async def __call__(self, loan, *args):
-        loop, context, no_error = asyncio.get_running_loop(), copy_context(), (None, None, None)
-        tasks = []  # of an `async_to_sync` in the thread
-
-        def call():
-            sync._restore_context(context)
-            return self.func(loan, *args)
-
-        try:
-            result = await loan.submit(
-                self.thread_handler, loop, no_error, tasks, context.run, call
-            )
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
-        sync._restore_context(context)
-        return result
 
 
 {% if cookiecutter.__channels %}
