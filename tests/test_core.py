@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -111,6 +113,25 @@ async def stream_many(running, streams):
             assert (await client.get(path)).json() == {"users": 0}
         for response in opened:
             await response.aclose()
+
+
+def test_clients_that_do_not_read_hold_no_thread(probed):
+    with probed().served() as running, running.client() as client, ExitStack() as opened:
+        for path in 2 * THREADS * ["async_large", "large", "large_stream"]:
+            slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            head = f"GET /probe/{path}/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
+            slow.sendall(head.encode())
+            assert slow.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        assert client.get("/probe/count/").json() == {"users": 0}
+
+
+def test_caches_are_closed_after_each_request(probed):
+    made = probed()
+    settings = made.path / "wiki" / "settings.py"
+    settings.write_text(settings.read_text() + '\nCACHES = {"default": {"BACKEND": "probe.caches.CountedCache"}}\n')
+    with made.served() as running, running.client() as client:
+        answers = [client.get(f"/probe/{path}/").json()["closed"] for path in 2 * ["cached", "async_cached"]]
+        assert answers == [0, 1, 2, 3]
 
 
 def test_a_task_may_outlive_its_request(probed):
@@ -290,3 +311,4 @@ def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, pos
             postgresql_server.psql(end)
             running.wait_until(lambda: connections() == 0, seconds=10)
         assert client.get("/readyz").status_code == 200
+        assert client.get("/probe/state/").json()["keepalives"] == "60"

@@ -5,7 +5,7 @@ from . import views
 NAMES = """
     state async_state litter count async_count threads_of_one_request stream later slow upload download broken
     async_broken broken_stream missing visit patient how_many_cancelled context
-    careless_stream log_queries closing async_closing
+    careless_stream log_queries async_large large large_stream cached async_cached closing async_closing
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

@@ -7,6 +7,7 @@ import time
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.db import connection, transaction
 from django.http import FileResponse, Http404, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
@@ -33,6 +34,7 @@ def state(request):
             "in_transaction": connection.in_atomic_block,
             "autocommit": connection.get_autocommit(),
             "queries": len(connection.queries_log),
+            "keepalives": connection.connection.info.get_parameters().get("keepalives_idle"),
         }
     )
 
@@ -100,6 +102,30 @@ async def stream(request):
             yield "data: more\n\n"
 
     return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
+LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
+
+
+async def async_large(request):
+    await User.objects.acount()
+    return HttpResponse(LARGE)
+
+
+def large(request):
+    return HttpResponse(LARGE, headers={"X-Users": User.objects.count()})
+
+
+def large_stream(request):
+    return StreamingHttpResponse(part for part in [f"{User.objects.count()}\n", LARGE])
+
+
+def cached(request):
+    return JsonResponse({"closed": cache.get("key", cache.closed)})
+
+
+async def async_cached(request):
+    return JsonResponse({"closed": await cache.aget("key", cache.closed)})
 
 
 async def later(request):

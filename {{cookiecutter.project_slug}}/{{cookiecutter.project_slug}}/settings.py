@@ -134,6 +134,9 @@ env.required("DATABASE_URL", "It says where: postgres://user:password@host:5432/
 database_url = env.service("DATABASE_URL", ["postgres", "postgresql"])
 DATABASES = {"default": env.db_url_config(database_url)}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# Networks forget connections that are silent for minutes, and tell nobody. In seconds.
+keep_alive = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
+DATABASES["default"]["OPTIONS"] = keep_alive | DATABASES["default"].get("OPTIONS", {})
 {% else %}
 database_url = env.service("DATABASE_URL", ["sqlite"], default="sqlite:///db.sqlite3")
 DATABASES = {"default": env.db_url_config(database_url)}

@@ -13,7 +13,6 @@ import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core import signals
-from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
 
 # Not in Django's documentation: what comes from these two, `connections.settings` and the entries of
@@ -46,9 +45,10 @@ class ASGIHandler(asgi.ASGIHandler):
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
-            database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
+            if not database["OPTIONS"].get("pool"):  # which keeps connections itself
+                database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
         # What these do is for a thread and its connections: threads.py does it where one is used.
-        for receiver in (reset_queries, close_old_connections, close_caches):
+        for receiver in (reset_queries, close_old_connections):
             signals.request_started.disconnect(receiver)
             signals.request_finished.disconnect(receiver)
 
@@ -83,20 +83,26 @@ class ASGIHandler(asgi.ASGIHandler):
         loan = await threads.borrow_threads()
         response = None
 
+        async def send_without_thread(message):
+            is_body = message["type"] == "http.response.body"  # a synchronous stream has been read
+            if is_body and (response.streaming or may_close_anywhere(response)):
+                loan.end()
+            await send(message)  # which waits for slow clients
+
         async def respond():
             nonlocal response
             response = await self.make_response(scope, body_file, loan)
             if response.streaming and response.is_async:
                 loan.end()
-            await self.send_response(response, send)
+            await self.send_response(response, send_without_thread)
 
         try:
             set_script_prefix(asgi.get_script_prefix(scope))
             await signals.request_started.asend(sender=self.__class__, scope=scope)
             await self.while_connected(receive, respond())
             if response is None:
-                # A thread may still be at work on the request: this comes after that.
-                await sync_to_async(body_file.close)()
+                # A thread may still be at work on the request. Django's own receivers are synchronous,
+                # so that this waits for it, and the body is not closed before.
                 await signals.request_finished.asend(sender=self.__class__)
             elif not may_close_anywhere(response):
                 await sync_to_async(response.close)()
@@ -107,7 +113,7 @@ class ASGIHandler(asgi.ASGIHandler):
             body_file.close()
 
     async def make_response(self, scope, body_file, loan):
-        path = scope["path"].removeprefix(asgi.get_script_prefix(scope))
+        path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         if not has_async_view(path, settings.ROOT_URLCONF):
             return await self.respond_in_thread(scope, body_file, loan)
         request, response = self.create_request(scope, body_file)
@@ -134,9 +140,9 @@ class ASGIHandler(asgi.ASGIHandler):
 
         # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
         # would then be in memory at a time that the garbage collector took a fifth of it.
-        listener = asyncio.create_task(listen())
         try:
             async with asyncio.timeout(None) as deadline:
+                listener = asyncio.create_task(listen())
                 await answer
         except TimeoutError:
             if not deadline.expired():
@@ -155,16 +161,16 @@ class ASGIHandler(asgi.ASGIHandler):
 
 
 def may_close_anywhere(response):
-    """Does nobody's code run when it is closed, code that may do I/O or take long?"""
+    """Does only Django's own code run when it is closed, which does no I/O that takes long?"""
     as_django = type(response).close is HttpResponseBase.close and not response.streaming
-    # Django has one of its own, which resets the URLconf.
-    return as_django and len(signals.request_finished.receivers) <= 1
+    # Django has two of its own, for the caches and the URLconf.
+    return as_django and len(signals.request_finished.receivers) <= 2
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
-@lru_cache(256)
+@lru_cache(4096)
 def has_async_view(path, urlconf):
-    """A guess, since middleware may change the URLconf: a wrong one costs time, nothing else."""
+    """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
     if path in HEALTH_PATHS:
         return True  # they must answer even if all threads are at work
     try:

@@ -64,12 +64,11 @@ class CSPMiddleware(OnLoop, csp.CSPMiddleware):
         return response
 
 
-@lru_cache(256)
+@lru_cache(4096)
 def usual_policy(middleware, path):
     request, response = HttpRequest(), HttpResponse()
     request.path_info = path
     del response.headers["Content-Type"]
-    middleware.process_request(request)
     return csp.CSPMiddleware.process_response(middleware, request, response).headers
 
 

@@ -16,10 +16,10 @@ from functools import partial
 from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread
+from time import monotonic
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
-from django.core.cache import close_caches
 
 {% if cookiecutter.database == "postgresql" %}
 # Not in Django's documentation: `in_atomic_block` and `health_check_done` of a connection.
@@ -59,10 +59,11 @@ class ThreadPool:
     def close(self, timeout=1):
         """End the threads and close their connections; wait at most `timeout` seconds for those at work."""
         threads, self.threads = self.threads, []
+        end = monotonic() + timeout
         for _ in threads:
             self.requests.put(None)
         for thread in threads:
-            thread.join(timeout / len(threads))
+            thread.join(max(0, end - monotonic()))
 
 
 class Loan(Executor):
@@ -85,7 +86,7 @@ class Loan(Executor):
         call = partial(run, future, partial(function, *args))
         with self.lock:
             if self.ended:
-                pool.put([call])
+                pool.put(iter([call]))  # not the list, which would keep it while the thread waits
             else:
                 if not self.has_thread:
                     pool.put(iter(self.calls.get, None))
@@ -118,7 +119,8 @@ def before_request():
 {% if cookiecutter.database == "postgresql" %}
     for connection in connections.all(initialized_only=True):
         # Django would ask PostgreSQL in each request whether the connection is still good: a round trip.
-        connection.health_check_done = not has_input(connection)
+        if connection.vendor == "postgresql" and connection.connection is not None:
+            connection.health_check_done = not has_input(connection.connection)
 {% endif %}
 
 
@@ -128,16 +130,13 @@ def after_request():
             del connections[connection.alias]
             connection.close()
     close_old_connections()
-    close_caches()
 
 
 {% if cookiecutter.database == "postgresql" %}
 def has_input(connection):
     """Did PostgreSQL send something that nobody asked for? Its farewell, most likely."""
-    if connection.vendor != "postgresql" or connection.connection is None:
-        return False
     with selectors.DefaultSelector() as selector:
-        selector.register(connection.connection, selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ)
         return bool(selector.select(0))
 
 
