@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core import signals
 from django.core.exceptions import RequestAborted
 
-# Not in Django's documentation: what comes from these two, `connections.settings` and the entries of
+# Not in Django's documentation: what comes from these three, `connections.settings` and
 # `Signal.receivers`.
 from django.core.handlers import asgi, base
 from django.core.handlers.exception import response_for_exception
