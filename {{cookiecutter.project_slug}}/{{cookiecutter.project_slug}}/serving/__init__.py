@@ -15,17 +15,14 @@ def middleware_that_needs_threads(app_configs, **kwargs):
     """Name the middleware that costs every request to an async view a thread."""
     from .middleware import INSTEAD
 
+    hint = "Is there one for async? See serving.middleware.OnLoop if it does no I/O."
     warnings = []
     for name in settings.MIDDLEWARE:
         middleware = import_string(INSTEAD.get(name, name))
-        if not getattr(middleware, "async_capable", False):
-            hint = "It is for sync only. Is there a version of it that is for async as well?"
-        elif getattr(middleware, "__acall__", None) is MiddlewareMixin.__acall__:
-            hint = "If it does no I/O, derive a class from serving.middleware.OnLoop and from it."
-        else:
-            continue
-        message = f"{name} costs every request to an async view a thread."
-        warnings.append(Warning(message, hint=hint, id="serving.W001"))
+        hops = getattr(middleware, "__acall__", None) is MiddlewareMixin.__acall__
+        if hops or not getattr(middleware, "async_capable", False):
+            message = f"{name} costs every request to an async view a thread."
+            warnings.append(Warning(message, hint=hint, id="serving.W001"))
     return warnings
 {% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
 

@@ -6,7 +6,7 @@ event loop, middleware included, and borrow a thread when they first need one.
 
 import asyncio
 import gc
-from contextlib import suppress
+from contextlib import closing
 from functools import lru_cache
 
 import django
@@ -17,11 +17,10 @@ from django.core.exceptions import RequestAborted
 
 # Not in Django's documentation: what comes from these three, `connections.settings` and
 # `Signal.receivers`.
-from django.core.handlers import asgi, base
-from django.core.handlers.exception import response_for_exception
+from django.core.handlers import asgi, base, exception
 from django.db import close_old_connections, connections, reset_queries
 from django.http.response import HttpResponseBase
-from django.urls import get_resolver, set_script_prefix
+from django.urls import get_resolver, resolve, set_script_prefix
 
 from . import threads
 from .monitoring import HEALTH_PATHS
@@ -63,12 +62,8 @@ class ASGIHandler(asgi.ASGIHandler):
             settings.MIDDLEWARE = names
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] == "lifespan":
-            await self.lifespan(receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-    async def lifespan(self, receive, send):
+        if scope["type"] != "lifespan":
+            return await super().__call__(scope, receive, send)
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -80,23 +75,20 @@ class ASGIHandler(asgi.ASGIHandler):
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        loan = await threads.borrow_threads()
         response = None
-
-        async def send_without_thread(message):
-            is_body = message["type"] == "http.response.body"  # a synchronous stream has been read
-            if is_body and (response.streaming or may_close_anywhere(response)):
-                loan.end()
-            await send(message)  # which waits for slow clients
 
         async def respond():
             nonlocal response
             response = await self.make_response(scope, body_file, loan)
-            if response.streaming and response.is_async:
-                loan.end()
-            await self.send_response(response, send_without_thread)
+            await self.send_response(response, send_part)
 
-        try:
+        async def send_part(message):
+            # A synchronous stream has been read, in its thread, when the first part of it is sent.
+            if response.streaming and (response.is_async or "body" in message):
+                loan.close()
+            await send(message)  # which waits for slow clients
+
+        with body_file, closing(await threads.borrow_threads()) as loan:
             set_script_prefix(asgi.get_script_prefix(scope))
             await signals.request_started.asend(sender=self.__class__, scope=scope)
             await self.while_connected(receive, respond())
@@ -104,20 +96,15 @@ class ASGIHandler(asgi.ASGIHandler):
                 # A thread may still be at work on the request. Django's own receivers are synchronous,
                 # so that this waits for it, and the body is not closed before.
                 await signals.request_finished.asend(sender=self.__class__)
-            elif not may_close_anywhere(response):
-                await sync_to_async(response.close)()
             elif not response.closed:
-                response.close()
-        finally:
-            loan.end()
-            body_file.close()
+                await sync_to_async(response.close)()
 
     async def make_response(self, scope, body_file, loan):
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         if not has_async_view(path, settings.ROOT_URLCONF):
             return await self.respond_in_thread(scope, body_file, loan)
         request, response = self.create_request(scope, body_file)
-        return response or await self.run_get_response(request)
+        return close_if_quick(response or await self.run_get_response(request), loan)
 
     def make_response_in_thread(self, scope, body_file, loan):
         request, response = self.create_request(scope, body_file)
@@ -125,18 +112,16 @@ class ASGIHandler(asgi.ASGIHandler):
         response._handler_class = self.__class__
         if isinstance(response, asgi.FileResponse):
             response.block_size = self.chunk_size
-        if may_close_anywhere(response):
-            response.close()  # here, since later it would need the thread a second time
-            loan.end()
-        return response
+        return close_if_quick(response, loan)
 
     async def while_connected(self, receive, answer):
         """Await `answer`, and cancel it when the client leaves."""
 
         async def listen():
-            with suppress(RequestAborted):
+            try:
                 await self.listen_for_disconnect(receive)
-            deadline.reschedule(0)
+            except RequestAborted:
+                deadline.reschedule(0)
 
         # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
         # would then be in memory at a time that the garbage collector took a fifth of it.
@@ -157,23 +142,25 @@ class ASGIHandler(asgi.ASGIHandler):
         try:
             return await super()._get_response_async(request)
         except Exception as error:  # noqa: BLE001 (as Django does)
-            return await sync_to_async(response_for_exception)(request, error)
+            return await sync_to_async(exception.response_for_exception)(request, error)
 
 
-def may_close_anywhere(response):
-    """Does only Django's own code run when it is closed, which does no I/O that takes long?"""
+def close_if_quick(response, loan):
+    """Close it before it is sent, and hold no thread until then, if only Django's own code runs then."""
     as_django = type(response).close is HttpResponseBase.close and not response.streaming
-    # Django has two of its own, for the caches and the URLconf.
-    return as_django and len(signals.request_finished.receivers) <= 2
+    # Django has two receivers of its own, for the caches and the URLconf.
+    if as_django and len(signals.request_finished.receivers) <= 2:
+        response.close()
+        loan.close()
+    return response
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
 @lru_cache(4096)
 def has_async_view(path, urlconf):
     """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
-    if path in HEALTH_PATHS:
-        return True  # they must answer even if all threads are at work
     try:
-        return iscoroutinefunction(get_resolver(urlconf).resolve(path).func)
+        # Health checks must be answered even if all threads are at work.
+        return path in HEALTH_PATHS or iscoroutinefunction(resolve(path, urlconf).func)
     except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
         return True

@@ -33,22 +33,18 @@ class OnLoop:
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
     async def __acall__(self, request):
-        response = None
-        if hasattr(self, "process_request"):
-            response = await self.call_method(self.process_request, request)
+        response = await self.call_if_there("process_request", request)
         response = response or await self.get_response(request)
-        if hasattr(self, "process_response"):
-            response = await self.call_method(self.process_response, request, response)
-        return response
+        return await self.call_if_there("process_response", request, response) or response
 
-    async def call_method(self, method, request, *args):
-        if self.needs_thread(request):
+    async def call_if_there(self, name, request, *args):
+        method = getattr(self, name, None)
+        if method and self.needs_thread(request):
             return await sync_to_async(method)(request, *args)
-        return method(request, *args)
+        return method and method(request, *args)
 
 
-class SecurityMiddleware(OnLoop, security.SecurityMiddleware):
-    pass
+class SecurityMiddleware(OnLoop, security.SecurityMiddleware): ...
 
 
 {% if cookiecutter.django_version == "5.2" %}
@@ -73,8 +69,7 @@ def usual_policy(middleware, path):
 
 
 {% else %}
-class ContentSecurityPolicyMiddleware(OnLoop, csp.ContentSecurityPolicyMiddleware):
-    pass
+class ContentSecurityPolicyMiddleware(OnLoop, csp.ContentSecurityPolicyMiddleware): ...
 
 
 {% endif %}
@@ -84,18 +79,16 @@ class SessionMiddleware(OnLoop, sessions.SessionMiddleware):
         return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
 
 
-class CommonMiddleware(OnLoop, common.CommonMiddleware):
-    pass
+class CommonMiddleware(OnLoop, common.CommonMiddleware): ...
 
 
 class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
-    def __init__(self, get_response):
-        super().__init__(get_response)
-        if self.async_mode:  # not as a method: Django would take it for async in sync mode, too
-            self.process_view = self.process_view_on_loop
-
     def needs_thread(self, request):
         return settings.CSRF_USE_SESSIONS
+
+    @property
+    def process_view(self):
+        return self.process_view_on_loop if self.async_mode else super().process_view
 
     async def process_view_on_loop(self, request, *args):
         # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
@@ -104,8 +97,7 @@ class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
         return await sync_to_async(super().process_view)(request, *args)
 
 
-class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware):
-    pass
+class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware): ...
 
 
 class MessageMiddleware(OnLoop, messages.MessageMiddleware):
@@ -114,8 +106,7 @@ class MessageMiddleware(OnLoop, messages.MessageMiddleware):
         return storage is not None and (storage.used or storage.added_new)
 
 
-class XFrameOptionsMiddleware(OnLoop, clickjacking.XFrameOptionsMiddleware):
-    pass
+class XFrameOptionsMiddleware(OnLoop, clickjacking.XFrameOptionsMiddleware): ...
 
 
 def path_of(middleware):

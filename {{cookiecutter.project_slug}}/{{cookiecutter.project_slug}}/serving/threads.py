@@ -69,14 +69,14 @@ class ThreadPool:
 class Loan(Executor):
     """The executor of one request, for `ThreadSensitiveContext`: one thread for all its calls.
 
-    It takes the thread at the first call. After `end` each call has a thread for itself alone: that
+    It takes the thread at the first call. After `close` each call has a thread for itself alone: that
     is how a stream, a WebSocket or a task that outlives its request holds none while it waits.
     """
 
     def __init__(self):
         self.calls = SimpleQueue()
         self.has_thread = False
-        self.ended = False
+        self.closed = False
         self.lock = Lock()
 
     def submit(self, function, /, *args):
@@ -85,7 +85,7 @@ class Loan(Executor):
         future = asyncio.get_running_loop().create_future()
         call = partial(run, future, partial(function, *args))
         with self.lock:
-            if self.ended:
+            if self.closed:
                 pool.put(iter([call]))  # not the list, which would keep it while the thread waits
             else:
                 if not self.has_thread:
@@ -94,9 +94,9 @@ class Loan(Executor):
                 self.calls.put(call)
         return future
 
-    def end(self):
+    def close(self):
         with self.lock:
-            self.ended = True
+            self.closed = True
             self.calls.put(None)
 
 
@@ -158,7 +158,7 @@ class ThreadPerCall:
 
     async def __call__(self, scope, receive, send):
         loan = await borrow_threads()
-        loan.end()
+        loan.close()
         await self.app(scope, receive, send)
 
 
