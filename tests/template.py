@@ -28,7 +28,7 @@ SERVERS = CHOICES["server"]
 # What the student of test_browser.py adds to the wiki: Markdown, cleaned.
 STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
 # What docs/ tells people to add.
-DOCS_LIBRARIES = ["fastapi", "twisted[http2,tls]"]
+DOCS_LIBRARIES = ["fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "

@@ -65,6 +65,16 @@ def test_nothing_is_left_for_the_next_request(probed):
         assert client.get("/probe/count/").json() == {"users": 0}, "an open transaction was committed"
 
 
+def test_with_djangos_own_pool_of_connections(probed, connections):
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
+    with made.served() as running:
+        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
+        assert seen == {200: 256}, running.output
+        assert connections() <= 2
+
+
 def test_threads_are_started_once(probed):
     with probed().served() as running, running.client() as client:
         for _ in range(5 * THREADS):
