@@ -109,8 +109,8 @@ def redis(tmp_path):
 def probed(project, postgresql, static_files):
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
-    def make(server="uvicorn", database_url=None):
-        made = project(server=server, database="postgresql", channels=True)
+    def make(server="uvicorn", database="postgresql", database_url=None):
+        made = project(server=server, database=database, channels=True)
         shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
         urls = made.path / "wiki" / "urls.py"
         urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -53,6 +54,8 @@ def test_nothing_is_left_for_the_next_request(probed):
     with probed().served() as running, running.client() as client:
         for _ in range(2 * THREADS):
             assert client.get("/probe/litter/").status_code == 200
+            assert client.get("/probe/begin/").status_code == 200
+            assert client.get("/probe/disconnect/").status_code == 200
         for _ in range(2 * THREADS):
             assert client.get("/probe/log_queries/").status_code == 200
         for _ in range(3 * THREADS):
@@ -62,7 +65,16 @@ def test_nothing_is_left_for_the_next_request(probed):
             assert state["in_transaction"] is False
             assert state["autocommit"] is True
             assert state["queries"] == 1
-        assert client.get("/probe/count/").json() == {"users": 0}, "an open transaction was committed"
+        for _ in range(2 * THREADS):
+            assert client.get("/probe/count/").json() == {"users": 0}, "a transaction was committed, or is still open"
+        assert "Traceback" not in running.output
+
+
+def test_a_transaction_in_sqlite_ends_with_its_request(probed):
+    with probed(database="sqlite", database_url="sqlite:///db.sqlite3").served() as running, running.client() as client:
+        for _ in range(2 * THREADS):
+            assert client.get("/probe/begin/").status_code == 200
+            assert client.get("/probe/count/").json() == {"users": 0}
 
 
 def test_with_djangos_own_pool_of_connections(probed, connections):
@@ -204,12 +216,40 @@ def test_responses_and_refusals_may_ask_the_database(probed):
     with (made.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
     with made.served() as running, running.client() as client:
-        for path in ("/probe/closing/", "/probe/async_closing/"):
-            assert client.get(path).status_code == 200
-        running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 2}, seconds=10)
+        closings = ["closing", "async_closing", "closing_instance", "async_closing_instance", "async_with_closer"]
+        for path in closings:
+            assert client.get(f"/probe/{path}/").status_code == 200
+        running.wait_until(lambda: client.get("/probe/count/").json() == {"users": len(closings)}, seconds=10)
         for method in ("POST", "PUT", "DELETE"):
             for path in ("/probe/visit/", "/probe/count/"):
-                assert client.request(method, path).text == "refused, 2 users"
+                assert client.request(method, path).text == f"refused, {len(closings)} users"
+
+
+def test_receivers_are_called_for_each_request(probed):
+    """Also if the response is one that an earlier request has closed."""
+    made = probed()
+    connect = "from django.core.signals import request_finished\nrequest_finished.connect(note_finished)\n"
+    with (made.path / "probe" / "views.py").open("a") as views:
+        views.write(connect)
+    with made.served() as running, running.client() as client:
+        for _ in range(10):
+            assert client.get("/probe/shared/").text == "the same for all"
+        assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
+
+
+def test_paths_do_not_fill_the_memory(probed):
+    with probed().served() as running, running.client() as client:
+        before = memory(client)
+        for number in range(1000):
+            assert client.get(f"/{number:060000}🧀").status_code == 404
+        assert memory(client) - before < 64 * 1024**2
+
+
+def memory(client):
+    """In bytes, of the process that answers."""
+    process = client.get("/probe/state/").json()["process"]
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_context_of_a_sync_view(probed):

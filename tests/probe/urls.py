@@ -6,6 +6,7 @@ NAMES = """
     state async_state litter count async_count threads_of_one_request stream later slow upload download broken
     async_broken broken_stream missing visit patient how_many_cancelled context
     careless_stream log_queries async_large large large_stream cached async_cached closing async_closing
+    closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

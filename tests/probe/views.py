@@ -61,6 +61,63 @@ class Closing(HttpResponse):
         super().close()
 
 
+def closed_by_database(response):
+    """What Django documents nowhere, but libraries do."""
+
+    def close():
+        User.objects.create_user(f"closed by an instance, {response.content.decode()}")
+        HttpResponse.close(response)
+
+    response.close = close
+    return response
+
+
+def closing_instance(request):
+    return closed_by_database(HttpResponse("sync"))
+
+
+async def async_closing_instance(request):
+    return closed_by_database(HttpResponse("async"))
+
+
+async def async_with_closer(request):
+    response = HttpResponse("async")
+    response._resource_closers.append(lambda: User.objects.create_user("closer"))
+    return response
+
+
+SHARED = HttpResponse("the same for all")
+finished = []
+
+
+def note_finished(**kwargs):
+    """A receiver of `request_finished`."""
+    finished.append(threading.current_thread().name)
+
+
+def shared(request):
+    return SHARED
+
+
+def how_many_finished(request):
+    return JsonResponse({"finished": len(finished)})
+
+
+def begin(request):
+    """Leave a transaction open that Django knows nothing of."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+    User.objects.create_user(f"begin {time.monotonic_ns()}")
+    return HttpResponse("begun")
+
+
+def disconnect(request):
+    """Close the connection behind Django's back."""
+    connection.ensure_connection()
+    connection.connection.close()
+    return HttpResponse("closed")
+
+
 def closing(request):
     return Closing("sync")
 

@@ -91,6 +91,8 @@ def test_django_is_as_the_core_expects():
         assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
     for name in ("load_middleware", "get_response", "_get_response_async"):
         assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
+    closers = hasattr(handler.HttpResponseBase(), "_resource_closers")
+    assert closers, f"{update} responses have no _resource_closers"
     assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
 {% if cookiecutter.database == "postgresql" %}

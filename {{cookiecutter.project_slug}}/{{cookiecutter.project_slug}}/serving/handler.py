@@ -15,8 +15,8 @@ from django.conf import settings
 from django.core import signals
 from django.core.exceptions import RequestAborted
 
-# Not in Django's documentation: what comes from these three, `connections.settings` and
-# `Signal.receivers`.
+# Not in Django's documentation: what comes from these three, `connections.settings`,
+# `Signal.receivers` and `_resource_closers` of a response.
 from django.core.handlers import asgi, base, exception
 from django.db import close_old_connections, connections, reset_queries
 from django.http.response import HttpResponseBase
@@ -96,12 +96,13 @@ class ASGIHandler(asgi.ASGIHandler):
                 # A thread may still be at work on the request. Django's own receivers are synchronous,
                 # so that this waits for it, and the body is not closed before.
                 await signals.request_finished.asend(sender=self.__class__)
-            elif not response.closed:
+            elif response.streaming or not loan.closed:  # or else it is closed
                 await sync_to_async(response.close)()
 
     async def make_response(self, scope, body_file, loan):
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
-        if not has_async_view(path, settings.ROOT_URLCONF):
+        # Long ones are not remembered: whoever asks for many would fill the memory.
+        if len(path) <= 200 and not has_async_view(path, settings.ROOT_URLCONF):
             return await self.respond_in_thread(scope, body_file, loan)
         request, response = self.create_request(scope, body_file)
         return close_if_quick(response or await self.run_get_response(request), loan)
@@ -146,10 +147,14 @@ class ASGIHandler(asgi.ASGIHandler):
 
 
 def close_if_quick(response, loan):
-    """Close it before it is sent, and hold no thread until then, if only Django's own code runs then."""
-    as_django = type(response).close is HttpResponseBase.close and not response.streaming
-    # Django has two receivers of its own, for the caches and the URLconf.
-    if as_django and len(signals.request_finished.receivers) <= 2:
+    """Close it before it is sent, and give the thread back, if that calls nothing but Django's own code.
+
+    Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
+    """
+    as_django = getattr(response.close, "__func__", None) is HttpResponseBase.close
+    # Django has a closer of its own, for uploads, and two receivers, for the caches and the URLconf.
+    alone = len(response._resource_closers) <= 1 and len(signals.request_finished.receivers) <= 2
+    if as_django and alone and not response.streaming:
         response.close()
         loan.close()
     return response

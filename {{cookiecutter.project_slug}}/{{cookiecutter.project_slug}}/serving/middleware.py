@@ -33,15 +33,18 @@ class OnLoop:
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
     async def __acall__(self, request):
-        response = await self.call_if_there("process_request", request)
+        response = None
+        if hasattr(self, "process_request"):
+            response = await self.call_method(self.process_request, request)
         response = response or await self.get_response(request)
-        return await self.call_if_there("process_response", request, response) or response
+        if hasattr(self, "process_response"):
+            response = await self.call_method(self.process_response, request, response)
+        return response
 
-    async def call_if_there(self, name, request, *args):
-        method = getattr(self, name, None)
-        if method and self.needs_thread(request):
+    async def call_method(self, method, request, *args):
+        if self.needs_thread(request):
             return await sync_to_async(method)(request, *args)
-        return method and method(request, *args)
+        return method(request, *args)
 
 
 class SecurityMiddleware(OnLoop, security.SecurityMiddleware): ...
@@ -52,10 +55,11 @@ class CSPMiddleware(OnLoop, csp.CSPMiddleware):
     """Remembers the usual policy. To build it takes django-csp a tenth of a request."""
 
     def process_response(self, request, response):
-        changed = settings.DEBUG or getattr(request, "_csp_nonce", None)
+        path = request.path_info
+        changed = settings.DEBUG or getattr(request, "_csp_nonce", None) or len(path) > 200
         if changed or any(name.startswith("_csp") for name in vars(response)):
             return super().process_response(request, response)
-        for name, value in usual_policy(self, request.path_info).items():
+        for name, value in usual_policy(self, path).items():
             response.headers.setdefault(name, value)
         return response
 

@@ -126,7 +126,13 @@ def before_request():
 
 def after_request():
     for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block:  # left open: the next request must not be part of it
+        # A transaction that was left open, in SQL perhaps: the next request must not be part of it.
+{% if cookiecutter.database == "postgresql" %}
+        raw = getattr(connection.connection, "pgconn", None)
+        if connection.in_atomic_block or (raw and raw.transaction_status):
+{% else %}
+        if connection.in_atomic_block or getattr(connection.connection, "in_transaction", False):
+{% endif %}
             del connections[connection.alias]
             connection.close()
     close_old_connections()
