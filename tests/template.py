@@ -205,9 +205,11 @@ class Project:
     @contextmanager
     def started(self, command, port, **variables):
         log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
+        # Windows would look for it in the PATH of the tests, not in that of the project.
+        program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command,
+                [program, *command[1:]],
                 cwd=self.path,
                 env=self.environment | {"PORT": str(port), "PYTHONUNBUFFERED": "1"} | variables,
                 stdout=output,
@@ -269,6 +271,8 @@ class Server:
     def kill(self):
         """End what is left, whatever state it is in: honcho gives each process a group of its own."""
         if self.process.poll() is None:
+            if os.name == "nt":  # where a process that ends leaves its children behind
+                subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], check=False)
             self.process.terminate()
             try:
                 self.process.wait(15)

@@ -24,18 +24,18 @@ STARTERS = [
 
 
 @pytest.mark.parametrize("answers", BLANK, ids=label)
-def test_checks_and_own_tests(answers, project, postgresql):
-    check_project(project(**answers, channels=answers["server"] in ("daphne", "granian")), postgresql)
+def test_checks_and_own_tests(answers, project, request):
+    check_project(project(**answers, channels=answers["server"] in ("daphne", "granian")), request)
 
 
 @pytest.mark.parametrize("answers", STARTERS, ids=label)
-def test_starters(answers, project, postgresql):
-    check_project(project(**answers), postgresql)
+def test_starters(answers, project, request):
+    check_project(project(**answers), request)
 
 
-def check_project(made, postgresql):
-    if made.answers["database"] == "postgresql":
-        made.variables["DATABASE_URL"] = postgresql
+def check_project(made, request):
+    if made.answers["database"] == "postgresql":  # which is not there on Windows
+        made.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
     tests = made.run(str(made.python), "-m", "pytest", "-q", "--create-db")
     assert " passed" in tests.stdout
 
