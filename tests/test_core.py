@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS, THREADS
+from tests.template import ROOT, SERVERS, THREADS, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -250,6 +250,22 @@ def memory(client):
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
+
+
+def test_threads_keep_nothing_of_their_last_call(probed):
+    with probed().served() as running, running.client() as client:
+        assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
+        assert client.get("/probe/how_many_things/").json() == {"things": 0}
+
+
+def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
+    made = probed()
+    port = free_port()
+    command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
+    with made.started(command, port) as running, running.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.get("/probe/stuck/", timeout=0.5)
+        running.stop(seconds=15)
 
 
 def test_context_of_a_sync_view(probed):

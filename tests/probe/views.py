@@ -1,8 +1,10 @@
 import asyncio
+import gc
 import hashlib
 import os
 import threading
 import time
+import weakref
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
@@ -18,6 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 User = get_user_model()
 background = set()
 cancelled = []
+things = weakref.WeakSet()
 
 
 def state(request):
@@ -199,6 +202,28 @@ async def later(request):
 def slow(request):
     time.sleep(1)
     return HttpResponse("slow")
+
+
+def stuck(request):
+    time.sleep(60)
+
+
+class Thing: ...
+
+
+async def stream_with_calls(request):
+    async def parts():
+        for _ in range(10):
+            thing = Thing()
+            things.add(thing)
+            yield await sync_to_async(str)(thing)
+
+    return StreamingHttpResponse(parts())
+
+
+async def how_many_things(request):
+    gc.collect()
+    return JsonResponse({"things": len(things)})
 
 
 def patient(request):
