@@ -56,8 +56,6 @@ def test_nothing_is_left_for_the_next_request(probed):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/disconnect/").status_code == 200
-        for _ in range(2 * THREADS):
-            assert client.get("/probe/log_queries/").status_code == 200
         for _ in range(3 * THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"

@@ -5,7 +5,7 @@ from . import views
 NAMES = """
     state async_state litter count async_count threads_of_one_request stream later slow upload download broken
     async_broken broken_stream missing visit patient how_many_cancelled context
-    careless_stream log_queries async_large large large_stream cached async_cached closing async_closing
+    careless_stream async_large large large_stream cached async_cached closing async_closing
     closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
     stuck stream_with_calls how_many_things
 """

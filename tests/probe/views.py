@@ -25,6 +25,7 @@ things = weakref.WeakSet()
 
 def state(request):
     """What this request finds in its thread."""
+    connection.force_debug_cursor = True  # so that queries are logged
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return JsonResponse(
@@ -132,11 +133,6 @@ async def async_closing(request):
 def refused(request, reason):
     """A CSRF_FAILURE_VIEW."""
     return HttpResponse(f"refused, {User.objects.count()} users", status=403)
-
-
-def log_queries(request):
-    connection.force_debug_cursor = True
-    return count(request)
 
 
 def count(request):
