@@ -102,7 +102,7 @@ def make_environment(django_version, folder):
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if not (environment / "complete").exists():
-            version = ">=3.12" if django_version == "6.1" else ">=3.11"
+            version = "3.13"  # that of the image
             made = uv("venv", "--clear", "--python", version, str(environment), check=False)
             if made.returncode:
                 raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
