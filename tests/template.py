@@ -35,6 +35,7 @@ POLICY = (
     "object-src 'none'"
 )
 THREADS = 3  # of the projects with the probe app
+BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 IN_CI = bool(os.environ.get("CI"))
 
 

@@ -16,6 +16,7 @@ from django.middleware.csrf import get_token
 from django.urls import get_script_prefix
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
+from wiki.serving.streams import EventStreamResponse
 
 User = get_user_model()
 background = set()
@@ -158,6 +159,16 @@ async def stream(request):
             yield "data: more\n\n"
 
     return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
+async def event_stream(request):
+    async def events():
+        yield f"data: {await User.objects.acount()}\n\n"
+        while True:
+            await asyncio.sleep(3600)
+            yield "data: more\n\n"
+
+    return EventStreamResponse(events())
 
 
 LARGE = b"x" * 20_000_000  # more than the buffers between server and client take

@@ -26,7 +26,7 @@ from {{ cookiecutter.project_slug }}.serving.patience import be_patient
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
-from {{ cookiecutter.project_slug }}.serving.threads import ThreadPerCall
+from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
 {% endif %}
 
 application = get_asgi_application()
@@ -39,7 +39,7 @@ application = ProtocolTypeRouter(
     {
         "http": application,
         "lifespan": application,
-        "websocket": ThreadPerCall(websockets),
+        "websocket": BackgroundThreadsMiddleware(websockets),
     }
 )
 {% endif %}

@@ -1,32 +1,44 @@
 """Django's ASGI handler without a thread for every request.
 
-Sync views run as under WSGI: middleware and view in one go, in one thread. Async views stay on the
-event loop, middleware included, and borrow a thread when they first need one.
+Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on the
+event loop, middleware included, and take a thread when they first need one.
 """
 
 import asyncio
 import gc
-from contextlib import closing
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from functools import lru_cache
+from tempfile import SpooledTemporaryFile
+from typing import Any
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.core import signals
+from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
 
-# Not in Django's documentation: what comes from these three, `connections.settings`,
-# `Signal.receivers` and `_resource_closers` of a response.
+# Not in Django's documentation: what comes from these three, `connections.settings`, `reset_urlconf`,
+# `Signal.receivers`, and `_handler_class` and `_resource_closers` of a response.
 from django.core.handlers import asgi, base, exception
+from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
+from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver, resolve, set_script_prefix
 
 from . import threads
 from .monitoring import HEALTH_PATHS
+from .streams import EventStreamResponse
+from .threads import RequestExecutor, enter_request_context
+
+# A stream that takes longer lets another thread take the place of its own.
+SHORT_STREAM_SECONDS = 0.1
 
 
-def get_asgi_application():
+def get_asgi_application() -> "ASGIHandler":
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
@@ -38,87 +50,137 @@ def get_asgi_application():
 
 
 class ASGIHandler(asgi.ASGIHandler):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.respond_in_thread = sync_to_async(self.make_response_in_thread)
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
             if not database["OPTIONS"].get("pool"):  # which keeps connections itself
                 database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
-        # What these do is for a thread and its connections: threads.py does it where one is used.
+        # What these do is for a thread and its connections: database.py does it where one is used.
         for receiver in (reset_queries, close_old_connections):
             signals.request_started.disconnect(receiver)
             signals.request_finished.disconnect(receiver)
 
-    def load_middleware(self, is_async=False):
-        from .middleware import INSTEAD  # not before Django is set up: it imports models
+    def load_middleware(self, is_async: bool = False) -> None:
+        from .middleware import ASYNC_REPLACEMENTS  # not before Django is set up: it imports models
 
         names = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [INSTEAD.get(name, name) for name in names]
+        settings.MIDDLEWARE = [ASYNC_REPLACEMENTS.get(name, name) for name in names]
         try:
             super().load_middleware(is_async)
         finally:
             settings.MIDDLEWARE = names
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         if scope["type"] != "lifespan":
             return await super().__call__(scope, receive, send)
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        threads.pool.close()
+        threads.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def handle(self, scope, receive, send):
+    async def handle(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         try:
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        response = None
+        response: HttpResponseBase | None = None
 
-        async def respond():
+        async def respond() -> None:
             nonlocal response
-            response = await self.make_response(scope, body_file, loan)
-            await self.send_response(response, send_part)
+            response = await self.make_response(scope, body_file, executor)
+            if response.streaming:
+                await self.send_stream(response, scope, send, executor)
+            else:
+                await self.send_response(response, send)
 
-        async def send_part(message):
-            # A synchronous stream has been read, in its thread, when the first part of it is sent.
-            if response.streaming and (response.is_async or "body" in message):
-                loan.close()
-            await send(message)  # which waits for slow clients
+        with body_file:
+            executor = await enter_request_context(f"{scope['method']} {scope['path']}")
+            try:
+                set_script_prefix(asgi.get_script_prefix(scope))
+                await signals.request_started.asend(sender=self.__class__, scope=scope)
+                await self.cancel_on_disconnect(receive, respond())
+                if response is None:
+                    # A thread may still be at work on the request. Django's own receivers are
+                    # synchronous, so that this waits for it, and the body is not closed before.
+                    await signals.request_finished.asend(sender=self.__class__)
+                elif response.streaming or not executor.released:  # or else it is closed
+                    await sync_to_async(response.close)()
+            finally:
+                executor.release()
 
-        with body_file, closing(await threads.borrow_threads()) as loan:
-            set_script_prefix(asgi.get_script_prefix(scope))
-            await signals.request_started.asend(sender=self.__class__, scope=scope)
-            await self.while_connected(receive, respond())
-            if response is None:
-                # A thread may still be at work on the request. Django's own receivers are synchronous,
-                # so that this waits for it, and the body is not closed before.
-                await signals.request_finished.asend(sender=self.__class__)
-            elif response.streaming or not loan.closed:  # or else it is closed
-                await sync_to_async(response.close)()
-
-    async def make_response(self, scope, body_file, loan):
+    async def make_response(
+        self, scope: HTTPScope, body_file: SpooledTemporaryFile[bytes], executor: RequestExecutor
+    ) -> HttpResponseBase:
+        # A task or thread that the view started may still read a body after the response.
+        may_close_early = body_file.seek(0, os.SEEK_END) == 0
+        body_file.seek(0)
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         # Long ones are not remembered: whoever asks for many would fill the memory.
-        if len(path) <= 200 and not has_async_view(path, settings.ROOT_URLCONF):
-            return await self.respond_in_thread(scope, body_file, loan)
+        if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
+            get_response = sync_to_async(self.get_response_in_thread)
+            return await get_response(scope, body_file, executor, may_close_early)
         request, response = self.create_request(scope, body_file)
-        return close_if_quick(response or await self.run_get_response(request), loan)
+        response = response or await self.run_get_response(request)
+        if may_close_early:
+            close_early(response, executor)
+        return response
 
-    def make_response_in_thread(self, scope, body_file, loan):
-        request, response = self.create_request(scope, body_file)
-        response = response or self.sync_handler.get_response(request)
+    def get_response_in_thread(
+        self,
+        scope: HTTPScope,
+        body_file: SpooledTemporaryFile[bytes],
+        executor: RequestExecutor,
+        may_close_early: bool,
+    ) -> HttpResponseBase:
+        executor.runs_view = True
+        try:
+            request, response = self.create_request(scope, body_file)
+            response = response or self.sync_handler.get_response(request)
+        finally:
+            executor.runs_view = False
         response._handler_class = self.__class__
         if isinstance(response, asgi.FileResponse):
             response.block_size = self.chunk_size
-        return close_if_quick(response, loan)
+        if may_close_early:
+            close_early(response, executor)
+        return response
 
-    async def while_connected(self, receive, answer):
-        """Await `answer`, and cancel it when the client leaves."""
+    async def send_stream(
+        self,
+        response: HttpResponseBase,
+        scope: HTTPScope,
+        send: ASGISendCallable,
+        executor: RequestExecutor,
+    ) -> None:
+        if isinstance(response, StreamingHttpResponse):
+            if scope["method"] == "HEAD":
+                # Servers drop the body, but wait for its end.
+                response.streaming_content = no_parts()
+            elif not response.is_async:
+                # Django would read all of it into memory first.
+                response.streaming_content = iterate_in_thread(iter(response.streaming_content))
+        if isinstance(response, EventStreamResponse):
+            executor.release()
+        mark = executor.pool.mark_streaming
+        timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, executor)
+        try:
+            await self.send_response(response, send)
+        finally:
+            timer.cancel()
 
-        async def listen():
+    async def cancel_on_disconnect(
+        self, receive: ASGIReceiveCallable, respond: Coroutine[Any, Any, None]
+    ) -> None:
+        """Await `respond`, and cancel it when the client leaves."""
+
+        async def listen() -> None:
             try:
                 await self.listen_for_disconnect(receive)
             except RequestAborted:
@@ -129,7 +191,7 @@ class ASGIHandler(asgi.ASGIHandler):
         try:
             async with asyncio.timeout(None) as deadline:
                 listener = asyncio.create_task(listen())
-                await answer
+                await respond
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -137,7 +199,7 @@ class ASGIHandler(asgi.ASGIHandler):
             if not listener.cancel():
                 listener.result()
 
-    async def _get_response_async(self, request):
+    async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         # Django makes the error pages in threads of the loop's own; a page that shows the user would
         # open a connection there that nobody looks after.
         try:
@@ -146,23 +208,39 @@ class ASGIHandler(asgi.ASGIHandler):
             return await sync_to_async(exception.response_for_exception)(request, error)
 
 
-def close_if_quick(response, loan):
-    """Close it before it is sent, and give the thread back, if that calls nothing but Django's own code.
+async def no_parts() -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what a synchronous iterator does, each part from a call in the request's thread."""
+    get_next = sync_to_async(next)
+    while (part := await get_next(iterator, None)) is not None:
+        yield part
+
+
+def close_early(response: HttpResponseBase, executor: RequestExecutor) -> None:
+    """Close the response before it is sent, and release its thread, if only Django's code is called.
 
     Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
     """
-    as_django = getattr(response.close, "__func__", None) is HttpResponseBase.close
-    # Django has a closer of its own, for uploads, and two receivers, for the caches and the URLconf.
-    alone = len(response._resource_closers) <= 1 and len(signals.request_finished.receivers) <= 2
-    if as_django and alone and not response.streaming:
+    close = getattr(response.close, "__func__", None)
+    # Django has a closer of its own, for uploads, and these receivers.
+    receivers = {key[0] for key, *_ in signals.request_finished.receivers}
+    only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
+    if close is HttpResponseBase.close and only_django and not response.streaming:
         response.close()
-        loan.close()
-    return response
+        executor.release()
+
+
+# By the part of a receiver's key that names the function: of two with the same name, only Django's.
+DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
 @lru_cache(4096)
-def has_async_view(path, urlconf):
+def resolves_to_async_view(path: str, urlconf: Any) -> bool:
     """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
     try:
         # Health checks must be answered even if all threads are at work.
