@@ -16,8 +16,8 @@ def middleware_that_needs_threads(app_configs: object, **kwargs: object) -> list
     from .middleware import ASYNC_REPLACEMENTS
 
     hint = (
-        "Is there a version for async? If it neither does I/O nor keeps anything in the thread "
-        "(threading.local), and is made with MiddlewareMixin, see serving.middleware.AsyncMiddlewareMixin."
+        "Is there a version for async? If the class is made with MiddlewareMixin, does no I/O and "
+        "keeps nothing in the thread (threading.local), use serving.middleware.AsyncMiddlewareMixin."
     )
     warnings: list[CheckMessage] = []
     for name in settings.MIDDLEWARE:
@@ -35,12 +35,12 @@ def database_settings(app_configs: object, **kwargs: object) -> list[CheckMessag
     messages: list[CheckMessage] = []
     for alias, database in settings.DATABASES.items():
         if database.get("ATOMIC_REQUESTS"):
-            message = f"ATOMIC_REQUESTS of the database {alias!r} makes every async view a server error."
+            message = f"ATOMIC_REQUESTS of database {alias!r} makes async views server errors."
             hint = "Set it to False, and use transaction.atomic in the views that need it."
             messages.append(Error(message, hint=hint, id="serving.E003"))
         if database.get("CONN_MAX_AGE"):
-            message = f"CONN_MAX_AGE of the database {alias!r} has no effect here, and with Django's own ASGI handler it leaks connections."
-            hint = "Set it to 0. ASGI_CONN_MAX_AGE says how long the threads of the core keep connections."
+            message = f"CONN_MAX_AGE of database {alias!r} leaks connections with Django's handler."
+            hint = "Set it to 0: the project's own handler uses ASGI_CONN_MAX_AGE in its place."
             messages.append(Warning(message, hint=hint, id="serving.W004"))
     return messages
 {% if cookiecutter.__channels and cookiecutter.server != "daphne" %}

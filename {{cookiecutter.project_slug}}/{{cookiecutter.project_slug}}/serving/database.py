@@ -13,14 +13,17 @@ from django.conf import settings
 # Not in Django's documentation: `connections.create_connection`, and of a connection `in_atomic_block`,
 # `execute_wrappers`, `health_check_done`, `close_at`, `isolation_level`, `get_new_connection`.
 from django.db import close_old_connections, connections, reset_queries
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.functional import cached_property
+
+# A backend's class: the stubs have none of the attributes above.
+DatabaseWrapper = Any
 
 
 def prepare_connections() -> None:
     """Prepare the current thread's connections for a request, as Django does at `request_started`."""
     reset_queries()
     close_old_connections()
+    connection: DatabaseWrapper
     for connection in connections.all(initialized_only=True):
         # Django would query PostgreSQL in each request to see whether the connection still works.
         if connection.vendor == "postgresql" and connection.connection is not None:
@@ -37,7 +40,7 @@ def reset_connections() -> None:
     close_old_connections()
 
 
-def in_transaction(connection: BaseDatabaseWrapper) -> bool:
+def in_transaction(connection: DatabaseWrapper) -> bool:
     """Return whether a transaction is open, even one that SQL began and Django does not know of."""
     driver_connection = connection.connection
     if connection.in_atomic_block or driver_connection is None:
@@ -47,7 +50,7 @@ def in_transaction(connection: BaseDatabaseWrapper) -> bool:
     return bool(getattr(driver_connection, "in_transaction", False))
 
 
-def has_leftovers(connection: BaseDatabaseWrapper) -> bool:
+def has_leftovers(connection: DatabaseWrapper) -> bool:
     """Return whether the connection has wrappers or attributes that a new one has not."""
     added = vars(connection).keys() - attributes_of_new_connection(connection.alias)
     return bool(connection.execute_wrappers) or not all(
@@ -91,9 +94,9 @@ def call_with_clean_connections(call: Callable[[], object]) -> None:
             connection.close()
 
 
-def create_clean_connection(alias: str) -> BaseDatabaseWrapper:
+def create_clean_connection(alias: str) -> DatabaseWrapper:
     """Return a connection that, when it connects, takes an idle one if there is one."""
-    connection = connections.create_connection(alias)
+    connection: DatabaseWrapper = connections.create_connection(alias)
     options = connection.settings_dict["OPTIONS"]
     connection.settings_dict = connection.settings_dict | {
         "CONN_MAX_AGE": settings.ASGI_CONN_MAX_AGE,
@@ -105,7 +108,8 @@ def create_clean_connection(alias: str) -> BaseDatabaseWrapper:
     def get_new_connection(parameters: dict[str, Any]) -> Any:
         while idle := take_idle_connection(alias):
             if not has_input(idle.driver_connection):
-                connection.isolation_level, connection.close_at = idle.isolation_level, idle.close_at
+                connection.isolation_level = idle.isolation_level
+                connection.close_at = idle.close_at
                 return idle.driver_connection
             idle.driver_connection.close()
         return connect(parameters)
@@ -120,7 +124,7 @@ def take_idle_connection(alias: str) -> IdleConnection | None:
     return None
 
 
-def keep_clean_connection(connection: BaseDatabaseWrapper) -> None:
+def keep_clean_connection(connection: DatabaseWrapper) -> None:
     """Clean a PostgreSQL connection, and keep it unless it is too old or a transaction is open."""
     driver_connection = connection.connection
     if connection.close_at is not None and monotonic() >= connection.close_at:

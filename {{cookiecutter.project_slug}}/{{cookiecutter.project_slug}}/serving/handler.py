@@ -7,14 +7,12 @@ event loop, middleware included, and take a thread when they first need one.
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
-from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.core import signals
 from django.core.cache import close_caches
@@ -25,7 +23,7 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver, resolve, set_script_prefix
 
@@ -34,11 +32,19 @@ from .monitoring import HEALTH_PATHS
 from .streams import EventStreamResponse
 from .threads import RequestExecutor, enter_request_context
 
+# As in the stubs of Django's handler.
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Private attributes of Django's responses are used, which the stubs do not have.
+Response = Any
+
 # A stream that takes longer lets another thread take the place of its own.
 SHORT_STREAM_SECONDS = 0.1
 
 
-def get_asgi_application() -> "ASGIHandler":
+def get_asgi_application() -> ASGIApplication:
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
@@ -72,9 +78,7 @@ class ASGIHandler(asgi.ASGIHandler):
         finally:
             settings.MIDDLEWARE = names
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             return await super().__call__(scope, receive, send)
         await receive()
@@ -83,14 +87,12 @@ class ASGIHandler(asgi.ASGIHandler):
         threads.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def handle(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        response: HttpResponseBase | None = None
+        response: Response = None
 
         async def respond() -> None:
             nonlocal response
@@ -116,8 +118,8 @@ class ASGIHandler(asgi.ASGIHandler):
                 executor.release()
 
     async def make_response(
-        self, scope: HTTPScope, body_file: SpooledTemporaryFile[bytes], executor: RequestExecutor
-    ) -> HttpResponseBase:
+        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
+    ) -> Response:
         # A task or thread that the view started may still read a body after the response.
         may_close_early = body_file.seek(0, os.SEEK_END) == 0
         body_file.seek(0)
@@ -126,46 +128,44 @@ class ASGIHandler(asgi.ASGIHandler):
         if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
             get_response = sync_to_async(self.get_response_in_thread)
             return await get_response(scope, body_file, executor, may_close_early)
-        request, response = self.create_request(scope, body_file)
-        response = response or await self.run_get_response(request)
+        request: Any  # None if there is an error response
+        request, error_response = self.create_request(scope, body_file)
+        response = error_response or await self.run_get_response(request)
         if may_close_early:
             close_early(response, executor)
         return response
 
     def get_response_in_thread(
         self,
-        scope: HTTPScope,
-        body_file: SpooledTemporaryFile[bytes],
+        scope: Scope,
+        body_file: IO[bytes],
         executor: RequestExecutor,
         may_close_early: bool,
-    ) -> HttpResponseBase:
+    ) -> Response:
         executor.runs_view = True
         try:
-            request, response = self.create_request(scope, body_file)
-            response = response or self.sync_handler.get_response(request)
+            request: Any
+            request, error_response = self.create_request(scope, body_file)
+            response: Response = error_response or self.sync_handler.get_response(request)
         finally:
             executor.runs_view = False
         response._handler_class = self.__class__
-        if isinstance(response, asgi.FileResponse):
+        if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
         if may_close_early:
             close_early(response, executor)
         return response
 
     async def send_stream(
-        self,
-        response: HttpResponseBase,
-        scope: HTTPScope,
-        send: ASGISendCallable,
-        executor: RequestExecutor,
+        self, response: Response, scope: Scope, send: Send, executor: RequestExecutor
     ) -> None:
-        if isinstance(response, StreamingHttpResponse):
-            if scope["method"] == "HEAD":
-                # Servers drop the body, but wait for its end.
-                response.streaming_content = no_parts()
-            elif not response.is_async:
-                # Django would read all of it into memory first.
-                response.streaming_content = iterate_in_thread(iter(response.streaming_content))
+        replaceable = isinstance(response, StreamingHttpResponse)
+        if replaceable and scope["method"] == "HEAD":
+            # Servers drop the body, but wait for its end.
+            response.streaming_content = no_parts()
+        elif replaceable and not response.is_async:
+            # Django would read all of it into memory first.
+            response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
             executor.release()
         mark = executor.pool.mark_streaming
@@ -175,9 +175,7 @@ class ASGIHandler(asgi.ASGIHandler):
         finally:
             timer.cancel()
 
-    async def cancel_on_disconnect(
-        self, receive: ASGIReceiveCallable, respond: Coroutine[Any, Any, None]
-    ) -> None:
+    async def cancel_on_disconnect(self, receive: Receive, respond: Awaitable[None]) -> None:
         """Await `respond`, and cancel it when the client leaves."""
 
         async def listen() -> None:
@@ -199,11 +197,11 @@ class ASGIHandler(asgi.ASGIHandler):
             if not listener.cancel():
                 listener.result()
 
-    async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+    async def _get_response_async(self, request: HttpRequest) -> Response:
         # Django makes the error pages in threads of the loop's own; a page that shows the user would
         # open a connection there that nobody looks after.
         try:
-            return await super()._get_response_async(request)
+            return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)
             return await sync_to_async(exception.response_for_exception)(request, error)
 
@@ -215,12 +213,12 @@ async def no_parts() -> AsyncIterator[bytes]:
 
 async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Yield what a synchronous iterator does, each part from a call in the request's thread."""
-    get_next = sync_to_async(next)
-    while (part := await get_next(iterator, None)) is not None:
+    get_next_part = sync_to_async(lambda: next(iterator, None))
+    while (part := await get_next_part()) is not None:
         yield part
 
 
-def close_early(response: HttpResponseBase, executor: RequestExecutor) -> None:
+def close_early(response: Response, executor: RequestExecutor) -> None:
     """Close the response before it is sent, and release its thread, if only Django's code is called.
 
     Code of the project's runs in the request's thread, after the client, slow or not, has the answer.

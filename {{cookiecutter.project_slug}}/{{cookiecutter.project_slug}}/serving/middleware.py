@@ -36,13 +36,16 @@ class AsyncMiddlewareMixin:
     loop all requests share one thread, so that they would see what others keep there.
     """
 
+    # Set by MiddlewareMixin.
+    get_response: Any
+
     def does_io(self, request: HttpRequest) -> bool:
         """Say whether the next method will. Called before `process_request` and `process_response`."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        response = None
+        response: Any = None
         if hasattr(self, "process_request"):
             response = await self.call_method(self.process_request, request)
         response = response or await self.get_response(request)
@@ -52,7 +55,7 @@ class AsyncMiddlewareMixin:
 
     async def call_method(
         self, method: Callable[..., Any], request: HttpRequest, *args: Any
-    ) -> HttpResponseBase | None:
+    ) -> Any:
         if self.does_io(request):
             return await sync_to_async(method)(request, *args)
         return method(request, *args)
@@ -76,7 +79,7 @@ class CSPMiddleware(AsyncMiddlewareMixin, csp.CSPMiddleware):
         for name, value in usual_policy(self, request.path_info).items():
             response.headers.setdefault(name, value)
         # As django-csp does: a nonce that is made now would stand in no header.
-        request.csp_nonce = csp.CheckableLazyObject(self._csp_nonce_post_response)
+        vars(request)["csp_nonce"] = csp.CheckableLazyObject(self._csp_nonce_post_response)
         return response
 
 
@@ -89,7 +92,9 @@ def usual_policy(middleware: CSPMiddleware, path: str) -> ResponseHeaders:
 
 
 {% else %}
-class ContentSecurityPolicyMiddleware(AsyncMiddlewareMixin, csp.ContentSecurityPolicyMiddleware): ...
+class ContentSecurityPolicyMiddleware(
+    AsyncMiddlewareMixin, csp.ContentSecurityPolicyMiddleware
+): ...
 
 
 {% endif %}

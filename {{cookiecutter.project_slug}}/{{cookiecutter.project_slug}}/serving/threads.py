@@ -244,8 +244,12 @@ def _run_call(future: asyncio.Future[Any], call: Call) -> None:
 def _set_result_threadsafe(
     future: asyncio.Future[Any], set_result: Callable[[Any], None], result: Any
 ) -> None:
+    def set_unless_cancelled() -> None:
+        if not future.cancelled():
+            set_result(result)
+
     with suppress(RuntimeError):  # the loop is closed: the server did not wait for the thread
-        future.get_loop().call_soon_threadsafe(lambda: future.cancelled() or set_result(result))
+        future.get_loop().call_soon_threadsafe(set_unless_cancelled)
 
 
 async def enter_request_context(description: str) -> RequestExecutor:
