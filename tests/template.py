@@ -28,7 +28,9 @@ SERVERS = CHOICES["server"]
 # What the student of test_browser.py adds to the wiki: Markdown, cleaned.
 STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
 # What docs/ tells people to add.
-DOCS_LIBRARIES = ["fastapi", "psycopg[pool]", "twisted[http2,tls]"]
+DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
+# Of which test_isolation.py asks whether tenants stay apart under the core.
+TENANT_LIBRARIES = ["django-tenants"]
 # What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -98,7 +100,8 @@ def make_environment(django_version, folder):
         answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
         answers["starter"] = "live"  # the one that needs a library more
         files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
-    wanted = "".join([*(file.read_text() for file in files), *STUDENTS_LIBRARIES, *DOCS_LIBRARIES])
+    libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
+    wanted = "".join([*(file.read_text() for file in files), *libraries])
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
@@ -107,15 +110,7 @@ def make_environment(django_version, folder):
             made = uv("venv", "--clear", "--python", version, str(environment), check=False)
             if made.returncode:
                 raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
-            install = [
-                "pip",
-                "install",
-                "--compile-bytecode",
-                "--python",
-                str(environment),
-                *STUDENTS_LIBRARIES,
-                *DOCS_LIBRARIES,
-            ]
+            install = ["pip", "install", "--compile-bytecode", "--python", str(environment), *libraries]
             for file in files:
                 install += ["--requirements", str(file), "--group", f"{file}:dev"]
             uv(*install)

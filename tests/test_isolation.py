@@ -1,0 +1,253 @@
+"""Nothing of one request is ever visible to another: four programs that keep whose data they show in a thread or connection.
+
+They do it by a setting of PostgreSQL, by a role and row-level security, by a schema (django-tenants) and by a thread-local;
+tests/isolation/ has their code.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.template import CHOICES, ROOT, THREADS, Project, Server
+
+OWNERS = [str(number) for number in range(8)]
+PROGRAMS = ["setting", "role", "schema", "local"]
+# In these every call is the request's own.
+IN_REQUEST = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
+# In these a call sees what it set itself, or nothing.
+IN_BACKGROUND = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
+REQUESTS = 1000
+AT_ONCE = 30
+BACKGROUND_THREADS = 2
+
+SETTINGS = """
+DATABASES["default"]["ENGINE"] = "django_tenants.postgresql_backend"
+DATABASE_ROUTERS = ["django_tenants.routers.TenantSyncRouter"]
+SHARED_APPS = ["django_tenants", "isolation", *INSTALLED_APPS]
+TENANT_APPS = ["isolation.notes"]
+INSTALLED_APPS = [*SHARED_APPS, *TENANT_APPS]
+TENANT_MODEL, TENANT_DOMAIN_MODEL = "isolation.Client", "isolation.Domain"
+TENANT_LIMIT_SET_CALLS = True
+MIDDLEWARE.append("isolation.middleware.ProgramMiddleware")
+ROLE_PREFIX = "{role_prefix}"
+ASGI_BACKGROUND_THREADS = {background_threads}
+"""
+
+MAKE_TENANTS = """
+from isolation.models import Client, Domain, RoleNote
+from isolation.notes.models import Note
+from django_tenants.utils import schema_context
+for owner in {owners}:
+    tenant = Client.objects.create(schema_name=f"t{{owner}}")
+    Domain.objects.create(domain=f"t{{owner}}.example.com", tenant=tenant, is_primary=True)
+    RoleNote.objects.create(owner=owner)
+    with schema_context(tenant.schema_name):
+        Note.objects.create(owner=owner)
+"""
+
+# The site's own role owns nothing and sees no note; it may become each tenant's role, as SET ROLE needs it.
+MAKE_ROLES = """
+CREATE ROLE {prefix}site LOGIN NOINHERIT;
+CREATE TABLE isolation_litter (id int);
+GRANT ALL ON isolation_litter TO PUBLIC;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC;
+REVOKE ALL ON isolation_rolenote FROM PUBLIC;
+ALTER TABLE isolation_rolenote ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON isolation_rolenote USING ('{prefix}' || owner = current_user);
+"""
+MAKE_ROLE_OF_OWNER = """
+CREATE ROLE {prefix}{owner};
+GRANT {prefix}{owner} TO {prefix}site;
+GRANT SELECT ON isolation_rolenote TO {prefix}{owner};
+GRANT USAGE ON SCHEMA t{owner} TO PUBLIC;
+GRANT SELECT ON ALL TABLES IN SCHEMA t{owner} TO PUBLIC;
+"""
+
+
+@pytest.fixture
+def isolated(
+    project: Callable[..., Project], postgresql: str, postgresql_server, static_files: Callable[[Project], Path]
+) -> Iterator[Callable[..., Project]]:
+    """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
+    prefix = f"role_{secrets.token_hex(4)}_"
+    database = re.search(r"/(test_\w+)", postgresql)[1]
+
+    def psql(statements: str) -> None:
+        postgresql_server.psql(f"\\set ON_ERROR_STOP on\n\\c {database}\n{statements}")
+
+    def make(**answers: str) -> Project:
+        made = project(database="postgresql", channels=True, **answers)
+        variables = {"ASGI_THREADS": str(THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
+        made.in_production(postgresql, **variables)
+        shutil.copytree(static_files(made), made.path / "staticfiles")
+        add_app(made, prefix)
+        made.manage("makemigrations", "isolation", "notes")
+        made.manage("migrate_schemas", "--shared")
+        made.manage("shell", "--command", MAKE_TENANTS.format(owners=OWNERS))
+        roles = [MAKE_ROLE_OF_OWNER.format(prefix=prefix, owner=owner) for owner in OWNERS]
+        psql("".join([MAKE_ROLES.format(prefix=prefix), *roles]))
+        return made.in_production(re.sub("//[^@]*@", f"//{prefix}site@", postgresql), **variables)
+
+    yield make
+    roles = ", ".join([f"{prefix}site", *(f"{prefix}{owner}" for owner in OWNERS)])
+    psql(f"DROP OWNED BY {roles}; DROP ROLE {roles};")
+
+
+def add_app(made: Project, prefix: str) -> None:
+    shutil.copytree(ROOT / "tests" / "isolation", made.path / "isolation")
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write(SETTINGS.format(role_prefix=prefix, background_threads=BACKGROUND_THREADS))
+    urls = made.path / "wiki" / "urls.py"
+    urls.write_text(
+        urls.read_text().replace('path("",', 'path("isolation/", include("isolation.urls")),\n    path("",')
+    )
+    routing = made.path / "wiki" / "routing.py"
+    route = '    re_path("ws/isolation/", Isolation.as_asgi()),\n    re_path("", not_found)'
+    routing.write_text(
+        routing.read_text()
+        .replace('    re_path("", not_found)', route)
+        .replace("from django.urls", "from isolation.consumers import Isolation\nfrom django.urls")
+    )
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_no_request_sees_another_ones_data(
+    server: str, django_version: str, isolated: Callable[..., Project], connections: Callable[[], int]
+) -> None:
+    """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
+    seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
+    with isolated(server=server, django_version=django_version).served() as running:
+        wrong, streams = asyncio.run(ask_in_random_order(running, seed))
+        with running.client() as client:
+            running.wait_until(lambda: client.get("/isolation/how_many_closed/").json()["closed"] == len(streams))
+            closed = client.get("/isolation/closed_streams/").json()["owners"]
+        for number, (program, kind, owner) in streams.items():
+            if closed[str(number)] != owner:
+                wrong.setdefault(f"{program}, close() of {kind}", []).append((owner, closed[str(number)]))
+        report = "".join(f"{name}: {len(seen)} wrong, such as {seen[:3]}\n" for name, seen in sorted(wrong.items()))
+        assert not wrong, f"\n{report}Again with ISOLATION_SEED={seed}."
+        assert connections() <= THREADS + BACKGROUND_THREADS
+        assert "Traceback" not in running.output
+
+
+async def ask_in_random_order(running: Server, seed: int) -> tuple[dict[str, list], dict[int, tuple]]:
+    """What was read wrongly, {program and kind: [(right, seen)]}, and the plain streams, {number: (program, kind, owner)}."""
+    chance = random.Random(seed)
+    cases = [(program, kind) for program in PROGRAMS for kind in IN_REQUEST + IN_BACKGROUND]
+    cases = [(*cases[number % len(cases)], chance.choice(OWNERS)) for number in range(REQUESTS)]
+    chance.shuffle(cases)
+    jobs = list(enumerate(cases))
+    streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in IN_REQUEST}
+    wrong: dict[str, list] = {}
+
+    async def ask_one_after_the_other(client: httpx.AsyncClient) -> None:
+        while jobs:
+            number, (program, kind, owner) = jobs.pop()
+            seen = await ask(running, client, number, program, kind, owner)
+            # What it set in the second call it sees there; before and after it, nothing. Only the first call may still
+            # be one of the request itself.
+            right = [[owner] * 3] if kind in IN_REQUEST else [[None, owner, None], [owner, owner, None]]
+            if seen not in right:
+                wrong.setdefault(f"{program}, {kind}", []).append((owner, seen))
+
+    async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+        await asyncio.gather(*[ask_one_after_the_other(client) for _ in range(AT_ONCE)])
+    return wrong, streams
+
+
+async def ask(running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str) -> list:
+    """The owners that were read by this request, or what came instead."""
+    if kind == "websocket":
+        return await talk(running, {"program": program, "owner": owner})
+    headers = {"Host": f"t{owner}.example.com", "X-Forwarded-Proto": "https"}
+    try:
+        response = await client.get(f"/isolation/{program}/{owner}/{kind}/{number}/", headers=headers)
+        if response.status_code == 202:
+            response = await client.get(f"/isolation/late_result/{number}/", headers=headers)
+        if response.status_code != 200:
+            return [response.status_code]
+        if "stream" in kind:
+            return [json.loads(line) for line in response.text.splitlines()]
+        return response.json()["owners"]
+    except httpx.TransportError as error:
+        return [repr(error)]
+
+
+async def talk(running: Server, message: dict) -> object:
+    url = f"ws://127.0.0.1:{running.port}/ws/isolation/"
+    async with connect(url, origin="https://www.example.com") as socket:
+        await socket.send(json.dumps(message))
+        return json.loads(await socket.recv())
+
+
+CLEAN = {
+    "in_transaction": False,
+    "autocommit": True,
+    "debug_cursor": False,
+    "wrappers": 0,
+    "attribute": False,
+    "local": None,
+    "language": "en-us",
+    "time_zone": "UTC",
+    "setting": "",
+    "timeout": "0",
+    "temporary_tables": 0,
+    "channels": 0,
+    "locks": 0,
+    "statements": 0,
+    "cursors": 0,
+    "own_role": True,
+    "rows": 0,
+}
+
+
+def test_background_calls_leave_nothing_behind(isolated: Callable[..., Project]) -> None:
+    """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
+    with isolated().served() as running:
+        asyncio.run(leave_and_inspect(running))
+
+
+async def leave_and_inspect(running: Server) -> None:
+    headers = {"Host": "www.example.com", "X-Forwarded-Proto": "https"}
+    async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
+
+        async def get(path: str) -> object:
+            response = await client.get(f"/isolation/{path}/")
+            assert response.status_code < 300, running.output
+            return response.json() if response.status_code == 200 else None
+
+        async def leave_in_task(open_transaction: int) -> None:
+            await get(f"litter_in_task/{open_transaction}")
+            await get("late_result/0")
+
+        async def inspect_all() -> list:
+            streams: list[Coroutine] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
+            sockets = [talk(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
+            return await asyncio.gather(*streams, *sockets)
+
+        ways: dict[str, Callable[[int], Coroutine]] = {
+            "stream": lambda open_transaction: get(f"litter_in_stream/{open_transaction}"),
+            "task": leave_in_task,
+            "websocket": lambda open_transaction: talk(running, {"open_transaction": open_transaction}),
+        }
+        for open_transaction in (0, 1):
+            for name, leave in ways.items():
+                for _ in range(2 * BACKGROUND_THREADS):
+                    await leave(open_transaction)
+                for found in await inspect_all():
+                    assert found == CLEAN, f"left in a {name}"
+            # In the context of the same stream the language stays, as Django has it; nothing else does.
+            own = (await client.get(f"/isolation/inspect_in_own_stream/{open_transaction}/")).text
+            for line in own.splitlines():
+                assert json.loads(line) == CLEAN | {"language": "de", "time_zone": "Asia/Kolkata"}
