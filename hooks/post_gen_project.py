@@ -169,7 +169,11 @@ def lock_dependencies():
     import subprocess
 
     try:
-        subprocess.run([uv, "lock", "--quiet"], check=True, capture_output=True, text=True, timeout=120)
+        # Any Python that the project supports can lock: uv need not download that of `.python-version` first.
+        request = f">={ANSWERS['__oldest_python'][ANSWERS['django_version']]}"
+        subprocess.run(
+            [uv, "lock", "--quiet", "--python", request], check=True, capture_output=True, text=True, timeout=120
+        )
     except (OSError, subprocess.SubprocessError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
         print("uv could not lock the dependencies; run `uv lock` later.", *detail)

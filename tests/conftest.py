@@ -1,3 +1,4 @@
+import os
 import re
 import secrets
 import shutil
@@ -5,35 +6,115 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pytest
 
-from tests.template import IN_CI, ROOT, THREADS, free_port, generate, make_environment
+from tests.template import (
+    IMAGE_PYTHON,
+    IN_CI,
+    OLDEST_PYTHON,
+    ROOT,
+    THREADS,
+    choose_python,
+    edit,
+    find_python,
+    free_port,
+    generate,
+    make_environment,
+    minor_version,
+)
+
+VERSIONS_USED = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[VERSIONS_USED] = set()
+    chosen = "UV_PYTHON" in os.environ
+    try:
+        # For uv, which would take the version that `.python-version` of a project names, and for the workers of xdist.
+        os.environ["UV_PYTHON"] = choose_python()
+        version = used_python()
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from error
+    needed = max(OLDEST_PYTHON.values(), key=minor_version)
+    if IN_CI and not chosen and minor_version(version) < minor_version(needed):
+        raise pytest.UsageError(f"Python {version} is the newest here; not every Django runs on it: install {needed}")
+
+
+@cache
+def used_python() -> str:
+    """The version of the Python that projects are tested on."""
+    if (interpreter := find_python(os.environ["UV_PYTHON"])) is None:
+        raise LookupError(f"There is no Python {os.environ['UV_PYTHON']}, which UV_PYTHON asks for")
+    return ask(interpreter, "import platform; print(platform.python_version())")
+
+
+def ask(interpreter: Path, script: str) -> str:
+    return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def pytest_report_header() -> str:
+    same = used_python().startswith(f"{IMAGE_PYTHON}.")
+    return f"projects: on Python {used_python()}" + ("" if same else f", in the place of the image's {IMAGE_PYTHON}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["versions_used"] = sorted(session.config.stash[VERSIONS_USED])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error: object) -> None:
+    node.config.stash[VERSIONS_USED].update(getattr(node, "workeroutput", {}).get("versions_used", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(pytest_report_header())
+    for line in sorted(config.stash[VERSIONS_USED]):
+        terminalreporter.write_line(f"tested: {line}")
 
 
 @pytest.fixture
-def project(tmp_path, environments):
+def python() -> str:
+    """Which Python the projects run on: see `tests.template.EACH_PYTHON`."""
+    return "image"
+
+
+@pytest.fixture
+def project(tmp_path, environments, python):
     """`project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers):
         generated = generate(tmp_path / "projects", **{"project_name": "wiki"} | answers)
-        generated.python = environments(answers.get("django_version", "5.2"))
+        generated.python = environments(answers.get("django_version", "5.2"), python)
         return generated
 
     return make
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory):
-    """`environments(django_version)`: see `tests.template.make_environment`."""
+def environments(tmp_path_factory, pytestconfig):
+    """`environments(django_version, python)`: an interpreter, "image" or "oldest", that has what projects need."""
 
-    def python(django_version):
+    @cache
+    def make(django_version: str, python: str = "image") -> Path:
+        oldest = OLDEST_PYTHON[django_version]
+        if minor_version(used_python()) < minor_version(oldest):
+            pytest.skip(f"Django {django_version} needs Python {oldest}")
+        if python == "oldest" and minor_version(used_python()) == minor_version(oldest):
+            pytest.skip(f"all tests run on Python {oldest}")
+        folder, request = tmp_path_factory.mktemp("requirements"), oldest if python == "oldest" else None
         try:
-            return make_environment(django_version, tmp_path_factory.mktemp("requirements"))
+            interpreter = make_environment(django_version, folder, request)
         except LookupError as error:
             pytest.fail(str(error)) if IN_CI else pytest.skip(str(error))
+        script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
+        pytestconfig.stash[VERSIONS_USED].add(ask(interpreter, script))
+        return interpreter
 
-    return python
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -112,16 +193,14 @@ def probed(project, postgresql, static_files):
     def make(server="uvicorn", database="postgresql", database_url=None):
         made = project(server=server, database=database, channels=True)
         shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
-        urls = made.path / "wiki" / "urls.py"
-        urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))
+        edit(made.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
         routing = made.path / "wiki" / "routing.py"
-        routing.write_text(
-            routing.read_text()
-            .replace(
-                '    re_path("", not_found)', '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)'
-            )
-            .replace("from django.urls", "from probe.consumers import Count\nfrom django.urls")
+        edit(
+            routing,
+            '    re_path("", not_found)',
+            '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)',
         )
+        edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
         made.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
         shutil.copytree(static_files(made), made.path / "staticfiles")
         made.manage("migrate")

@@ -21,7 +21,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.template import CHOICES, IN_CI, ROOT
+from tests.template import CHOICES, IN_CI, ROOT, edit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
 
@@ -265,6 +265,6 @@ def test_it_can_fail(tmp_path, ask):
             check_project(broken, answers, ask)
         shutil.rmtree(broken.parent)
     template = project / "a_name" / "templates" / "base.html"
-    template.write_text(template.read_text().replace("{{ project_name }}", "{{ project_name|safe }}!"))
+    edit(template, "{{ project_name }}</a>", "{{ project_name|safe }}!</a>")
     with pytest.raises(AssertionError):
         check_project(project, answers, ask)

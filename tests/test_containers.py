@@ -16,7 +16,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, free_port, generate
+from tests.template import SERVERS, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -113,8 +113,7 @@ def stack(docker, tmp_path):
 
         try:
             # Its port is for development on this machine, where something else may have it.
-            override = made.path / "compose.yaml"
-            override.write_text(override.read_text().replace('    ports: ["127.0.0.1:5432:5432"]\n', ""))
+            edit(made.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{ports['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))

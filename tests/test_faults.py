@@ -19,7 +19,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import IN_CI, SERVERS, free_port
+from tests.template import IN_CI, SERVERS, edit, free_port
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 # What a WebSocket is told when the server stops: 1012 is "service restart". Hypercorn leaves it open for as long as it waits
@@ -278,7 +278,7 @@ def test_body_over_the_limit(server, probed):
     """It is refused before all of it was sent, whether its length was said or not."""
     made = probed(server)
     asgi = made.path / "wiki" / "asgi.py"
-    asgi.write_text(asgi.read_text().replace("limit=100 * 1024 * 1024", "limit=100_000"))
+    edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
     with made.served() as running, running.client() as client:
         assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
         for chunked in (False, True):

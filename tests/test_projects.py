@@ -4,7 +4,7 @@ from itertools import zip_longest
 
 import pytest
 
-from tests.template import CHOICES, SERVERS, combinations, label
+from tests.template import CHOICES, EACH_PYTHON, SERVERS, combinations, label
 
 
 def with_each_database(combinations):
@@ -28,6 +28,7 @@ def test_checks_and_own_tests(answers, project, request):
     check_project(project(**answers, channels=answers["server"] in ("daphne", "granian")), request)
 
 
+@EACH_PYTHON
 @pytest.mark.parametrize("answers", STARTERS, ids=label)
 def test_starters(answers, project, request):
     check_project(project(**answers), request)

@@ -7,7 +7,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, free_port
+from tests.template import SERVERS, edit, free_port
 
 CONSUMER = """
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -122,7 +122,7 @@ def test_development(server, project):
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
             assert client.get(sheet).status_code == 200
         template = made.path / "pages" / "templates" / "pages" / "home.html"
-        template.write_text(template.read_text().replace("is up", "was changed"))
+        edit(template, "is up", "was changed")
         running.wait_until(lambda: "was changed" in client.get("/").text)
 
 
@@ -131,11 +131,8 @@ def test_websockets(server, production):
     made = production(server=server, channels=True)
     (made.path / "pages" / "consumers.py").write_text(CONSUMER)
     routing = made.path / "wiki" / "routing.py"
-    routing.write_text(
-        routing.read_text()
-        .replace('    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
-        .replace("import re_path", "import path, re_path\nfrom pages.consumers import Echo")
-    )
+    edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
+    edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
     with made.served() as running:
         asyncio.run(talk(f"ws://127.0.0.1:{running.port}", server))
         assert running.stop(seconds=15) in (0, -15), running.output

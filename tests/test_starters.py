@@ -20,7 +20,7 @@ from aiosmtpd.controller import Controller
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, free_port
+from tests.template import CHOICES, ROOT, SERVERS, edit, free_port
 
 ORIGIN = {"origin": "https://example.com"}
 
@@ -399,7 +399,7 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     made = production(server="uvicorn", starter="live", django_version=django_version)
     made.environment |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = made.path / "status" / "tasks.py"
-    tasks.write_text(tasks.read_text().replace("timedelta(minutes=2)", "timedelta(seconds=1)"))
+    edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
     made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")
     add_service(made, "http://127.0.0.1:1/")
     made.manage("check_services", "--once")
