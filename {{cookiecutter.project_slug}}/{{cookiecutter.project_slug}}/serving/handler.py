@@ -6,7 +6,6 @@ event loop, middleware included, and take a thread when they first need one.
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import IO, Any
@@ -121,7 +120,7 @@ class ASGIHandler(asgi.ASGIHandler):
         self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
     ) -> Response:
         # A task or thread that the view started may still read a body after the response.
-        may_close_early = body_file.seek(0, os.SEEK_END) == 0
+        may_close_early = not body_file.read(1)
         body_file.seek(0)
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         # Long ones are not remembered: whoever asks for many would fill the memory.
@@ -168,6 +167,7 @@ class ASGIHandler(asgi.ASGIHandler):
             response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
             executor.release()
+            return await self.send_response(response, send)
         mark = executor.pool.mark_streaming
         timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, executor)
         try:

@@ -105,32 +105,34 @@ class ThreadPool:
         self.size = size
         self.threads: set[Thread] = set()
         self.queue: SimpleQueue[RequestExecutor | None] = SimpleQueue()
-        # Both with the time since when.
+        # Both with the time since when. Each change of a dict is atomic, so that they need no lock.
         self.waiting: dict[RequestExecutor, float] = {}
         self.running: dict[RequestExecutor, float] = {}
         self.streams = 0
-        self.warned_at = float("-inf")
+        self.checked_at = self.warned_at = float("-inf")
         self.warned_of_streams = False
         self.lock = Lock()
 
     def submit(self, executor: RequestExecutor) -> None:
         """Let a thread run the executor's calls until it is released."""
-        with self.lock:
-            self.waiting[executor] = monotonic()
-            self.streams += executor.is_streaming
-            self._start_thread_if_needed()
+        self.waiting[executor] = now = monotonic()
+        if executor.is_streaming:
+            with self.lock:
+                self.streams += 1
+        self._start_thread_if_needed()
         self.queue.put(executor)
-        self.warn_if_busy()
+        if now >= self.checked_at + LONG_WAIT_SECONDS:
+            self.warn_if_busy()
 
     def mark_streaming(self, executor: RequestExecutor) -> None:
-        """Start another thread in the place of the one that a stream keeps."""
+        """Let another thread start in the place of the one that a stream keeps."""
         with self.lock:
             executor.is_streaming = True
             if executor in self.running or executor in self.waiting:
                 self.streams += 1
-                self._start_thread_if_needed()
             warn = self.streams > MAX_STREAMS_WITHOUT_WARNING and not self.warned_of_streams
             self.warned_of_streams |= warn
+        self._start_thread_if_needed()
         if warn:
             logger.warning(
                 "%d streams hold a thread each. An EventStreamResponse holds none.", self.streams
@@ -138,18 +140,17 @@ class ThreadPool:
 
     def warn_if_busy(self) -> None:
         """Log, at most once a minute, what holds all threads while others wait for one."""
-        now = monotonic()
-        with self.lock:
-            longest_wait = now - next(iter(self.waiting.values()), now)
-            if longest_wait < LONG_WAIT_SECONDS or now - self.warned_at < WARNING_INTERVAL_SECONDS:
-                return
-            self.warned_at = now
-            number, running = len(self.waiting), list(self.running.items())
-        held = [f"{executor.description} for {now - since:.0f} s" for executor, since in running]
+        self.checked_at = now = monotonic()
+        since = [*self.waiting.values(), now]
+        recently = now < self.warned_at + WARNING_INTERVAL_SECONDS
+        if now < since[0] + LONG_WAIT_SECONDS or recently:
+            return
+        self.warned_at = now
+        held = [f"{each.description} for {now - at:.0f} s" for each, at in [*self.running.items()]]
         logger.warning(
             "All %d threads (ASGI_THREADS) are in use, and %d requests wait for one. In use by: %s",
             self.size,
-            number,
+            len(since) - 1,
             ", ".join(held),
         )
 
@@ -157,25 +158,33 @@ class ThreadPool:
         idle = len(self.threads) - len(self.running)
         if len(self.waiting) > idle and len(self.threads) < self.size + self.streams:
             thread = Thread(target=self._work, name=f"asgi-{len(self.threads) + 1}", daemon=True)
-            self.threads.add(thread)
+            with self.lock:
+                self.threads.add(thread)
             thread.start()
 
     def _work(self) -> None:
         try:
             while executor := self.queue.get():
-                with self.lock:
-                    self.running[executor] = monotonic()
-                    del self.waiting[executor]
+                self.running[executor] = monotonic()
+                del self.waiting[executor]
                 executor.run_calls()
-                with self.lock:
-                    del self.running[executor]
-                    self.streams -= executor.is_streaming
-                    if len(self.threads) > self.size + self.streams:
-                        self.threads.discard(current_thread())
-                        return
+                if self._is_one_too_many(executor):
+                    return
                 del executor  # or it would be kept while the thread waits
         finally:
             connections.close_all()
+
+    def _is_one_too_many(self, executor: RequestExecutor) -> bool:
+        """Note that the current thread has finished; return whether it is to end, after a stream."""
+        del self.running[executor]
+        if not executor.is_streaming and len(self.threads) <= self.size + self.streams:
+            return False
+        with self.lock:
+            self.streams -= executor.is_streaming
+            if len(self.threads) <= self.size + self.streams:
+                return False
+            self.threads.discard(current_thread())
+            return True
 
     def close(self) -> set[Thread]:
         """Let the threads end when they have nothing to do; return them."""
