@@ -73,6 +73,7 @@ def test_titles(title):
 
 
 BAD_TITLES = ["", "..", "../up", "/etc/passwd", "a\\b", ".env", "end.", " a", "a\nb", "a\0b", "NUL"]
+BAD_TITLES += ["a\x7fb", "a\N{RIGHT-TO-LEFT OVERRIDE}b"]
 
 
 @pytest.mark.parametrize("title", [*BAD_TITLES, "com1.x", "x" * 201])
