@@ -95,12 +95,10 @@ def test_django_is_as_the_core_expects():
     assert closers, f"{update} responses have no _resource_closers"
     assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
-{% if cookiecutter.database == "postgresql" %}
-    for name in ("in_atomic_block", "health_check_done"):
+    for name in ("in_atomic_block", "execute_wrappers", "health_check_done", "close_at"):
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"
-{% else %}
-    assert hasattr(connections["default"], "in_atomic_block"), f"{update} no in_atomic_block"
-{% endif %}
+    for name in ("get_new_connection", "connect"):
+        assert hasattr(connections.create_connection("default"), name), f"{update} no {name}"
 
 
 @pytest.fixture

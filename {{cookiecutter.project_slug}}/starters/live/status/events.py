@@ -5,7 +5,8 @@ import json
 import time
 
 from django.db.models import Max
-from django.http import StreamingHttpResponse
+
+from {{ cookiecutter.project_slug }}.serving.streams import EventStreamResponse
 
 from .models import Result
 
@@ -39,12 +40,7 @@ async def events(request):
     after = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
     known = after.isascii() and after.isdigit() and len(after) < 19
     last = int(after) if known else await get_newest_id()
-    return StreamingHttpResponse(
-        stream(last),
-        content_type="text/event-stream",
-        # The last one is for nginx, which would wait until it has some kilobytes.
-        headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
-    )
+    return EventStreamResponse(stream(last))
 
 
 async def stream(last):
