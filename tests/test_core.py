@@ -7,13 +7,14 @@ import os
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, free_port
+from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -234,6 +235,75 @@ def test_receivers_are_called_for_each_request(probed):
         for _ in range(10):
             assert client.get("/probe/shared/").text == "the same for all"
         assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
+
+
+def add_receiver(made: Project, name: str) -> None:
+    with (made.path / "probe" / "views.py").open("a") as views:
+        views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
+
+
+def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
+    made = probed()
+    add_receiver(made, "wait_to_finish")
+    with made.served() as running, running.client(timeout=5) as client:
+        for path in ("shared", "count"):
+            assert client.get(f"/probe/{path}/", headers={"Connection": "close"}).status_code == 200
+        assert client.get("/probe/let_finish/").text == "finished"
+
+
+def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., Project]) -> None:
+    made = probed()
+    add_receiver(made, "note_finished")
+    with made.served() as running, running.client() as client:
+        for path in 2 * ["async_patient", "patient"]:
+            with pytest.raises(httpx.ReadTimeout):
+                client.get(f"/probe/{path}/", timeout=0.2)
+        running.wait_until(lambda: client.get("/probe/how_many_finished/").json()["finished"] >= 4, seconds=10)
+
+
+def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..., Project]) -> None:
+    made = probed()
+    with (made.path / "wiki" / "urls.py").open("a") as urls:
+        urls.write('handler500 = "probe.views.server_error"\n')
+    with made.served() as running, running.client() as client:
+        for path in ("broken", "async_broken"):
+            assert client.get(f"/probe/{path}/").text.startswith("asgi-")
+
+
+def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
+    with probed().served() as running, running.client() as client:
+        assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
+
+
+# A view's thread releases the executor while a task that outlives the view submits calls.
+SUBMIT_WHILE_RELEASING = """
+import asyncio, sys, threading
+from asgiref.sync import sync_to_async
+from wiki.serving.threads import enter_request_context
+
+async def request(number):
+    executor = await enter_request_context("request")
+    await sync_to_async(bool)()
+    releasing = threading.Thread(target=executor.release)
+    releasing.start()
+    results = await asyncio.gather(*[sync_to_async(abs)(each) for each in range(4)])
+    assert results == [0, 1, 2, 3]
+    releasing.join()
+
+async def main():
+    for number in range(500):
+        async with asyncio.timeout(10):
+            await request(number)
+    print("all calls were made")
+
+sys.setswitchinterval(1e-6)
+asyncio.run(main())
+"""
+
+
+def test_no_call_is_lost_while_the_executor_is_released(project: Callable[..., Project]) -> None:
+    shell = project().manage("shell", "--command", SUBMIT_WHILE_RELEASING)
+    assert "all calls were made" in shell.stdout
 
 
 def test_paths_do_not_fill_the_memory(probed):
