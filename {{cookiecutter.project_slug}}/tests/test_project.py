@@ -3,9 +3,11 @@ import re
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from axes.models import AccessAttempt
 from django.contrib.auth import aauthenticate, get_user_model
 from django.core import signals
 from django.db import OperationalError, connection, connections
+from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
 from {{ cookiecutter.project_slug }}.serving import handler
@@ -16,11 +18,14 @@ async def test_livez_asks_nobody(async_client, settings):
     settings.ALLOWED_HOSTS = ["example.com"]
     response = await async_client.get("/livez", headers={"host": "10.0.0.7:8000"})
     assert response.json() == {"status": "ok", "failing": []}
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.django_db
 def test_readyz(client):
-    assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+    response = client.get("/readyz")
+    assert response.json() == {"status": "ok", "failing": []}
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.django_db
@@ -55,26 +60,60 @@ async def test_request_id(async_client, sent):
         ("10.0.0.1", "made-up, 203.0.113.9, 10.0.0.2", "203.0.113.9", "https"),
         ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9", "https"),
         ("10.0.0.1", "[2001:db8::9]:4711, ", "2001:db8::9", "https"),
+        ("10.0.0.1", "192.0.2.1, unknown, 10.0.0.2", "10.0.0.2", "https"),
         ("203.0.113.9", "192.0.2.1", "203.0.113.9", "http"),
+        ("unix:", "192.0.2.1", "unix:", "http"),
     ],
 )
 async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, scheme):
+    seen = await forwarded(["10.0.0.0/8"], (peer, 1234), forwarded_for)
+    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+
+
+async def test_whoever_connects_is_believed():
+    """But only the address that the proxy itself added: the client may have sent the others."""
+    seen = await forwarded(["*"], ("10.0.0.1", 1234), "made-up, 203.0.113.9")
+    assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
+    seen = await forwarded(["*"], None, "203.0.113.9")  # over a Unix socket
+    assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
+
+
+async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="https"):
+    """The scope that the application gets."""
     seen = {}
 
     async def app(scope, receive, send):
         seen.update(scope)
 
     scope = {
-        "type": "http",
-        "scheme": "http",
-        "client": (peer, 1234),
+        "type": scope_type,
+        "scheme": "ws" if scope_type == "websocket" else "http",
+        "client": client,
         "headers": [
             (b"x-forwarded-for", forwarded_for.encode()),
-            (b"x-forwarded-proto", b"https"),
+            (b"x-forwarded-proto", scheme.encode()),
         ],
     }
-    await ProxyHeaders(app, trusted=["10.0.0.0/8"])(scope, None, None)
-    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+    await ProxyHeaders(app, trusted=trusted)(scope, None, None)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("scope_type", "sent", "scheme"),
+    [
+        ("http", "https", "https"),
+        ("http", "wss", "https"),
+        ("http", "http", "http"),
+        ("http", "nonsense", "http"),
+        ("websocket", "https", "wss"),
+        ("websocket", "wss", "wss"),
+        ("websocket", "http", "ws"),
+        ("lifespan", "https", "http"),
+    ],
+)
+async def test_scheme_behind_a_proxy(scope_type, sent, scheme):
+    seen = await forwarded(["*"], ("10.0.0.1", 1234), "203.0.113.9", scope_type, sent)
+    assert seen["scheme"] == scheme
 
 
 def test_django_is_as_the_core_expects():
@@ -138,6 +177,18 @@ def test_change_password(client, user):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
+def test_weak_passwords(client, user, password):
+    """Like the address, too short, common, of digits only."""
+    client.force_login(user)
+    new = dict.fromkeys(["new_password1", "new_password2"], password)
+    new["old_password"] = "analytical-engine"
+    assert "errorlist" in client.post("/accounts/password_change/", new).text
+    user.refresh_from_db()
+    assert user.check_password("analytical-engine")
+
+
+@pytest.mark.django_db
 def test_sign_in_attempts_are_limited(client, user, settings):
     settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
@@ -149,6 +200,29 @@ def test_sign_in_attempts_are_limited(client, user, settings):
     assert "too many wrong passwords" in page.text
     form = {"username": "grace", "password": "wrong"}
     assert client.post("/accounts/login/", form).status_code == 200
+
+
+@pytest.mark.django_db
+def test_sign_in_is_possible_again_later(client, user, settings):
+    settings.AXES_ENABLED = True
+    settings.AXES_FAILURE_LIMIT = 3
+    form = {"username": "ada", "password": "analytical-engine"}
+    for _ in range(3):
+        client.post("/accounts/login/", form | {"password": "wrong"})
+    for waited, status in ((0.9, 429), (1.1, 302)):
+        then = timezone.now() - waited * settings.AXES_COOLOFF_TIME
+        AccessAttempt.objects.update(attempt_time=then)
+        assert client.post("/accounts/login/", form).status_code == status
+
+
+@pytest.mark.django_db
+def test_sign_in_forgives_earlier_mistakes(client, user, settings):
+    settings.AXES_ENABLED = True
+    settings.AXES_FAILURE_LIMIT = 3
+    passwords = 2 * ["wrong", "wrong", "analytical-engine"]
+    forms = [{"username": "ada", "password": password} for password in passwords]
+    answers = [client.post("/accounts/login/", form).status_code for form in forms]
+    assert answers == 2 * [200, 200, 302]
 
 
 @pytest.mark.django_db
