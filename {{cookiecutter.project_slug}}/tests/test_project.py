@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import re
 
@@ -5,12 +6,14 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from axes.models import AccessAttempt
 from django.contrib.auth import aauthenticate, get_user_model
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.db import OperationalError, connection, connections
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
-from {{ cookiecutter.project_slug }}.serving import handler
+from {{ cookiecutter.project_slug }}.serving import handler, static
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
@@ -114,6 +117,109 @@ async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="h
 async def test_scheme_behind_a_proxy(scope_type, sent, scheme):
     seen = await forwarded(["*"], ("10.0.0.1", 1234), "203.0.113.9", scope_type, sent)
     assert seen["scheme"] == scheme
+
+
+@pytest.mark.parametrize(
+    ("length", "parts", "status"),
+    [
+        (None, [4, 6], 200),
+        (b"10", [10], 200),
+        (b"nonsense", [10], 200),  # the server's to refuse
+        (b"11", [], 413),
+        (None, [11], 413),
+        (None, [5, 5, 1], 413),
+    ],
+)
+async def test_limit_on_bodies(length, parts, status):
+    seen = []
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            seen.append(len(message["body"]))
+            if not message["more_body"]:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body"})
+                break
+
+    messages = [{"type": "http.request", "body": b"x" * part, "more_body": True} for part in parts]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    headers = [(b"content-length", length)] if length else []
+    sent = await talk(LimitedBody(app, limit=10), messages, headers=headers)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == status
+    assert sum(seen) <= 10
+
+
+async def talk(application, messages, **scope):
+    """What the application sends to a client that sends these messages, and then waits."""
+    left, sent = list(messages), []
+
+    async def receive():
+        return left.pop(0) if left else await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    await application({"type": "http", "method": "GET", **scope}, receive, send)
+    return sent
+
+
+async def no_file(scope, receive, send):
+    await send({"type": "not a file"})
+
+
+@pytest.fixture
+def static_files(settings, tmp_path):
+    """The application that serves two files, one smaller and one larger than what is sent at once."""
+    settings.DEBUG = False
+    settings.STATIC_ROOT = tmp_path
+    for name, size in (("small.css", 10), ("large.css", 3 * static.CHUNK)):
+        tmp_path.joinpath(name).write_bytes(b"x" * size)
+    return static.serve_static_files(no_file)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "size"),
+    [
+        ("GET", "/static/small.css", 10),
+        ("HEAD", "/static/small.css", 0),
+        ("GET", "/static/large.css", 3 * static.CHUNK),
+    ],
+)
+async def test_static_files(static_files, method, path, size):
+    """In parts of a limited size, for slow clients; the last of them says that it is the last."""
+    asked = {"type": "http.request", "body": b"", "more_body": False}
+    start, *parts = await talk(static_files, [asked], method=method, path=path, headers=[])
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    assert b"access-control-allow-origin" not in dict(start["headers"])
+    sizes = [len(part.get("body", b"")) for part in parts]
+    assert sum(sizes) == size
+    assert max(sizes) <= 65536
+    assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+
+
+async def test_static_file_for_a_client_that_left(static_files):
+    """The rest of it is not read."""
+    gone = {"type": "http.disconnect"}
+    sent = await talk(static_files, [gone], path="/static/large.css", headers=[])
+    assert sum(len(message.get("body", b"")) for message in sent) <= 2 * static.CHUNK
+
+
+async def test_what_is_no_static_file(static_files):
+    for scope in ({"path": "/"}, {"path": "/static/small.css", "type": "websocket"}):
+        assert await talk(static_files, [], **scope) == [{"type": "not a file"}]
+
+
+def test_static_files_that_were_not_collected(settings, tmp_path, caplog):
+    settings.DEBUG = False
+    settings.STATIC_ROOT = tmp_path / "staticfiles"
+    assert static.serve_static_files(no_file) is no_file
+    assert "run `manage.py collectstatic`" in caplog.text
+
+
+def test_static_files_while_debugging(settings):
+    settings.DEBUG = True
+    assert isinstance(static.serve_static_files(no_file), ASGIStaticFilesHandler)
 
 
 def test_django_is_as_the_core_expects():

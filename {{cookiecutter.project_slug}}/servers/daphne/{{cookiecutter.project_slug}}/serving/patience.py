@@ -6,8 +6,9 @@ for ever, and ends the watch that it keeps over all applications.
 
 import asyncio
 
+import daphne.server
 from daphne.cli import CommandLineInterface
-from daphne.http_protocol import WebRequest
+from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
@@ -22,6 +23,15 @@ def be_patient():
     """Call it when the application is loaded."""
     CommandLineInterface.server_class = PatientServer
     WebRequest.handle_exception = answer_or_cut_off
+    daphne.server.HTTPFactory = KeepAliveFactory
+
+
+class KeepAliveFactory(HTTPFactory):
+    """Keeps idle connections open for longer than proxies do. daphne has no option for it."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.timeOut = 75  # seconds; Twisted's name
 
 
 def answer_or_cut_off(request, exception):
