@@ -200,6 +200,13 @@ def slow(request):
     return HttpResponse("slow")
 
 
+def announced(request):
+    """Say in the log that the request is in this view, for two seconds."""
+    print("in the view", flush=True)
+    time.sleep(2)
+    return HttpResponse("announced")
+
+
 def stuck(request):
     time.sleep(60)
 
