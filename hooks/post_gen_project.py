@@ -51,6 +51,8 @@ SERVERS = {
         "dependency": "granian[reload]>=2.8,<3",
         "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
+        # Also for the next request on an idle connection; it can be no longer.
+        " --http1-header-read-timeout 60000"
         " --respawn-failed-workers --log-level warning",
         "develop": "granian {app} --interface asgi --reload --workers-kill-timeout 1",
         # Or each write to the database would restart it.

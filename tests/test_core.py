@@ -372,6 +372,16 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert "Traceback" not in running.output
 
 
+def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
+    """Django refuses to save one on the event loop, where the database would hold up all others."""
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
+    with made.served() as running, running.client() as client:
+        assert client.get("/probe/visit/").json()["visits"] == 1
+        assert "sessionid" in client.get("/probe/async_count/").cookies
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_errors_and_logs(server, probed):
     """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""

@@ -2,12 +2,7 @@
 
 import asyncio
 import os
-import re
-import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -137,7 +132,20 @@ async def dead_websocket(running, stop):
             return await reader.read()
 
 
-CASES = [nothing, idle, silent, request, stuck, upload, stalled_upload, download, stalled_download, stream, websocket, dead_websocket]
+CASES = [
+    nothing,
+    idle,
+    silent,
+    request,
+    stuck,
+    upload,
+    stalled_upload,
+    download,
+    stalled_download,
+    stream,
+    websocket,
+    dead_websocket,
+]
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -7,17 +7,20 @@ over all applications each second.
 import asyncio
 import time
 
+import daphne.server
 from daphne.cli import CommandLineInterface
-from daphne.http_protocol import WebRequest
+from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
 from twisted.web.http import HTTPChannel
 
 from .logs import request_id
 
 GRACE_PERIOD_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
 POLL_INTERVAL_SECONDS = 0.05
 SERVICE_RESTART = 1012  # the close code of a WebSocket
 
@@ -26,6 +29,15 @@ def install() -> None:
     """Change how daphne stops. Call this when the application is loaded."""
     CommandLineInterface.server_class = GracefulServer
     WebRequest.handle_exception = send_500_or_disconnect
+    daphne.server.HTTPFactory = KeepAliveFactory
+
+
+class KeepAliveFactory(HTTPFactory):
+    """Keeps idle connections open for longer than proxies do. daphne has no option for it."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.timeOut = KEEP_ALIVE_SECONDS
 
 
 def send_500_or_disconnect(request: WebRequest, exception: Exception) -> None:
@@ -42,8 +54,13 @@ def end_keep_alive(channel: HTTPChannel, request: WebRequest, version: bytes) ->
 
 
 class GracefulServer(Server):
-    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these two
-    # methods. daphne calls the first one each second, and the second one when it is told to stop.
+    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these three
+    # methods. daphne calls the first one when it listens, the second one each second, and the third one
+    # when it is told to stop.
+    def listen_success(self, port: IListeningPort) -> IListeningPort:
+        super().listen_success(port)
+        return port  # for the callback in `shut_down`
+
     def application_checker(self) -> None:
         request_id.set("-")  # Twisted's timers run in the context of some request or other
         super().application_checker()

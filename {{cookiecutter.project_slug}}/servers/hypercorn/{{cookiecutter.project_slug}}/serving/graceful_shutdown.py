@@ -2,6 +2,9 @@
 
 import asyncio
 import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import parent_process
 
 from hypercorn.asyncio import run
@@ -9,6 +12,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.events import CloseConnection
 
+Close = Callable[[asyncio.Server], None]
 SERVICE_RESTART = 1012  # the close code of a WebSocket
 
 
@@ -16,11 +20,23 @@ def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
     # https://github.com/pgjones/hypercorn/issues/308: without this, open connections hold up shutdown without limit.
     asyncio.Server.wait_closed = return_at_once
+    asyncio.Server.close = close_for_all_processes
     run.TCPServer = GracefulServer
     if parent_process():
         # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM, which they get too if it
         # goes to all processes of a container or session, or when the first of them has ended, would end them at once.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def close_for_all_processes(server: asyncio.Server, close: Close = asyncio.Server.close) -> None:
+    """`Server.close()`, which would leave the sockets open in hypercorn's first process.
+
+    They would still take connections, which nobody accepts any more.
+    """
+    for listener in server.sockets:
+        with suppress(OSError):  # another process was first
+            listener.shutdown(socket.SHUT_RDWR)
+    close(server)
 
 
 async def return_at_once(server: asyncio.Server) -> None:
