@@ -1,0 +1,292 @@
+import asyncio
+import contextvars
+import threading
+import time
+from pathlib import Path
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+from wiki.serving.streams import EventStreamResponse
+
+User = get_user_model()
+PART = b"x" * 65536
+FILE = Path(__file__).parent / "large.bin"
+
+# What `release` sets: all that waits goes on.
+released = threading.Event()
+async_released = asyncio.Event()
+
+
+async def release(request):
+    released.set()
+    async_released.set()
+    return HttpResponse("released")
+
+
+async def count_users():
+    return await User.objects.acount()
+
+
+# Sync views that start an event loop, in which the database is asked.
+
+
+def asyncio_run(request):
+    return JsonResponse({"users": asyncio.run(count_users())})
+
+
+def run_until_complete(request):
+    loop = asyncio.new_event_loop()
+    try:
+        return JsonResponse({"users": loop.run_until_complete(count_users())})
+    finally:
+        loop.close()
+
+
+def joined_thread(request):
+    """A thread that has the view's context, and for which the view waits."""
+    found = []
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=[lambda: found.append(asyncio.run(count_users()))])
+    thread.start()
+    thread.join()
+    return JsonResponse({"users": found[0]})
+
+
+loops = []
+
+
+async def keep_loop(request):
+    loops.append(asyncio.get_running_loop())
+    return HttpResponse("kept")
+
+
+def run_coroutine_threadsafe(request):
+    """The server's own loop makes the call, in the context of the view that waits for it."""
+    return JsonResponse({"users": asyncio.run_coroutine_threadsafe(count_users(), loops[-1]).result()})
+
+
+# Views that keep their thread.
+
+
+async def hold(request):
+    """What asks a model for an answer looks like this."""
+    user = await request.auser()
+    await User.objects.acount()
+    await async_released.wait()
+    return HttpResponse(str(user))
+
+
+def sync_hold(request):
+    released.wait()
+    return HttpResponse(str(request.user))
+
+
+# Streams.
+
+ended_streams = []
+
+
+def plain_sync_stream(request):
+    def lines():
+        try:
+            yield f"{User.objects.count()}\n"
+            released.wait()
+            yield f"{User.objects.count()}\n"
+        finally:
+            ended_streams.append("sync")
+
+    return StreamingHttpResponse(lines())
+
+
+def plain_async_stream(request):
+    async def lines():
+        try:
+            yield f"{await count_users()}\n"
+            await async_released.wait()
+            yield f"{await count_users()}\n"
+        finally:
+            ended_streams.append("async")
+
+    return StreamingHttpResponse(lines())
+
+
+async def event_stream(request):
+    async def lines():
+        yield f"{await count_users()}\n"
+        await async_released.wait()
+        yield f"{await count_users()}\n"
+
+    return EventStreamResponse(lines())
+
+
+def endless_sync_stream(request):
+    def parts():
+        try:
+            while True:
+                time.sleep(0.0001)  # or else a core that reads all of it first takes all memory
+                yield PART
+        finally:
+            ended_streams.append("endless")
+
+    return StreamingHttpResponse(parts())
+
+
+async def how_many_ended(request):
+    return JsonResponse({"ended": len(ended_streams)})
+
+
+class ThreadNamingStream(StreamingHttpResponse):
+    def close(self):
+        closed_in.append(threading.get_ident())
+        super().close()
+
+
+closed_in = []
+
+
+def stream_with_close(request):
+    return ThreadNamingStream(iter([str(threading.get_ident())]))
+
+
+async def async_stream_with_close(request):
+    ident = await sync_to_async(threading.get_ident)()
+
+    async def parts():
+        yield str(ident)
+
+    return ThreadNamingStream(parts())
+
+
+async def closed_in_threads(request):
+    return JsonResponse({"threads": [str(ident) for ident in closed_in]})
+
+
+class BareStream(HttpResponseBase):
+    """A response of a library: it streams, and has no `is_async`."""
+
+    streaming = True
+
+    def __iter__(self):
+        return iter([b"first ", b"second"])
+
+    async def __aiter__(self):
+        for part in self:
+            yield part
+
+
+def bare_stream(request):
+    return BareStream()
+
+
+async def async_bare_stream(request):
+    return BareStream()
+
+
+# Downloads.
+
+
+def download(request):
+    return FileResponse(FILE.open("rb"))
+
+
+async def async_download(request):
+    return FileResponse(FILE.open("rb"))
+
+
+def iterator(request):
+    def parts():
+        with FILE.open("rb") as file:
+            while part := file.read(65536):
+                yield part
+
+    return StreamingHttpResponse(parts())
+
+
+async def async_iterator(request):
+    return iterator(request)
+
+
+# Requests that are read after they have been answered.
+
+READ = {
+    "body": lambda request: len(request.body),
+    "POST": lambda request: len(request.POST["text"]),
+    "FILES": lambda request: len(request.FILES["file"].read()),
+}
+tasks = []
+
+
+@csrf_exempt
+async def read_in_task(request, what):
+    answered = asyncio.Event()
+
+    async def work():
+        await answered.wait()
+        return READ[what](request)
+
+    tasks.append((answered, asyncio.create_task(work())))
+    return HttpResponse(status=202)
+
+
+@csrf_exempt
+def read_in_thread(request, what):
+    answered = threading.Event()
+    found = []
+
+    def work():
+        answered.wait()
+        try:
+            found.append(READ[what](request))
+        except Exception as error:  # noqa: BLE001 (the client sees it)
+            found.append(repr(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    tasks.append((answered, sync_to_async(lambda: thread.join() or found[0], thread_sensitive=False)))
+    return HttpResponse(status=202)
+
+
+async def result(request):
+    answered, task = tasks.pop()
+    answered.set()
+    try:
+        return JsonResponse({"read": await (task() if callable(task) else task)})
+    except Exception as error:  # noqa: BLE001 (the client sees it)
+        return JsonResponse({"read": repr(error)})
+
+
+# What stays on a connection.
+
+
+def change_connection():
+    connection.force_debug_cursor = True
+    connection.execute_wrappers.append(lambda execute, *args: execute(*args))
+    connection.panel = "an old one"
+
+
+def mark_connection(request):
+    change_connection()
+    return HttpResponse("marked")
+
+
+async def async_mark_connection(request):
+    await sync_to_async(change_connection)()
+    return HttpResponse("marked")
+
+
+def look_at_connection(request):
+    return JsonResponse(
+        {
+            "debug": connection.force_debug_cursor,
+            "wrappers": len(connection.execute_wrappers),
+            "panel": getattr(connection, "panel", None),
+        }
+    )
+
+
+async def nothing(request):
+    return HttpResponse("nothing")

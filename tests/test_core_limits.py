@@ -1,0 +1,357 @@
+"""What the core must stand: threads that wait for themselves, threads all in use, many streams, large files, odd libraries."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.template import CHOICES, ROOT, THREADS, Project, Server
+
+HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+BACKGROUND_THREADS = 2
+MEBIBYTE = 1024**2
+FILE_BYTES = 60_000_000
+
+
+@pytest.fixture
+def limited(probed: Callable[..., Project]) -> Callable[..., Project]:
+    """`probed`, with the app of tests/limits/."""
+
+    def make(settings: str = "", **answers: str) -> Project:
+        return add_app(probed(**answers), settings)
+
+    return make
+
+
+def add_app(made: Project, settings: str = "") -> Project:
+    shutil.copytree(ROOT / "tests" / "limits", made.path / "limits")
+    urls = made.path / "wiki" / "urls.py"
+    urls.write_text(urls.read_text().replace('path("",', 'path("limits/", include("limits.urls")),\n    path("",', 1))
+    with (made.path / "wiki" / "settings.py").open("a") as file:
+        file.write(f"\nASGI_BACKGROUND_THREADS = {BACKGROUND_THREADS}\n{settings}\n")
+    return made
+
+
+def ask_at_once(running: Server, paths: list[str], timeout: float = 10) -> list[int | str]:
+    """The status of each, or what came instead."""
+
+    def ask(path: str) -> int | str:
+        with running.client(timeout=timeout) as client:
+            try:
+                return client.get(path).status_code
+            except httpx.TransportError as error:
+                return type(error).__name__
+
+    with ThreadPoolExecutor(len(paths)) as executor:
+        return list(executor.map(ask, paths))
+
+
+NESTED = ["asyncio_run", "run_until_complete", "joined_thread", "run_coroutine_threadsafe"]
+
+
+@pytest.mark.parametrize("view", NESTED)
+def test_a_loop_of_its_own_in_a_sync_view(
+    view: str, limited: Callable[..., Project], connections: Callable[[], int]
+) -> None:
+    """More of them than threads, all of which ask the database: each answers, and no thread is lost."""
+    with limited().served() as running, running.client(timeout=3) as client:
+        client.get("/limits/keep_loop/")
+        seen = ask_at_once(running, [f"/limits/{view}/"] * 2 * THREADS, timeout=5)
+        after = ask_at_once(running, ["/accounts/login/", "/probe/count/", "/readyz"], timeout=3)
+        assert seen + after == [200] * (2 * THREADS + 3), running.output[-3000:]
+        assert connections() <= THREADS + BACKGROUND_THREADS, "a thread of its own leaves its connection open"
+
+
+@pytest.mark.parametrize("view", ["hold", "sync_hold"])
+def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Project]) -> None:
+    """`/readyz` answers quickly and says why; the log names the setting and what holds the threads, once."""
+    with limited().served() as running, running.client() as client, ThreadPoolExecutor(THREADS + 2) as executor:
+        held = [executor.submit(ask_at_once, running, [f"/limits/{view}/"], 30) for _ in range(THREADS)]
+        try:
+            running.wait_until(lambda: is_at_limit(client), seconds=10)
+            waiting = executor.submit(ask_at_once, running, ["/probe/count/"], 30)
+            for _ in range(3):
+                start = time.monotonic()
+                ready = client.get("/readyz", timeout=3)
+                assert time.monotonic() - start < 1.5
+                assert (ready.status_code, ready.json()["failing"]) == (503, ["threads"])
+            assert client.get("/livez").status_code == 200
+            assert not waiting.done()
+            running.wait_until(lambda: warnings(running), seconds=5)
+        finally:
+            client.get("/limits/release/")
+        assert [task.result() for task in [*held, waiting]] == [[200]] * (THREADS + 1)
+        assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+        assert ask_at_once(running, ["/probe/count/"] * 2 * THREADS) == [200] * 2 * THREADS
+        [warning] = warnings(running)
+        assert f"/limits/{view}/" in warning
+
+
+def is_at_limit(client: httpx.Client) -> bool:
+    """Asked by what needs a thread, since none says how many are left."""
+    try:
+        client.get("/probe/count/", timeout=0.3)
+    except httpx.ReadTimeout:
+        return True
+    return False
+
+
+def warnings(running: Server) -> list[str]:
+    return [line for line in running.output.splitlines() if "ASGI_THREADS" in line]
+
+
+def test_many_plain_streams(limited: Callable[..., Project]) -> None:
+    """A hundred of them, each with a thread and connection of its own as in Django, and views are still served."""
+    # PostgreSQL has as many connections as that, for all tests that run; SQLite has no limit.
+    made = limited(database="sqlite", database_url="sqlite:///db.sqlite3")
+    with made.served() as running:
+        asyncio.run(open_streams(running, ["plain_sync_stream", "plain_async_stream"], streams=100))
+        with running.client() as client:
+            running.wait_until(lambda: client.get("/limits/how_many_ended/").json() == {"ended": 100}, seconds=10)
+            threads = client.get("/probe/state/").json()["threads"]
+        assert len([name for name in threads if name.startswith("asgi-")]) <= THREADS + BACKGROUND_THREADS
+        assert running.output.count("EventStreamResponse") == 1, running.output[-3000:]
+        assert "Traceback" not in running.output
+
+
+def test_many_event_streams(limited: Callable[..., Project], connections: Callable[[], int]) -> None:
+    """A thousand of them and 256 clients: the connections stay few."""
+    with limited().served() as running:
+        most = asyncio.run(open_streams(running, ["event_stream"], 1000, clients=256, count_connections=connections))
+        assert 1 <= most <= THREADS + BACKGROUND_THREADS
+        assert "Traceback" not in running.output
+        assert "EventStreamResponse" not in running.output
+
+
+async def open_streams(
+    running: Server,
+    views: list[str],
+    streams: int,
+    clients: int = 2,
+    count_connections: Callable[[], int] = lambda: 0,
+) -> int:
+    """Open them, ask other views meanwhile, let them end. The most connections that were seen."""
+    opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    try:
+        await asyncio.wait_for(open_many(running, views, streams, opened), 60)
+        seen = [await asyncio.to_thread(count_connections)]
+        limits = httpx.Limits(max_connections=clients)
+        async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=30, limits=limits) as client:
+            asking = asyncio.gather(*[ask_for_users(client) for _ in range(clients)])
+            seen.append(await asyncio.to_thread(count_connections))
+            await asking
+            await client.get("/limits/release/")
+        rest = await asyncio.gather(*[asyncio.wait_for(reader.read(), 60) for reader, _ in opened])
+        assert [part for part in rest if b"0\n" not in part] == []
+        return max(*seen, await asyncio.to_thread(count_connections))
+    finally:
+        for _, writer in opened:
+            writer.close()
+        await asyncio.gather(*[writer.wait_closed() for _, writer in opened], return_exceptions=True)
+
+
+async def ask_for_users(client: httpx.AsyncClient) -> None:
+    for path in ("/probe/count/", "/probe/async_count/"):
+        assert (await client.get(path)).json() == {"users": 0}
+
+
+async def open_many(running: Server, views: list[str], streams: int, opened: list[tuple]) -> None:
+    """Until the first line of each has come. By bare sockets: httpx would take longer than the server."""
+
+    async def open_one(view: str) -> None:
+        async with at_once:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            opened.append((reader, writer))
+            writer.write(request_head(view))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            await reader.readuntil(b"0\n")
+
+    at_once = asyncio.Semaphore(100)
+    await asyncio.gather(*[open_one(views[number % len(views)]) for number in range(streams)])
+
+
+def request_head(view: str, method: str = "GET") -> bytes:
+    lines = [f"{method} /limits/{view}/ HTTP/1.1", *(f"{name}: {value}" for name, value in HEADERS.items())]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+
+
+DOWNLOADS = ["download", "async_download", "iterator", "async_iterator"]
+
+
+def test_large_files_and_slow_clients(limited: Callable[..., Project]) -> None:
+    """Five clients that read slowly, of each kind of response: the process keeps no more than a few parts for each."""
+    made = limited()
+    content = os.urandom(FILE_BYTES)
+    (made.path / "limits" / "large.bin").write_bytes(content)
+    grown = {}
+    with made.served() as running, running.client() as client:
+        for view in DOWNLOADS:
+            client.get("/probe/count/")
+            before = memory(client)
+            grown[view] = max(read_slowly(running, client, view, hashlib.sha256(content).digest())) - before
+            head = client.head(f"/limits/{view}/")
+            assert (head.status_code, head.content) == (200, b"")
+            if "download" in view:
+                assert head.headers["Content-Length"] == str(FILE_BYTES)
+                part = client.get(f"/limits/{view}/", headers={"Range": "bytes=10-19"})
+                assert part.content in (content, content[10:20])
+        assert all(each < 15 * MEBIBYTE for each in grown.values()), {
+            view: f"{each / MEBIBYTE:.0f} MiB" for view, each in grown.items()
+        }
+        assert "Warning" not in running.output
+        assert "Traceback" not in running.output
+
+
+def read_slowly(running: Server, client: httpx.Client, view: str, digest: bytes) -> list[int]:
+    """Five clients take the content in turns, 2 MB each time. The memory of the process after each round."""
+    seen = []
+    sockets = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(5)]
+    for each in sockets:
+        each.sendall(request_head(view))
+    assert client.get("/probe/count/").status_code == 200, "while nobody reads, others are served"
+    readers = [each.makefile("rb") for each in sockets]
+    hashes = [hashlib.sha256() for _ in sockets]
+    bodies = [read_body(reader, 2_000_000) for reader in readers]
+    for parts in zip(*bodies, strict=True):
+        for hash_of_body, part in zip(hashes, parts, strict=True):
+            hash_of_body.update(part)
+        seen.append(memory(client))
+    assert [each.digest() for each in hashes] == [digest] * len(hashes)
+    for each in [*readers, *sockets]:
+        each.close()
+    return seen
+
+
+def read_body(reader, part_bytes: int):
+    """The parts of the body of an HTTP/1.1 response, chunked or not."""
+    head = b"".join(iter(reader.readline, b"\r\n")).lower()
+    assert head.startswith(b"http/1.1 200"), head
+    left, collected = FILE_BYTES, b""
+    while left:
+        size = int(reader.readline(), 16) if b"chunked" in head else min(left, 65536)
+        collected += reader.read(size)
+        if b"chunked" in head:
+            reader.readline()
+        left -= size
+        if len(collected) >= part_bytes or not left:
+            yield collected[:part_bytes]
+            collected = collected[part_bytes:]
+    if collected:
+        yield collected
+
+
+def memory(client: httpx.Client) -> int:
+    """In bytes, of the process that answers."""
+    process = client.get("/probe/state/").json()["process"]
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
+    return int(shown.stdout) * 1024
+
+
+def test_a_sync_stream_ends_when_its_client_leaves(limited: Callable[..., Project]) -> None:
+    with limited().served() as running, running.client() as client:
+        for number in range(1, THREADS + 2):
+            with socket.create_connection(("127.0.0.1", running.port), timeout=10) as left:
+                left.sendall(request_head("endless_sync_stream"))
+                assert left.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            running.wait_until(
+                lambda number=number: client.get("/limits/how_many_ended/").json() == {"ended": number}, seconds=10
+            )
+        assert client.get("/probe/count/").json() == {"users": 0}
+        assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize("where", ["task", "thread"])
+def test_a_request_can_be_read_after_it_was_answered(where: str, limited: Callable[..., Project]) -> None:
+    text = "x" * 3_000_000
+    with limited(settings="DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000").served() as running, running.client() as client:
+        sent = {
+            "body": {"content": text.encode()},
+            "POST": {"data": {"text": text}},
+            "FILES": {"files": {"file": ("large.txt", text)}},
+        }
+        for what, body in sent.items():
+            assert client.post(f"/limits/read_in_{where}/{what}/", **body).status_code == 202
+            assert client.get("/limits/result/").json() == {"read": len(text)}, what
+
+
+def test_a_streams_own_close_runs_in_the_thread_of_its_view(limited: Callable[..., Project]) -> None:
+    with limited().served() as running, running.client() as client:
+        views = [client.get(f"/limits/{name}/").text for name in 10 * ["stream_with_close", "async_stream_with_close"]]
+
+        def closed_in() -> list[str]:
+            return client.get("/limits/closed_in_threads/").json()["threads"]
+
+        running.wait_until(lambda: len(closed_in()) == len(views), seconds=5)
+        assert sorted(closed_in()) == sorted(views)
+
+
+def test_a_stream_that_is_not_djangos(limited: Callable[..., Project]) -> None:
+    with limited().served() as running, running.client() as client:
+        for path in ("/limits/bare_stream/", "/limits/async_bare_stream/"):
+            response = client.get(path)
+            assert (response.status_code, response.text) == (200, "first second"), running.output[-3000:]
+
+
+def test_an_async_receiver_in_the_place_of_djangos(limited: Callable[..., Project]) -> None:
+    made = limited()
+    with (made.path / "limits" / "urls.py").open("a") as urls:
+        urls.write("\nfrom .receivers import how_many_awaited\n\n")
+        urls.write('urlpatterns.append(path("how_many_awaited/", how_many_awaited))\n')
+    with made.served() as running, running.client() as client:
+        before = client.get("/limits/how_many_awaited/").json()["awaited"]
+        paths = {"/limits/nothing/": 200, "/missing/": 404, "/livez": 200, "/probe/count/": 200, "/readyz": 200}
+        assert {path: client.get(path).status_code for path in paths} == paths, running.output[-3000:]
+        # One for the request that asked before, and one for each of these.
+        wanted = {"awaited": before + 1 + len(paths)}
+        assert client.get("/limits/how_many_awaited/").json() == wanted
+        assert "Traceback" not in running.output
+
+
+def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]) -> None:
+    with limited().served() as running, running.client() as client:
+        ask_at_once(running, ["/limits/mark_connection/", "/limits/async_mark_connection/"] * 2 * THREADS)
+        for _ in range(2 * THREADS):
+            seen = client.get("/limits/look_at_connection/").json()
+            assert seen == {"debug": False, "wrappers": 0, "panel": None}
+
+
+def test_atomic_requests_are_named(project: Callable[..., Project]) -> None:
+    """With it Django answers each async view with 500."""
+    made = project()
+    assert "ATOMIC_REQUESTS" not in made.manage("check").stderr
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write('DATABASES["default"]["ATOMIC_REQUESTS"] = True\n')
+    assert "ATOMIC_REQUESTS" in made.manage("check", check=False).stderr
+
+
+@pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")
+def test_a_policy_that_depends_on_the_request(limited: Callable[..., Project]) -> None:
+    """`get_policy_parts` gets the real request each time; a nonce that comes too late is an error, as in django-csp."""
+    names = '"limits.policy.LateNonceMiddleware", "limits.policy.RequestPolicyMiddleware"'
+    ours = "wiki.serving.middleware.CSPMiddleware"
+    made = limited(settings=f'at = MIDDLEWARE.index("{ours}")\nMIDDLEWARE[at : at + 1] = [{names}]')
+    with made.served() as running, running.client() as client:
+        for path in ("/limits/nothing/", "/limits/look_at_connection/"):
+            for number in range(4):
+                response = client.get(path, params={"source": f"https://{number}.example.com"})
+                policy = response.headers["Content-Security-Policy"]
+                assert f"connect-src https://{number}.example.com GET" in policy
+                assert response.headers["X-Nonce"] == "CSPNonceError"
+
+
+@pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")
+def test_a_late_nonce_with_the_projects_own_policy(limited: Callable[..., Project]) -> None:
+    ours = "wiki.serving.middleware.CSPMiddleware"
+    added = f'MIDDLEWARE.insert(MIDDLEWARE.index("{ours}"), "limits.policy.LateNonceMiddleware")'
+    with limited(settings=added).served() as running, running.client() as client:
+        for path in 2 * ["/limits/nothing/", "/limits/look_at_connection/"]:
+            assert client.get(path).headers["X-Nonce"] == "CSPNonceError"
