@@ -8,6 +8,8 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
+from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import django
@@ -54,7 +56,16 @@ def get_asgi_application() -> ASGIApplication:
     return handler
 
 
+class ASGIRequest(asgi.ASGIRequest):
+    def close(self) -> None:
+        # A task or thread that the view has started may still read a body that is in memory.
+        if isinstance(self._stream, SpooledTemporaryFile):
+            super().close()
+
+
 class ASGIHandler(asgi.ASGIHandler):
+    request_class = ASGIRequest
+
     def __init__(self) -> None:
         super().__init__()
         self.sync_handler = base.BaseHandler()
@@ -101,45 +112,46 @@ class ASGIHandler(asgi.ASGIHandler):
             else:
                 await self.send_response(response, send)
 
+        executor = await enter_request_context(f"{scope['method']} {scope['path']}")
+        try:
+            set_script_prefix(asgi.get_script_prefix(scope))
+            await signals.request_started.asend(sender=self.__class__, scope=scope)
+            await self.cancel_on_disconnect(receive, respond())
+            if response is None:
+                # A thread may still be at work on the request. Django's own receivers are
+                # synchronous, so that this waits for it, and the body is not closed before.
+                await signals.request_finished.asend(sender=self.__class__)
+            elif response.streaming or not executor.released:  # or else it is closed
+                await asyncio.sleep(0)  # tasks that the view has started may read the body
+                await sync_to_async(response.close)()
+        finally:
+            executor.release()
+            if isinstance(body_file, SpooledTemporaryFile):
+                body_file.close()
+
+    async def read_body(self, receive: Receive) -> IO[bytes]:
+        """Read the body: into memory, or into a temporary file if it is large."""
+        body_file: Any = await super().read_body(receive)
+        if body_file._rolled:
+            return body_file
         with body_file:
-            executor = await enter_request_context(f"{scope['method']} {scope['path']}")
-            try:
-                set_script_prefix(asgi.get_script_prefix(scope))
-                await signals.request_started.asend(sender=self.__class__, scope=scope)
-                await self.cancel_on_disconnect(receive, respond())
-                if response is None:
-                    # A thread may still be at work on the request. Django's own receivers are
-                    # synchronous, so that this waits for it, and the body is not closed before.
-                    await signals.request_finished.asend(sender=self.__class__)
-                elif response.streaming or not executor.released:  # or else it is closed
-                    await sync_to_async(response.close)()
-            finally:
-                executor.release()
+            return BytesIO(body_file.read())
 
     async def make_response(
         self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
     ) -> Response:
-        # A task or thread that the view started may still read a body after the response.
-        may_close_early = not body_file.read(1)
-        body_file.seek(0)
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         # Long ones are not remembered: whoever asks for many would fill the memory.
         if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
             get_response = sync_to_async(self.get_response_in_thread)
-            return await get_response(scope, body_file, executor, may_close_early)
+            return await get_response(scope, body_file, executor)
         request: Any  # None if there is an error response
         request, error_response = self.create_request(scope, body_file)
         response = error_response or await self.run_get_response(request)
-        if may_close_early:
-            close_early(response, executor)
-        return response
+        return close_early(response, body_file, executor)
 
     def get_response_in_thread(
-        self,
-        scope: Scope,
-        body_file: IO[bytes],
-        executor: RequestExecutor,
-        may_close_early: bool,
+        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
     ) -> Response:
         executor.runs_view = True
         try:
@@ -151,9 +163,7 @@ class ASGIHandler(asgi.ASGIHandler):
         response._handler_class = self.__class__
         if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
-        if may_close_early:
-            close_early(response, executor)
-        return response
+        return close_early(response, body_file, executor)
 
     async def send_stream(
         self, response: Response, scope: Scope, send: Send, executor: RequestExecutor
@@ -218,7 +228,7 @@ async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def close_early(response: Response, executor: RequestExecutor) -> None:
+def close_early(response: Response, body_file: IO[bytes], executor: RequestExecutor) -> Response:
     """Close the response before it is sent, and release its thread, if only Django's code is called.
 
     Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
@@ -227,9 +237,11 @@ def close_early(response: Response, executor: RequestExecutor) -> None:
     # Django has a closer of its own, for uploads, and these receivers.
     receivers = {key[0] for key, *_ in signals.request_finished.receivers}
     only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
-    if close is HttpResponseBase.close and only_django and not response.streaming:
+    in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
+    if close is HttpResponseBase.close and only_django and in_memory:
         response.close()
         executor.release()
+    return response
 
 
 # By the part of a receiver's key that names the function: of two with the same name, only Django's.
