@@ -7,7 +7,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, edit, free_port
+from tests.template import SERVERS, edit, free_port, on_each_server
 
 CONSUMER = """
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -19,10 +19,10 @@ class Echo(AsyncWebsocketConsumer):
 """
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("server", SERVERS)
-def test_production(server, database, production):
-    made = production(server=server, database=database)
+@on_each_server("blank")
+def test_production(answers, production):
+    made = production(**answers)
+    server = answers["server"]
     with made.served() as running:
         with running.client() as client:
             check_pages(client, server)
