@@ -17,9 +17,9 @@ from tests.template import (
     OLDEST_PYTHON,
     ROOT,
     THREADS,
+    Project,
     choose_python,
     edit,
-    find_python,
     free_port,
     generate,
     make_environment,
@@ -33,25 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[VERSIONS_USED] = set()
     chosen = "UV_PYTHON" in os.environ
     try:
-        # For uv, which would take the version that `.python-version` of a project names, and for the workers of xdist.
-        os.environ["UV_PYTHON"] = choose_python()
-        version = used_python()
+        # For the workers of xdist, and for uv, which would take the version that `.python-version` of a project names.
+        os.environ["UV_PYTHON"] = str(choose_python())
     except LookupError as error:
         raise pytest.UsageError(str(error)) from error
     needed = max(OLDEST_PYTHON.values(), key=minor_version)
-    if IN_CI and not chosen and minor_version(version) < minor_version(needed):
-        raise pytest.UsageError(f"Python {version} is the newest here; not every Django runs on it: install {needed}")
+    if IN_CI and not chosen and minor_version(used_python()) < minor_version(needed):
+        raise pytest.UsageError(f"Python {used_python()} is the newest here; not every Django runs on it")
 
 
 @cache
 def used_python() -> str:
     """The version of the Python that projects are tested on."""
-    if (interpreter := find_python(os.environ["UV_PYTHON"])) is None:
-        raise LookupError(f"There is no Python {os.environ['UV_PYTHON']}, which UV_PYTHON asks for")
-    return ask(interpreter, "import platform; print(platform.python_version())")
+    return ask(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
 
 
-def ask(interpreter: Path, script: str) -> str:
+def ask(interpreter: Path | str, script: str) -> str:
     return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -78,17 +75,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def python() -> str:
-    """Which Python the projects run on: see `tests.template.EACH_PYTHON`."""
+    """Which Python projects run on: "image" or, in test_oldest_python.py, "oldest"."""
     return "image"
 
 
 @pytest.fixture
-def project(tmp_path, environments, python):
+def django_version() -> str:
+    """The Django of projects for which a test names none."""
+    return "5.2"
+
+
+@pytest.fixture
+def project(tmp_path, environments, python, django_version):
     """`project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers):
-        generated = generate(tmp_path / "projects", **{"project_name": "wiki"} | answers)
-        generated.python = environments(answers.get("django_version", "5.2"), python)
+        answers = {"project_name": "wiki", "django_version": django_version} | answers
+        generated = generate(tmp_path / "projects", **answers)
+        generated.python = environments(answers["django_version"], python)
         return generated
 
     return make
@@ -151,16 +155,52 @@ def static_files(tmp_path_factory):
     return collect
 
 
+@pytest.fixture(scope="session")
+def prepare_database(tmp_path_factory, postgresql_server):
+    """`prepare_database(made, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
+    copies = {}
+    folder = tmp_path_factory.mktemp("databases")
+
+    def prepare(made: Project, *commands: tuple[str, ...]) -> None:
+        file = made.path / "db.sqlite3"
+        name = re.search(r"^postgres.*/(test_\w+)", made.variables["DATABASE_URL"])
+        key = (made.python, made.answers.get("starter", "blank"), bool(name), commands)
+        if key not in copies:
+            for command in commands:
+                made.manage(*command)
+            copies[key] = f"copy_{len(copies)}"
+            if name:
+                copy_database(postgresql_server, name[1], copies[key])
+            else:
+                shutil.copy(file, folder / copies[key])
+        elif name:
+            copy_database(postgresql_server, copies[key], name[1])
+        else:
+            shutil.copy(folder / copies[key], file)
+
+    return prepare
+
+
+def copy_database(server, source: str, target: str) -> None:
+    server.psql(
+        "\\set ON_ERROR_STOP on\n"
+        # PostgreSQL copies no database that is in use, as it is until the end of each connection has been noticed.
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{source}';\n"
+        f"DROP DATABASE IF EXISTS {target};\n"
+        f"CREATE DATABASE {target} TEMPLATE {source};\n"
+    )
+
+
 @pytest.fixture
-def production(project, postgresql, static_files):
+def production(project, postgresql, static_files, prepare_database):
     """A project as it is after a deployment: static files collected, database migrated, a user made."""
 
     def make(**answers):
         made = project(**answers)
         made.in_production(postgresql if answers.get("database") == "postgresql" else None)
         shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
-        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+        create_user = "User.objects.create_superuser('ada', '', 'analytical-engine')"
+        prepare_database(made, ("migrate",), ("shell", "--command", create_user))
         return made
 
     return make
@@ -187,7 +227,7 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def probed(project, postgresql, static_files):
+def probed(project, postgresql, static_files, prepare_database):
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
     def make(server="uvicorn", database="postgresql", database_url=None):
@@ -203,7 +243,7 @@ def probed(project, postgresql, static_files):
         edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
         made.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
         shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
+        made.manage("migrate") if database_url else prepare_database(made, ("migrate",))
         return made
 
     return make

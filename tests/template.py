@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
@@ -42,8 +43,6 @@ POLICY = (
 THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 IN_CI = bool(os.environ.get("CI"))
-# For tests whose projects are to run on the image's Python and on the oldest one that their Django supports.
-EACH_PYTHON = pytest.mark.parametrize("python", ["image", "oldest"])
 
 
 def blocks(page, language):
@@ -72,6 +71,26 @@ def combinations(*keys):
     """Every combination of the choices of these questions, as dicts of answers."""
     values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
     return [dict(zip(keys, answers, strict=True)) for answers in itertools.product(*values)]
+
+
+def pairwise(*keys: str) -> list[dict[str, str | bool]]:
+    """So many combinations of the choices of these questions that each pair of answers is met."""
+    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
+    return [dict(zip(keys, answers, strict=True)) for answers in AllPairs(values)]
+
+
+def on_each_server(starter: str) -> pytest.MarkDecorator:
+    """Parametrize a test of this starter by `answers`: with all starters' tests, each pair of answers is met."""
+    keys = ("starter", "server", "database", "django_version")
+    pairs = pairwise(*keys)
+    return pytest.mark.parametrize(
+        "answers",
+        [
+            pytest.param(answers, id=label(answers), marks=() if answers in pairs else pytest.mark.exhaustive)
+            for answers in combinations(*keys)
+            if answers["starter"] == starter
+        ],
+    )
 
 
 def label(answers):
@@ -112,14 +131,15 @@ def find_python(request: str) -> Path | None:
     return None if found.returncode else Path(found.stdout.strip())
 
 
-def choose_python() -> str:
+@cache
+def choose_python() -> Path:
     """The Python that projects are tested on: UV_PYTHON if it is set, else the image's, or the newest before that one."""
-    if request := os.environ.get("UV_PYTHON"):
-        return request
-    for version in supported_pythons():
-        if find_python(version):
-            return version
-    raise LookupError(f"There is no Python {' or '.join(supported_pythons())}")
+    chosen = os.environ.get("UV_PYTHON")
+    requests = [chosen] if chosen else supported_pythons()
+    for request in requests:
+        if interpreter := find_python(request):
+            return interpreter
+    raise LookupError(f"There is no Python {' or '.join(requests)} to test projects on")
 
 
 def supported_pythons() -> list[str]:
@@ -139,8 +159,7 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
     projects themselves ask for (they are generated in `folder`), and kept in build/ until they ask for something else.
     Without `request`, its Python is the one of `choose_python`. Raises LookupError if there is no such Python.
     """
-    request = request or choose_python()
-    base = find_python(request)
+    base = find_python(request) if request else choose_python()
     if base is None:
         raise LookupError(f"There is no Python {request} to test Django {django_version} on")
     files = []

@@ -13,7 +13,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, Server, edit, free_port
+from tests.template import SERVERS, Server, edit, free_port, on_each_server
 
 # nginx keeps an idle connection for so long, as AWS's load balancers do.
 PROXY_IDLE_SECONDS = 60
@@ -28,10 +28,10 @@ class Echo(AsyncWebsocketConsumer):
 """
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("server", SERVERS)
-def test_production(server, database, production):
-    made = production(server=server, database=database)
+@on_each_server("blank")
+def test_production(answers, production):
+    made = production(**answers)
+    server = answers["server"]
     with made.served() as running:
         with running.client() as client:
             check_pages(client, server)

@@ -20,14 +20,14 @@ from aiosmtpd.controller import Controller
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, edit, free_port
+from tests.template import CHOICES, ROOT, SERVERS, edit, free_port, on_each_server
 
 ORIGIN = {"origin": "https://example.com"}
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_wiki(server, production):
-    made = production(server=server, starter="wiki")
+@on_each_server("wiki")
+def test_wiki(answers, production):
+    made = production(**answers)
     with made.served() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
@@ -79,9 +79,9 @@ def test_codespaces(project):
         assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_chat(server, production):
-    made = production(server=server, starter="chat")
+@on_each_server("chat")
+def test_chat(answers, production):
+    made = production(**answers)
     with made.served() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
@@ -253,9 +253,9 @@ def add_service(made, url):
     made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_live(server, production, site):
-    made = production(server=server, starter="live")
+@on_each_server("live")
+def test_live(answers, production, site):
+    made = production(**answers)
     add_service(made, site[0])
     with made.served() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
