@@ -124,6 +124,9 @@ def stack(docker, tmp_path):
             url = f"https://localhost:{ports['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
             yield url, compose
+        except Exception:
+            print(compose("logs", "--tail", "200"))
+            raise
         finally:
             compose("down", "--volumes", "--timeout", "15")
 
