@@ -29,10 +29,16 @@ def test_dockerfile_lint(server, tmp_path):
     made = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
     hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
     result = subprocess.run([hadolint, made.path / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (0, "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("server", SERVERS)
+def on(*servers: str) -> pytest.MarkDecorator:
+    """Parametrize a test by these servers, and in `make test-all` by all: to build an image takes long."""
+    others = [pytest.param(server, marks=pytest.mark.exhaustive) for server in SERVERS if server not in servers]
+    return pytest.mark.parametrize("server", [*servers, *others])
+
+
+@on("uvicorn", "daphne")
 def test_image(server, docker, tmp_path):
     made = generate(tmp_path, lock=True, project_name="wiki", server=server)
     made.path.joinpath("db.sqlite3").write_text("local data")
@@ -121,6 +127,9 @@ def stack(docker, tmp_path):
             url = f"https://localhost:{ports['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
             yield url, compose
+        except Exception:
+            print(compose("logs", "--tail", "200"))
+            raise
         finally:
             compose("down", "--volumes", "--timeout", "15")
 
@@ -147,9 +156,10 @@ def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> 
         compose("exec", "-T", "web", "touch", "/app/x")
 
 
-def test_wiki_stack(stack, docker):
+@on("gunicorn")
+def test_wiki_stack(server, stack, docker):
     with (
-        stack(starter="wiki", database="postgresql") as (url, compose),
+        stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
         check_read_only(docker, compose)
@@ -163,8 +173,9 @@ def test_wiki_stack(stack, docker):
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
 
 
-def test_chat_stack(stack):
-    with stack(starter="chat", database="postgresql") as (url, compose):
+@on("hypercorn")
+def test_chat_stack(server, stack):
+    with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
         for number in (1, 2):
             logs = compose("logs", "web")
@@ -186,8 +197,9 @@ async def talk(url):
         await member.close()
 
 
-def test_live_stack(stack):
-    with stack(starter="live", database="postgresql") as (url, compose):
+@on("granian")
+def test_live_stack(server, stack):
+    with stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
         command = f"from status.models import Service; {add}"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", command)

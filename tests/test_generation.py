@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template import CHOICES, IMAGE_PYTHON, OLDEST_PYTHON, QUESTIONS, combinations, generate, label, pairwise
+from tests.template import (
+    CHOICES,
+    IMAGE_PYTHON,
+    OLDEST_PYTHON,
+    QUESTIONS,
+    ROOT,
+    combinations,
+    generate,
+    label,
+    pairwise,
+    supported_pythons,
+)
 
 QUESTION_KEYS = ("starter", "server", "database", "channels", "django_version", "ci")
 
@@ -161,3 +172,10 @@ def test_size(tmp_path):
     assert len([name for name in names if not name.startswith(".")]) <= 40  # the others are for tools
     settings = Path(project.path, "wiki", "settings.py").read_text()
     assert settings.count("\n") <= 180
+
+
+def test_the_template_is_tested_on_each_supported_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == sorted(supported_pythons())
+    assert {each["python"] for each in matrix["include"]} == {IMAGE_PYTHON}

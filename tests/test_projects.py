@@ -46,6 +46,7 @@ def test_without_a_secret_key(project):
     (made.path / ".env").unlink()
     result = made.manage("check", check=False)
     assert result.returncode == 1
+    assert (result.stdout, result.stderr.count("\n")) == ("", 1)
     assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
 
 
