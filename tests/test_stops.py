@@ -137,7 +137,20 @@ async def dead_websocket(running, stop):
             return await reader.read()
 
 
-CASES = [nothing, idle, silent, request, stuck, upload, stalled_upload, download, stalled_download, stream, websocket, dead_websocket]
+CASES = [
+    nothing,
+    idle,
+    silent,
+    request,
+    stuck,
+    upload,
+    stalled_upload,
+    download,
+    stalled_download,
+    stream,
+    websocket,
+    dead_websocket,
+]
 
 
 @pytest.mark.parametrize("server", SERVERS)
