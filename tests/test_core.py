@@ -7,13 +7,14 @@ import os
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS, THREADS, free_port
+from tests.template import ROOT, SERVERS, THREADS, Project, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -295,6 +296,16 @@ def test_sessions_messages_and_forms_in_async_views(probed):
             client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
         )
         assert "Traceback" not in running.output
+
+
+def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
+    """Django refuses to save one on the event loop, where the database would hold up all others."""
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
+    with made.served() as running, running.client() as client:
+        assert client.get("/probe/visit/").json()["visits"] == 1
+        assert "sessionid" in client.get("/probe/async_count/").cookies
 
 
 @pytest.mark.parametrize("server", SERVERS)

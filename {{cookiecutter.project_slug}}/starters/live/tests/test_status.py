@@ -32,11 +32,16 @@ def close_connections():
 
 
 class Site(BaseHTTPRequestHandler):
-    """Answers with the status that the path names, after as many ms as it says: /200/50."""
+    """Answers with the status that the path names, after as many ms as it says: /200/50.
+
+    If it says `never`, that is after the last test.
+    """
+
+    the_end = threading.Event()
 
     def do_GET(self):
         _, status, wait = self.path.split("/")
-        time.sleep(int(wait) / 1000)
+        self.the_end.wait(None if wait == "never" else int(wait) / 1000)
         self.send_response(int(status))
         self.end_headers()
 
@@ -49,6 +54,7 @@ def site():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever).start()
     yield f"http://127.0.0.1:{server.server_port}"
+    Site.the_end.set()
     server.shutdown()
     server.server_close()
 
@@ -60,22 +66,29 @@ def nothing_looked_up(monkeypatch):
 
 
 @pytest.fixture
-def services(site):
-    paths = {"up": "200/0", "moved": "301/0", "slow": "200/150", "broken": "500/0"}
-    paths["hangs"] = "200/900"
+def services(site, monkeypatch):
+    # However slow this machine is, only what never answers takes so long.
+    monkeypatch.setattr(checks, "SLOW", 60_000)
+    monkeypatch.setattr(checks, "LIMIT", 2)
+    paths = {"up": "200/0", "moved": "301/0", "broken": "500/0", "hangs": "200/never"}
     urls = {name: f"{site}/{path}" for name, path in paths.items()}
     urls |= {"away": "http://127.0.0.1:1/", "not HTTP": "ftp://127.0.0.1/", "no URL": "http://[/"}
     urls["no port"] = "http://localhost:99999/"
     return [Service.objects.create(name=name, url=url) for name, url in urls.items()]
 
 
-STATES = {"up": "up", "moved": "up", "slow": "slow", "broken": "down", "hangs": "down"}
+STATES = {"up": "up", "moved": "up", "broken": "down", "hangs": "down"}
 STATES |= {"away": "down", "not HTTP": "down", "no URL": "down", "no port": "down"}
 
 
-def test_checker(services, monkeypatch):
-    monkeypatch.setattr(checks, "SLOW", 100)
-    monkeypatch.setattr(checks, "LIMIT", 0.5)
+@pytest.mark.parametrize(("milliseconds", "state"), [(999, "up"), (1000, "slow")])
+def test_slow_services(milliseconds, state, monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", lambda: 10 + milliseconds / 1000)
+    result = checks.judge(Service(), start=10, status=200)
+    assert (result.state, result.milliseconds) == (state, milliseconds)
+
+
+def test_checker(services):
     old = Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
     Result.objects.filter(id=old.id).update(checked=timezone.now() - timedelta(days=3))
     call_command("check_services", "--once")
@@ -139,9 +152,7 @@ async def test_tasks_are_tried_again():
     }
 
 
-def test_one_after_the_other(services, monkeypatch):
-    monkeypatch.setattr(checks, "SLOW", 100)
-    monkeypatch.setattr(checks, "LIMIT", 0.5)
+def test_one_after_the_other(services):
     results = checks.one_after_the_other(services)
     assert {result.service.name: result.state for result in results} == STATES
 
