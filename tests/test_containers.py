@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, free_port, generate
+from tests.template import CHOICES, SERVERS, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -125,11 +128,32 @@ def stack(docker, tmp_path):
     return start
 
 
-def test_wiki_stack(stack):
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> None:
+    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql")
+    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"migrate", "web"} | ({"worker", "checker"} if starter == "live" else set())
+    assert {name: (service["read_only"], service["tmpfs"]) for name, service in ours.items()} == dict.fromkeys(
+        ours, (True, ["/tmp"])
+    )
+
+
+def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> None:
+    """What the stack really runs with."""
+    containers = compose("ps", "--all", "--quiet", "web", "migrate").split()
+    assert len(containers) == 3
+    assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", *containers).split() == ["true"] * 3
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        compose("exec", "-T", "web", "touch", "/app/x")
+
+
+def test_wiki_stack(stack, docker):
     with (
         stack(starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
+        check_read_only(docker, compose)
         assert "Python" in client.get("/wiki/python/").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
