@@ -140,6 +140,9 @@ def test_development(server, project):
         login = client.get("/admin/login/")
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
             assert client.get(sheet).status_code == 200
+        lines = [line for line in running.output.splitlines() if "/admin/login/" in line]
+        # The commands of these two have an access log of their own.
+        assert len(lines) == (2 if server in ("daphne", "gunicorn") else 1), running.output
         template = made.path / "pages" / "templates" / "pages" / "home.html"
         template.write_text(template.read_text().replace("is up", "was changed"))
         running.wait_until(lambda: "was changed" in client.get("/").text)
