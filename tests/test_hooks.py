@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,12 @@ def test_it_ends_with_what_to_type_next(tmp_path):
         "uv run manage.py migrate",
         "uv run uvicorn wiki.asgi:application --reload --timeout-graceful-shutdown 1",
     ]
+
+
+@pytest.mark.parametrize(("name", "comment"), [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip")])
+def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tmp_path: Path) -> None:
+    settings = generate(tmp_path, project_name=name, project_slug="wiki").path / "wiki" / "settings.py"
+    assert f'\nSITE_NAME = "{name}"{comment}\n' in settings.read_text()
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
