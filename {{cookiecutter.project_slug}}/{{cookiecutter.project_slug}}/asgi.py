@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 from {{ cookiecutter.project_slug }}.serving import graceful_shutdown
+
 {% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application

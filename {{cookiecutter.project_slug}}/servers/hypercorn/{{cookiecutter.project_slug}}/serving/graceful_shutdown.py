@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 
@@ -12,7 +11,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.events import CloseConnection
 
-Close = Callable[[asyncio.Server], None]
+close_for_this_process = asyncio.Server.close
 SERVICE_RESTART = 1012  # the close code of a WebSocket
 
 
@@ -20,7 +19,7 @@ def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
     # https://github.com/pgjones/hypercorn/issues/308: without this, open connections hold up shutdown without limit.
     asyncio.Server.wait_closed = return_at_once
-    asyncio.Server.close = close_for_all_processes
+    asyncio.Server.close = close_for_all_processes  # type: ignore[method-assign]
     run.TCPServer = GracefulServer
     if parent_process():
         # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM, which they get too if it
@@ -28,7 +27,7 @@ def install() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def close_for_all_processes(server: asyncio.Server, close: Close = asyncio.Server.close) -> None:
+def close_for_all_processes(server: asyncio.Server) -> None:
     """`Server.close()`, which would leave the sockets open in hypercorn's first process.
 
     They would still take connections, which nobody accepts any more.
@@ -36,7 +35,7 @@ def close_for_all_processes(server: asyncio.Server, close: Close = asyncio.Serve
     for listener in server.sockets:
         with suppress(OSError):  # another process was first
             listener.shutdown(socket.SHUT_RDWR)
-    close(server)
+    close_for_this_process(server)
 
 
 async def return_at_once(server: asyncio.Server) -> None:
