@@ -19,7 +19,7 @@ def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
     # https://github.com/pgjones/hypercorn/issues/308: without this, open connections hold up shutdown without limit.
     asyncio.Server.wait_closed = return_at_once
-    asyncio.Server.close = close_for_all_processes  # type: ignore[method-assign]
+    asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
     run.TCPServer = GracefulServer
     if parent_process():
         # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM, which they get too if it
