@@ -3,17 +3,20 @@
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server
+from tests.template import CHOICES, ROOT, THREADS, Project, Server, blocks
+from tests.test_core import ask_many
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 BACKGROUND_THREADS = 2
@@ -280,9 +283,9 @@ def test_requests_can_be_read_by_what_their_view_has_started(limited: Callable[.
                 "POST": {"data": {"text": text}},
                 "FILES": {"files": {"file": ("large.txt", text)}},
             }
-            when = "?at-once" if size > 1_000_000 else ""
+            when = "at_once" if size > 1_000_000 else "answered"
             for what, body in sent.items():
-                assert client.post(f"/limits/read_in_{path}/{what}/{when}", **body).status_code == 202
+                assert client.post(f"/limits/read_in_{path}/{what}/{when}/", **body).status_code == 202
                 assert client.get("/limits/result/").json() == {"read": size}, (path, what)
 
 
@@ -334,6 +337,45 @@ def test_atomic_requests_are_named(project: Callable[..., Project]) -> None:
     with (made.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["ATOMIC_REQUESTS"] = True\n')
     assert "ATOMIC_REQUESTS" in made.manage("check", check=False).stderr
+
+
+@contextmanager
+def redis_info(url: str) -> Iterator[Callable[[str], int]]:
+    """`info(name)`: a figure of a Redis's INFO, always asked in the same connection."""
+    host, port = url.removeprefix("redis://").partition("/")[0].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock, sock.makefile("rwb") as file:
+
+        def info(name: str) -> int:
+            file.write(b"INFO\r\n")
+            file.flush()
+            text = file.read(int(file.readline()[1:]) + 2).decode()
+            return int(re.search(rf"^{name}:(\d+)", text, re.MULTILINE)[1])
+
+        yield info
+
+
+OTHER_REDIS_CACHES = """
+CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6379/1"}}}}
+"""
+
+
+@pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
+def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
+    """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
+    pool, settings = blocks("settings.md", "python")
+    if backend != "page":
+        settings = OTHER_REDIS_CACHES.format(backend=backend)
+    with redis() as (url, _):
+        made = limited(settings=settings.replace("redis://localhost:6379/1", url))
+        (made.path / "wiki" / "cache.py").write_text(pool)
+        with made.served() as running, redis_info(url) as info:
+            before = info("total_connections_received")
+            if backend != "page":  # they may make a pool twice if two threads ask for the first one
+                httpx.get(f"{running.url}/limits/cache_get/", headers=HEADERS)
+            seen = asyncio.run(ask_many(running, ["/limits/cache_get/", "/limits/async_cache_get/"], 32, 31))
+            assert seen == {200: 992}, running.output[-3000:]
+            assert 1 <= info("total_connections_received") - before <= THREADS
+            assert info("connected_clients") <= THREADS + 1
 
 
 @pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.db import connection
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -221,26 +222,26 @@ tasks = []
 
 
 @csrf_exempt
-async def read_in_task(request, what):
+async def read_in_task(request, what, when):
     answered = asyncio.Event()
 
     async def work():
-        await answered.wait()
+        if when == "answered":
+            await answered.wait()
         return READ[what](request)
 
-    if "at-once" in request.GET:
-        answered.set()
     tasks.append((answered, asyncio.create_task(work())))
     return HttpResponse(status=202)
 
 
 @csrf_exempt
-def read_in_thread(request, what):
+def read_in_thread(request, what, when):
     answered = threading.Event()
     found = []
 
     def work():
-        answered.wait()
+        if when == "answered":
+            answered.wait()
         try:
             found.append(READ[what](request))
         except Exception as error:  # noqa: BLE001 (the client sees it)
@@ -288,6 +289,16 @@ def look_at_connection(request):
             "panel": getattr(connection, "panel", None),
         }
     )
+
+
+def cache_get(request):
+    return JsonResponse({"value": cache.get_or_set("key", "value")})
+
+
+async def async_cache_get(request):
+    # django-valkey has no async methods.
+    get_or_set = getattr(cache, "aget_or_set", None) or sync_to_async(cache.get_or_set)
+    return JsonResponse({"value": await get_or_set("key", "value")})
 
 
 async def nothing(request):
