@@ -289,6 +289,7 @@ class Server:
     process: subprocess.Popen
     port: int
     log: Path
+    name: str = ""
 
     @property
     def output(self):

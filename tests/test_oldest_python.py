@@ -10,8 +10,8 @@ from tests.test_core import (  # noqa: F401 (pytest collects them from here, too
     test_nothing_is_left_for_the_next_request,
     test_threads_are_started_once,
 )
-from tests.test_faults import test_stop_with_requests_in_flight  # noqa: F401
 from tests.test_projects import check_project
+from tests.test_stops import test_stop  # noqa: F401
 
 
 @pytest.fixture
