@@ -52,6 +52,12 @@ def ask(interpreter: Path | str, script: str) -> str:
     return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: tests of stops, containers and streams wait for most of their time."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 def pytest_report_header() -> str:
     same = used_python().startswith(f"{IMAGE_PYTHON}.")
     return f"projects: on Python {used_python()}" + ("" if same else f", in the place of the image's {IMAGE_PYTHON}")
