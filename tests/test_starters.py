@@ -218,6 +218,35 @@ def kill_web_process(server):
     os.killpg(int(re.search(r"web\.1 started \(pid=(\d+)\)", server.output)[1]), signal.SIGKILL)
 
 
+# The first message is stored, and not committed until the second one was, or waits for the lock.
+STORE_TWO_MESSAGES = """
+import threading, time
+from django.db import connection, transaction
+from chat.models import Message, Room
+
+Room.objects.create(name="lobby")
+second = threading.Thread(target=Room.store, args=("lobby", "grace", "second"))
+waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+with transaction.atomic():
+    Room.store("lobby", "ada", "first")
+    second.start()
+    with connection.cursor() as cursor:
+        while second.is_alive() and not cursor.execute(waiting).fetchone()[0]:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+    seen = list(Message.objects.values_list("text", flat=True))
+second.join()
+print(seen, list(Message.objects.values_list("text", flat=True)))
+"""
+
+
+def test_messages_become_visible_in_the_order_of_their_ids(project, postgresql):
+    """Or a member that has seen the second one would never ask for the first."""
+    made = project(starter="chat", database="postgresql").in_production(postgresql)
+    made.manage("migrate")
+    result = made.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
+    assert result.stdout.strip() == "['first'] ['first', 'second']"
+
+
 def test_processes_without_redis(project):
     made = project(starter="chat")
     made.variables["WEB_CONCURRENCY"] = "2"

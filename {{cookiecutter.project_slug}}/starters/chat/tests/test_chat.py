@@ -336,6 +336,12 @@ async def test_two_tabs_have_one_name(async_client) -> None:
             assert here == {"here": sorted([name, message["user"]])}
 
 
+@pytest.mark.parametrize("path", ["/", "/chat/lobby/"])
+async def test_signed_in_user(path: str, async_client) -> None:
+    await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
+    assert ">ada</a>" in (await async_client.get(path)).text
+
+
 def test_pages(client):
     page = client.get("/")
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text

@@ -312,6 +312,11 @@ def test_board(client, services):
     assert f'data-events="/events/?after={last.id}"' in page.text
 
 
+async def test_signed_in_user(async_client) -> None:
+    await async_client.aforce_login(await User.objects.acreate_user("ada"))
+    assert ">ada</a>" in (await async_client.get("/")).text
+
+
 def test_board_of_old_results(client, services):
     old = Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
     Result.objects.update(checked=timezone.now() - timedelta(hours=2))
