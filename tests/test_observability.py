@@ -89,6 +89,7 @@ def test_ddtrace(probed, agent, install) -> None:
         "DD_CRASHTRACKING_ENABLED": "false",
         # ddtrace is large, and is not compiled before.
         "PYTHONDONTWRITEBYTECODE": "",
+        "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     }
     made.__dict__.pop("environment", None)
     paths = ["probe/count/", "probe/async_count/"] * 50 + ["probe/broken/", "probe/async_broken/"]
