@@ -15,6 +15,7 @@ from typing import IO, Any
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core import asgi as core_asgi
 from django.core import signals
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
@@ -49,11 +50,20 @@ def get_asgi_application() -> ASGIApplication:
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
+    # Tracers such as ddtrace wrap Django's function for async views, and `BaseHandler.get_response` for
+    # sync views: a sync view that passed both would be traced twice.
+    core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment,attr-defined]
+    traced_handler: ASGIApplication = core_asgi.get_asgi_application()
     get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
     # What is loaded now stays: the garbage collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    return handler
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        is_sync = scope["type"] == "http" and resolves_to_sync_view(scope)
+        await (handler if is_sync else traced_handler)(scope, receive, send)
+
+    return application
 
 
 class ASGIRequest(asgi.ASGIRequest):
@@ -140,9 +150,7 @@ class ASGIHandler(asgi.ASGIHandler):
     async def make_response(
         self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
     ) -> Response:
-        path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
-        # Long ones are not remembered: whoever asks for many would fill the memory.
-        if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
+        if resolves_to_sync_view(scope):
             get_response = sync_to_async(self.get_response_in_thread)
             return await get_response(scope, body_file, executor)
         request: Any  # None if there is an error response
@@ -246,6 +254,12 @@ def close_early(response: Response, body_file: IO[bytes], executor: RequestExecu
 
 # By the part of a receiver's key that names the function: of two with the same name, only Django's.
 DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
+
+
+def resolves_to_sync_view(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
+    # Long ones are not remembered: whoever asks for many would fill the memory.
+    return len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF)
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
