@@ -50,14 +50,24 @@ def get_asgi_application() -> ASGIApplication:
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
-    # Tracers such as ddtrace wrap Django's function for async views, and `BaseHandler.get_response` for
-    # sync views: a sync view that passed both would be traced twice.
-    core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment,attr-defined]
-    traced_handler: ASGIApplication = core_asgi.get_asgi_application()
     get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
     # What is loaded now stays: the garbage collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    is_traced = hasattr(core_asgi.get_asgi_application, "__wrapped__")
+    return trace(handler) if is_traced else handler
+
+
+def trace(handler: "ASGIHandler") -> ASGIApplication:
+    """Let a tracer such as ddtrace, which has wrapped Django's function, see each request once.
+
+    It wraps `BaseHandler.get_response` as well, which sync views go through, so that these do without.
+    """
+    core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment, attr-defined]
+    try:
+        traced_handler = core_asgi.get_asgi_application()
+    finally:
+        core_asgi.ASGIHandler = asgi.ASGIHandler  # type: ignore[attr-defined]
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_sync = scope["type"] == "http" and resolves_to_sync_view(scope)
