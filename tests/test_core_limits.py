@@ -3,17 +3,20 @@
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server
+from tests.template import CHOICES, ROOT, THREADS, Project, Server, blocks
+from tests.test_core import ask_many
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 BACKGROUND_THREADS = 2
@@ -269,8 +272,8 @@ def test_a_sync_stream_ends_when_its_client_leaves(limited: Callable[..., Projec
         assert "Traceback" not in running.output
 
 
-@pytest.mark.parametrize("where", ["task", "thread"])
-def test_a_request_can_be_read_after_it_was_answered(where: str, limited: Callable[..., Project]) -> None:
+def test_a_task_may_read_the_request_beside_its_answer(limited: Callable[..., Project]) -> None:
+    """The view starts the task and returns 202. Django closes the request only after the task has had its turn."""
     text = "x" * 3_000_000
     with limited(settings="DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000").served() as running, running.client() as client:
         sent = {
@@ -279,7 +282,7 @@ def test_a_request_can_be_read_after_it_was_answered(where: str, limited: Callab
             "FILES": {"files": {"file": ("large.txt", text)}},
         }
         for what, body in sent.items():
-            assert client.post(f"/limits/read_in_{where}/{what}/", **body).status_code == 202
+            assert client.post(f"/limits/read_in_task/{what}/", **body).status_code == 202
             assert client.get("/limits/result/").json() == {"read": len(text)}, what
 
 
@@ -331,6 +334,45 @@ def test_atomic_requests_are_named(project: Callable[..., Project]) -> None:
     with (made.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["ATOMIC_REQUESTS"] = True\n')
     assert "ATOMIC_REQUESTS" in made.manage("check", check=False).stderr
+
+
+@contextmanager
+def redis_figures(url: str) -> Iterator[Callable[[str], int]]:
+    """`figure(name)`: a figure of a Redis's INFO, always asked in the same connection."""
+    host, port = url.removeprefix("redis://").partition("/")[0].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rwb") as file:
+
+        def figure(name: str) -> int:
+            file.write(b"INFO\r\n")
+            file.flush()
+            text = file.read(int(file.readline()[1:]) + 2).decode()
+            return int(re.search(rf"^{name}:(\d+)", text, re.MULTILINE)[1])
+
+        yield figure
+
+
+OTHER_REDIS_CACHES = """
+CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6379/1"}}}}
+"""
+
+
+@pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
+def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
+    """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
+    pool, settings = blocks("settings.md", "python")
+    if backend != "page":
+        settings = OTHER_REDIS_CACHES.format(backend=backend)
+    with redis() as (url, _):
+        made = limited(settings=settings.replace("redis://localhost:6379/1", url))
+        (made.path / "wiki" / "cache.py").write_text(pool)
+        with made.served() as running, redis_figures(url) as figure:
+            before = figure("total_connections_received")
+            paths = ["/limits/cache_get/", "/limits/async_cache_get/"]
+            # One first: threads that are the first at the same time may each make a pool, of which one stays.
+            assert ask_at_once(running, paths[:1]) == [200], running.output[-3000:]
+            assert asyncio.run(ask_many(running, paths, clients=32, requests=31)) == {200: 992}, running.output[-3000:]
+            assert 1 <= figure("total_connections_received") - before <= THREADS
+            assert figure("connected_clients") <= THREADS + 1
 
 
 @pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.db import connection
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -210,7 +211,7 @@ async def async_iterator(request):
     return iterator(request)
 
 
-# Requests that are read after they have been answered.
+# A request that is read beside its answer.
 
 READ = {
     "body": lambda request: len(request.body),
@@ -222,39 +223,17 @@ tasks = []
 
 @csrf_exempt
 async def read_in_task(request, what):
-    answered = asyncio.Event()
-
     async def work():
-        await answered.wait()
+        await asyncio.sleep(0)
         return READ[what](request)
 
-    tasks.append((answered, asyncio.create_task(work())))
-    return HttpResponse(status=202)
-
-
-@csrf_exempt
-def read_in_thread(request, what):
-    answered = threading.Event()
-    found = []
-
-    def work():
-        answered.wait()
-        try:
-            found.append(READ[what](request))
-        except Exception as error:  # noqa: BLE001 (the client sees it)
-            found.append(repr(error))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    tasks.append((answered, sync_to_async(lambda: thread.join() or found[0], thread_sensitive=False)))
+    tasks.append(asyncio.create_task(work()))
     return HttpResponse(status=202)
 
 
 async def result(request):
-    answered, task = tasks.pop()
-    answered.set()
     try:
-        return JsonResponse({"read": await (task() if callable(task) else task)})
+        return JsonResponse({"read": await tasks.pop()})
     except Exception as error:  # noqa: BLE001 (the client sees it)
         return JsonResponse({"read": repr(error)})
 
@@ -286,6 +265,14 @@ def look_at_connection(request):
             "panel": getattr(connection, "panel", None),
         }
     )
+
+
+def cache_get(request):
+    return JsonResponse({"value": cache.get_or_set("key", "value")})
+
+
+async def async_cache_get(request):
+    return JsonResponse({"value": await cache.aget_or_set("key", "value")})
 
 
 async def nothing(request):
