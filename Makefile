@@ -5,7 +5,7 @@ VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
 SOURCES = hooks tests benchmarks docs
 
-.PHONY: demo test bench screenshots check format clean
+.PHONY: demo test test-all stop-table bench screenshots check format clean
 
 demo: .venv/installed  ## generate the default project into build/ and serve it
 	rm -rf build/my_site
@@ -14,8 +14,14 @@ demo: .venv/installed  ## generate the default project into build/ and serve it
 	cd build/my_site && ../../$(VENV)/uv run manage.py migrate
 	cd build/my_site && ../../$(VENV)/uv run uvicorn my_site.asgi:application --port $(PORT)
 
-test: .venv/installed check  ## every test
+test: .venv/installed check  ## the tests: each pair of answers; UV_PYTHON=3.12 tests projects on that Python
 	$(VENV)/pytest --numprocesses auto --dist worksteal
+
+test-all: .venv/installed check  ## every combination of answers, too
+	$(VENV)/pytest --numprocesses auto --dist worksteal -m ""
+
+stop-table: .venv/installed  ## measure how each server stops, for docs/servers.md
+	WRITE_STOP_TABLE=1 $(VENV)/pytest tests/test_stops.py
 
 bench: .venv/installed  ## measure side by side with stock Django and WSGI; needs wrk, takes half an hour
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python benchmarks/run.py

@@ -51,6 +51,8 @@ SERVERS = {
         "dependency": "granian[reload]>=2.8,<3",
         "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
+        # Also for the next request on an idle connection; it can be no longer.
+        " --http1-header-read-timeout 60000"
         " --respawn-failed-workers --log-level warning",
         "develop": "granian {app} --interface asgi --reload --workers-kill-timeout 1",
         # Or each write to the database would restart it.
@@ -169,7 +171,11 @@ def lock_dependencies():
     import subprocess
 
     try:
-        subprocess.run([uv, "lock", "--quiet"], check=True, capture_output=True, text=True, timeout=120)
+        # Any Python that the project supports can lock: uv need not download that of `.python-version` first.
+        request = f">={ANSWERS['__oldest_python'][ANSWERS['django_version']]}"
+        subprocess.run(
+            [uv, "lock", "--quiet", "--python", request], check=True, capture_output=True, text=True, timeout=120
+        )
     except (OSError, subprocess.SubprocessError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
         print("uv could not lock the dependencies; run `uv lock` later.", *detail)

@@ -1,3 +1,4 @@
+import os
 import re
 import secrets
 import shutil
@@ -5,35 +6,125 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pytest
 
-from tests.template import IN_CI, ROOT, THREADS, free_port, generate, make_environment
+from tests.template import (
+    IMAGE_PYTHON,
+    IN_CI,
+    OLDEST_PYTHON,
+    ROOT,
+    THREADS,
+    Project,
+    choose_python,
+    edit,
+    free_port,
+    generate,
+    make_environment,
+    minor_version,
+)
+
+VERSIONS_USED = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[VERSIONS_USED] = set()
+    chosen = "UV_PYTHON" in os.environ
+    try:
+        # For the workers of xdist, and for uv, which would take the version that `.python-version` of a project names.
+        os.environ["UV_PYTHON"] = str(choose_python())
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from error
+    needed = max(OLDEST_PYTHON.values(), key=minor_version)
+    if IN_CI and not chosen and minor_version(used_python()) < minor_version(needed):
+        raise pytest.UsageError(f"Python {used_python()} is the newest here; not every Django runs on it")
+
+
+@cache
+def used_python() -> str:
+    """The version of the Python that projects are tested on."""
+    return ask(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
+
+
+def ask(interpreter: Path | str, script: str) -> str:
+    return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: tests of stops, containers and streams wait for most of their time."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
+def pytest_report_header() -> str:
+    same = used_python().startswith(f"{IMAGE_PYTHON}.")
+    return f"projects: on Python {used_python()}" + ("" if same else f", in the place of the image's {IMAGE_PYTHON}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["versions_used"] = sorted(session.config.stash[VERSIONS_USED])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error: object) -> None:
+    node.config.stash[VERSIONS_USED].update(getattr(node, "workeroutput", {}).get("versions_used", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(pytest_report_header())
+    for line in sorted(config.stash[VERSIONS_USED]):
+        terminalreporter.write_line(f"tested: {line}")
 
 
 @pytest.fixture
-def project(tmp_path, environments):
+def python() -> str:
+    """Which Python projects run on: "image" or, in test_oldest_python.py, "oldest"."""
+    return "image"
+
+
+@pytest.fixture
+def django_version() -> str:
+    """The Django of projects for which a test names none."""
+    return "5.2"
+
+
+@pytest.fixture
+def project(tmp_path, environments, python, django_version):
     """`project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers):
-        generated = generate(tmp_path / "projects", **{"project_name": "wiki"} | answers)
-        generated.python = environments(answers.get("django_version", "5.2"))
+        answers = {"project_name": "wiki", "django_version": django_version} | answers
+        generated = generate(tmp_path / "projects", **answers)
+        generated.python = environments(answers["django_version"], python)
         return generated
 
     return make
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory):
-    """`environments(django_version)`: see `tests.template.make_environment`."""
+def environments(tmp_path_factory, pytestconfig):
+    """`environments(django_version, python)`: an interpreter, "image" or "oldest", that has what projects need."""
 
-    def python(django_version):
+    @cache
+    def make(django_version: str, python: str = "image") -> Path:
+        oldest = OLDEST_PYTHON[django_version]
+        if minor_version(used_python()) < minor_version(oldest):
+            pytest.skip(f"Django {django_version} needs Python {oldest}")
+        if python == "oldest" and minor_version(used_python()) == minor_version(oldest):
+            pytest.skip(f"all tests run on Python {oldest}")
+        folder, request = tmp_path_factory.mktemp("requirements"), oldest if python == "oldest" else None
         try:
-            return make_environment(django_version, tmp_path_factory.mktemp("requirements"))
+            interpreter = make_environment(django_version, folder, request)
         except LookupError as error:
             pytest.fail(str(error)) if IN_CI else pytest.skip(str(error))
+        script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
+        pytestconfig.stash[VERSIONS_USED].add(ask(interpreter, script))
+        return interpreter
 
-    return python
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -70,16 +161,52 @@ def static_files(tmp_path_factory):
     return collect
 
 
+@pytest.fixture(scope="session")
+def prepare_database(tmp_path_factory, postgresql_server):
+    """`prepare_database(made, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
+    copies = {}
+    folder = tmp_path_factory.mktemp("databases")
+
+    def prepare(made: Project, *commands: tuple[str, ...]) -> None:
+        file = made.path / "db.sqlite3"
+        name = re.search(r"^postgres.*/(test_\w+)", made.variables["DATABASE_URL"])
+        key = (made.python, made.answers.get("starter", "blank"), bool(name), commands)
+        if key not in copies:
+            for command in commands:
+                made.manage(*command)
+            copies[key] = f"copy_{len(copies)}"
+            if name:
+                copy_database(postgresql_server, name[1], copies[key])
+            else:
+                shutil.copy(file, folder / copies[key])
+        elif name:
+            copy_database(postgresql_server, copies[key], name[1])
+        else:
+            shutil.copy(folder / copies[key], file)
+
+    return prepare
+
+
+def copy_database(server, source: str, target: str) -> None:
+    server.psql(
+        "\\set ON_ERROR_STOP on\n"
+        # PostgreSQL copies no database that is in use, as it is until the end of each connection has been noticed.
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{source}';\n"
+        f"DROP DATABASE IF EXISTS {target};\n"
+        f"CREATE DATABASE {target} TEMPLATE {source};\n"
+    )
+
+
 @pytest.fixture
-def production(project, postgresql, static_files):
+def production(project, postgresql, static_files, prepare_database):
     """A project as it is after a deployment: static files collected, database migrated, a user made."""
 
     def make(**answers):
         made = project(**answers)
         made.in_production(postgresql if answers.get("database") == "postgresql" else None)
         shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
-        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+        create_user = "User.objects.create_superuser('ada', '', 'analytical-engine')"
+        prepare_database(made, ("migrate",), ("shell", "--command", create_user))
         return made
 
     return make
@@ -106,25 +233,23 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def probed(project, postgresql, static_files):
+def probed(project, postgresql, static_files, prepare_database):
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
     def make(server="uvicorn", database="postgresql", database_url=None):
         made = project(server=server, database=database, channels=True)
         shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
-        urls = made.path / "wiki" / "urls.py"
-        urls.write_text(urls.read_text().replace('path("",', 'path("probe/", include("probe.urls")),\n    path("",'))
+        edit(made.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
         routing = made.path / "wiki" / "routing.py"
-        routing.write_text(
-            routing.read_text()
-            .replace(
-                '    re_path("", not_found)', '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)'
-            )
-            .replace("from django.urls", "from probe.consumers import Count\nfrom django.urls")
+        edit(
+            routing,
+            '    re_path("", not_found)',
+            '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)',
         )
+        edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
         made.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
         shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate")
+        made.manage("migrate") if database_url else prepare_database(made, ("migrate",))
         return made
 
     return make

@@ -45,6 +45,7 @@ def main():
     from django.conf import global_settings
 
     global_settings.ASGI_THREADS = 10
+    global_settings.ASGI_BACKGROUND_THREADS = 5
     global_settings.ASGI_CONN_MAX_AGE = 600
 
     import runtests

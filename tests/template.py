@@ -14,10 +14,12 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import httpx
+import pytest
+from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")}
 SERVERS = CHOICES["server"]
+IMAGE_PYTHON: str = QUESTIONS["__python"]
+OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
 # What the student of test_browser.py adds to the wiki: Markdown, cleaned.
 STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
 # What docs/ tells people to add.
@@ -37,6 +41,7 @@ POLICY = (
     "object-src 'none'"
 )
 THREADS = 3  # of the projects with the probe app
+BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 IN_CI = bool(os.environ.get("CI"))
 
 
@@ -68,6 +73,26 @@ def combinations(*keys):
     return [dict(zip(keys, answers, strict=True)) for answers in itertools.product(*values)]
 
 
+def pairwise(*keys: str) -> list[dict[str, str | bool]]:
+    """So many combinations of the choices of these questions that each pair of answers is met."""
+    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
+    return [dict(zip(keys, answers, strict=True)) for answers in AllPairs(values)]
+
+
+def on_each_server(starter: str) -> pytest.MarkDecorator:
+    """Parametrize a test of this starter by `answers`: with all starters' tests, each pair of answers is met."""
+    keys = ("starter", "server", "database", "django_version")
+    pairs = pairwise(*keys)
+    return pytest.mark.parametrize(
+        "answers",
+        [
+            pytest.param(answers, id=label(answers), marks=() if answers in pairs else pytest.mark.exhaustive)
+            for answers in combinations(*keys)
+            if answers["starter"] == starter
+        ],
+    )
+
+
 def label(answers):
     return "-".join("channels" if value is True else value for value in answers.values() if value)
 
@@ -87,28 +112,68 @@ def generate(folder, lock=False, **answers):
     return Project(Path(project), answers)
 
 
-def make_environment(django_version, folder):
-    """The Python of an environment that has what any generated project of this Django version needs.
+def edit(path: Path, old: str, new: str, count: int = 1) -> None:
+    """Replace `old` in a file that was generated. It has to be there `count` times, or the test would test something else."""
+    text = path.read_text(encoding="utf-8")
+    found = text.count(old)
+    if found != count:
+        raise AssertionError(f"{old!r} is {found} times in {path.name}, not {count} times:\n{text}")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@cache
+def find_python(request: str) -> Path | None:
+    """The interpreter that uv finds for a version such as "3.13", or downloads, or None."""
+    find = ["python", "find", "--system", "--no-project", "--no-python-downloads", request]
+    found = uv(*find, check=False)
+    if found.returncode and uv("python", "install", request, check=False).returncode == 0:
+        found = uv(*find, check=False)
+    return None if found.returncode else Path(found.stdout.strip())
+
+
+@cache
+def choose_python() -> Path:
+    """The Python that projects are tested on: UV_PYTHON if it is set, else the image's, or the newest before that one."""
+    chosen = os.environ.get("UV_PYTHON")
+    requests = [chosen] if chosen else supported_pythons()
+    for request in requests:
+        if interpreter := find_python(request):
+            return interpreter
+    raise LookupError(f"There is no Python {' or '.join(requests)} to test projects on")
+
+
+def supported_pythons() -> list[str]:
+    """From the image's down to the oldest one."""
+    oldest, newest = min(map(minor_version, OLDEST_PYTHON.values())), minor_version(IMAGE_PYTHON)
+    return [f"3.{minor}" for minor in range(newest, oldest - 1, -1)]
+
+
+def minor_version(version: str) -> int:
+    return int(version.split(".")[1])
+
+
+def make_environment(django_version: str, folder: Path, request: str | None = None) -> Path:
+    """The interpreter of an environment that has what any generated project of this Django version needs.
 
     One for all, since an environment for each combination would take longer than all tests. It is made of what the
     projects themselves ask for (they are generated in `folder`), and kept in build/ until they ask for something else.
-    Raises LookupError if there is no Python that is new enough.
+    Without `request`, its Python is the one of `choose_python`. Raises LookupError if there is no such Python.
     """
+    base = find_python(request) if request else choose_python()
+    if base is None:
+        raise LookupError(f"There is no Python {request} to test Django {django_version} on")
     files = []
     for server in SERVERS:
         answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
         answers["starter"] = "live"  # the one that needs a library more
         files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
     libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
-    wanted = "".join([*(file.read_text() for file in files), *libraries])
+    wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if not (environment / "complete").exists():
-            version = "3.13"  # that of the image
-            made = uv("venv", "--clear", "--python", version, str(environment), check=False)
-            if made.returncode:
-                raise LookupError(f"There is no Python {version} for Django {django_version}: {made.stderr}")
+            uv("venv", "--clear", "--python", str(base), str(environment))
             install = ["pip", "install", "--compile-bytecode", "--python", str(environment), *libraries]
             for file in files:
                 install += ["--requirements", str(file), "--group", f"{file}:dev"]
@@ -224,6 +289,7 @@ class Server:
     process: subprocess.Popen
     port: int
     log: Path
+    name: str = ""
 
     @property
     def output(self):

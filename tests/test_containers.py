@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, free_port, generate
+from tests.template import CHOICES, SERVERS, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -26,10 +29,16 @@ def test_dockerfile_lint(server, tmp_path):
     made = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
     hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
     result = subprocess.run([hadolint, made.path / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (0, "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("server", SERVERS)
+def on(*servers: str) -> pytest.MarkDecorator:
+    """Parametrize a test by these servers, and in `make test-all` by all: to build an image takes long."""
+    others = [pytest.param(server, marks=pytest.mark.exhaustive) for server in SERVERS if server not in servers]
+    return pytest.mark.parametrize("server", [*servers, *others])
+
+
+@on("uvicorn", "daphne")
 def test_image(server, docker, tmp_path):
     made = generate(tmp_path, lock=True, project_name="wiki", server=server)
     made.path.joinpath("db.sqlite3").write_text("local data")
@@ -113,23 +122,47 @@ def stack(docker, tmp_path):
 
         try:
             # Its port is for development on this machine, where something else may have it.
-            override = made.path / "compose.yaml"
-            override.write_text(override.read_text().replace('    ports: ["127.0.0.1:5432:5432"]\n', ""))
+            edit(made.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{ports['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
             yield url, compose
+        except Exception:
+            print(compose("logs", "--tail", "200"))
+            raise
         finally:
             compose("down", "--volumes", "--timeout", "15")
 
     return start
 
 
-def test_wiki_stack(stack):
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> None:
+    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql")
+    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"migrate", "web"} | ({"worker", "checker"} if starter == "live" else set())
+    assert {name: (service["read_only"], service["tmpfs"]) for name, service in ours.items()} == dict.fromkeys(
+        ours, (True, ["/tmp"])
+    )
+
+
+def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> None:
+    """What the stack really runs with."""
+    containers = compose("ps", "--all", "--quiet", "web", "migrate").split()
+    assert len(containers) == 3
+    assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", *containers).split() == ["true"] * 3
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        compose("exec", "-T", "web", "touch", "/app/x")
+
+
+@on("gunicorn")
+def test_wiki_stack(server, stack, docker):
     with (
-        stack(starter="wiki", database="postgresql") as (url, compose),
+        stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
+        check_read_only(docker, compose)
         assert "Python" in client.get("/wiki/python/").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
@@ -140,8 +173,9 @@ def test_wiki_stack(stack):
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
 
 
-def test_chat_stack(stack):
-    with stack(starter="chat", database="postgresql") as (url, compose):
+@on("hypercorn")
+def test_chat_stack(server, stack):
+    with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
         for number in (1, 2):
             logs = compose("logs", "web")
@@ -163,8 +197,9 @@ async def talk(url):
         await member.close()
 
 
-def test_live_stack(stack):
-    with stack(starter="live", database="postgresql") as (url, compose):
+@on("granian")
+def test_live_stack(server, stack):
+    with stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
         command = f"from status.models import Service; {add}"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", command)

@@ -2,18 +2,20 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import re
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS, THREADS, free_port
+from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -21,8 +23,9 @@ def test_256_clients_and_few_connections(server, probed, connections):
     with probed(server).served() as running:
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
-        asyncio.run(talk_to_many(running, sockets=40))
         assert 1 <= connections() <= THREADS
+        asyncio.run(talk_to_many(running, sockets=40))
+        assert 1 <= connections() <= THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
 
 
@@ -87,8 +90,8 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
 
 def test_threads_are_started_once(probed):
     with probed().served() as running, running.client() as client:
-        for _ in range(5 * THREADS):
-            client.get("/probe/count/")
+        for _ in range(5):
+            asyncio.run(ask_many(running, ["/probe/slow/"], clients=2 * THREADS, requests=1))
             client.get("/probe/async_count/")
             client.get("/probe/broken/")
         threads = client.get("/probe/state/").json()["threads"]
@@ -113,11 +116,11 @@ def test_one_request_keeps_its_thread(probed):
         assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
 
 
-def test_streams_hold_no_thread(probed, connections):
+def test_event_streams_hold_no_thread(probed, connections):
     """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
     with probed().served() as running:
         asyncio.run(stream_many(running, streams=10 * THREADS))
-        assert connections() <= THREADS
+        assert connections() <= THREADS + BACKGROUND_THREADS
 
 
 async def stream_many(running, streams):
@@ -126,7 +129,7 @@ async def stream_many(running, streams):
     async with httpx.AsyncClient(base_url=running.url, limits=limits, headers=headers, timeout=20) as client:
         opened = []
         for _ in range(streams):
-            response = await client.send(client.build_request("GET", "/probe/stream/"), stream=True)
+            response = await client.send(client.build_request("GET", "/probe/event_stream/"), stream=True)
             opened.append(response)
             assert await anext(response.aiter_lines()) == "data: 0"
         for path in ("/probe/count/", "/probe/async_count/"):
@@ -235,6 +238,78 @@ def test_receivers_are_called_for_each_request(probed):
         assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
 
 
+def add_receiver(made: Project, name: str) -> None:
+    with (made.path / "probe" / "views.py").open("a") as views:
+        views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
+
+
+def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
+    made = probed()
+    add_receiver(made, "wait_to_finish")
+    with made.served() as running, running.client(timeout=5) as client:
+        for path in ("shared", "count"):
+            assert client.get(f"/probe/{path}/", headers={"Connection": "close"}).status_code == 200
+        assert client.get("/probe/let_finish/").text == "finished"
+
+
+def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., Project]) -> None:
+    made = probed()
+    add_receiver(made, "note_finished")
+    with made.served() as running, running.client() as client:
+        for path in 2 * ["async_patient", "patient"]:
+            with pytest.raises(httpx.ReadTimeout):
+                client.get(f"/probe/{path}/", timeout=0.2)
+        # Each of these requests is counted at its own end.
+        earlier = itertools.count()
+        running.wait_until(
+            lambda: client.get("/probe/how_many_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
+        )
+
+
+def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..., Project]) -> None:
+    made = probed()
+    with (made.path / "wiki" / "urls.py").open("a") as urls:
+        urls.write('handler500 = "probe.views.server_error"\n')
+    with made.served() as running, running.client() as client:
+        for path in ("broken", "async_broken"):
+            assert client.get(f"/probe/{path}/").text.startswith("asgi-")
+
+
+def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
+    with probed().served() as running, running.client() as client:
+        assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
+
+
+# A thread releases the executor in the middle of a call's submission.
+RELEASE_WHILE_SUBMITTING = """
+import asyncio, threading, time
+from queue import SimpleQueue
+from asgiref.sync import sync_to_async
+from wiki.serving.threads import enter_request_context
+
+class SlowQueue(SimpleQueue):
+    def put(self, call):
+        if call is not None:
+            threading.Thread(target=executor.release).start()
+            time.sleep(0.1)
+        super().put(call)
+
+async def main():
+    global executor
+    executor = await enter_request_context("request")
+    executor.calls = SlowQueue()
+    async with asyncio.timeout(10):
+        print("the result is", await sync_to_async(abs)(-7))
+
+asyncio.run(main())
+"""
+
+
+def test_no_call_is_lost_while_the_executor_is_released(project: Callable[..., Project]) -> None:
+    shell = project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
+    assert "the result is 7" in shell.stdout
+
+
 def test_paths_do_not_fill_the_memory(probed):
     with probed().served() as running, running.client() as client:
         before = memory(client)
@@ -295,6 +370,16 @@ def test_sessions_messages_and_forms_in_async_views(probed):
             client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
         )
         assert "Traceback" not in running.output
+
+
+def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
+    """Django refuses to save one on the event loop, where the database would hold up all others."""
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
+    with made.served() as running, running.client() as client:
+        assert client.get("/probe/visit/").json()["visits"] == 1
+        assert "sessionid" in client.get("/probe/async_count/").cookies
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -67,7 +67,7 @@ def test_wrong_values(start):
         assert result.returncode == 1, (variable, value)
         assert result.stderr.startswith(f"{variable}"), result.stderr
         assert sentence in result.stderr
-        assert result.stderr.count("\n") == 1, result.stderr
+        assert (result.stdout, result.stderr.count("\n")) == ("", 1), result
         assert "secret-word" not in result.stderr
 
 
@@ -75,7 +75,7 @@ def test_right_values(start):
     for variable, values in RIGHT.items():
         for value in values:
             result = start(variable, value)
-            assert (result.returncode, result.stderr) == (0, ""), (variable, value)
+            assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), (variable, value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the lines of the Procfile are for a POSIX shell")

@@ -12,24 +12,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import IN_CI, SERVERS, free_port
+from tests.template import IN_CI, SERVERS, Project, edit, free_port
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
-# What a WebSocket is told when the server stops: 1012 is "service restart". Hypercorn leaves it open for as long as it waits
-# for others, then ends it as an error; granian just leaves.
-CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1011, "gunicorn": 1012, "granian": None}
 
 
 @pytest.fixture
 def nginx(tmp_path):
-    """`with nginx(ports) as url`: a reverse proxy in front of these servers."""
+    """`with nginx(ports) as (url, errors)`: a reverse proxy in front of these servers, and what gives its error log.
+
+    It opens a connection for each request, and asks no second server if one fails. For paths below /kept/ it is as by
+    default and with connections that are kept open.
+    """
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
@@ -42,13 +45,17 @@ def nginx(tmp_path):
         folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
         (tmp_path / "nginx.conf").write_text(
             f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
-            f"http {{ access_log off; {folders} upstream site {{ {servers} }}\n"
-            f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://site; proxy_http_version 1.1;\n"
-            "proxy_set_header Host example.com; proxy_set_header X-Forwarded-Proto https; } } }\n"
+            f"http {{ access_log off; {folders} proxy_http_version 1.1;\n"
+            f"upstream site {{ {servers} }} upstream kept {{ {servers} keepalive 16; }}\n"
+            f"server {{ listen 127.0.0.1:{port};\n"
+            "proxy_set_header Host example.com; proxy_set_header X-Forwarded-Proto https;\n"
+            "proxy_set_header Connection $connection_header; set $connection_header close;\n"
+            "location / { proxy_pass http://site; proxy_next_upstream off; }\n"
+            'location /kept/ { set $connection_header ""; proxy_pass http://kept/; } } }\n'
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", (tmp_path / "nginx.log").read_text
         finally:
             process.terminate()
             process.wait(10)
@@ -87,10 +94,14 @@ class Load:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_rolling_restart(server, probed, nginx):
-    """Two processes behind a proxy are replaced in turn, and no request fails."""
+    """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
+
+    While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
+    """
     made = probed(server)
     ports = [free_port(), free_port()]
-    with ExitStack() as stack, nginx(ports) as url:
+    paths = ["count", "async_count", "slow"]
+    with ExitStack() as stack, nginx(ports) as (url, errors):
         running = [stack.enter_context(made.served(port=port)) for port in ports]
 
         def replace(number):
@@ -98,7 +109,7 @@ def test_rolling_restart(server, probed, nginx):
             running[number] = stack.enter_context(made.served(port=ports[number]))
 
         async def restart():
-            async with Load(url, ["/probe/count/", "/probe/async_count/", "/probe/slow/"] * 2) as load:
+            async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
                 for number in (0, 1):
                     await asyncio.sleep(1)
                     await asyncio.to_thread(replace, number)
@@ -106,39 +117,77 @@ def test_rolling_restart(server, probed, nginx):
             return load
 
         load = asyncio.run(restart())
-        assert load.failed() == {}
-        assert len(load.seen) == 3
+        assert {key for key in load.failed() if key[0].startswith("/kept") or key[1] != 502} == set()
+        assert {path for path, result in load.seen if result == 200} == set(load.paths)
+        failures = errors().splitlines()
+        assert len(failures) >= sum(load.failed().values())
+        dropped = [line for line in failures if "connect() failed (111: Connection refused)" not in line]
+        # Almost always one of these is in progress at a stop: it is completed.
+        assert [line for line in dropped if '"GET /probe/slow/' in line] == []
+        # The kernel resets a connection that the server has not accepted when it closes its socket, and a connection that is
+        # kept open may be closed in the moment in which the proxy sends the next request.
+        assert len([line for line in dropped if '"GET /kept/' not in line]) <= 2, dropped
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_stop_with_requests_in_flight(server, probed):
-    """They are answered, WebSockets are told, and a stream does not hold up the end."""
-    with probed(server).served() as running:
-        asyncio.run(stop_meanwhile(running, server))
-        if server != "hypercorn":  # Python 3.11 itself logs one for each connection that is cut off in the end
-            assert "Traceback" not in running.output, running.output
+def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[..., Project]) -> None:
+    """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
+    head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
+    with probed(server).served() as running, ExitStack() as opened:
+
+        def send(path: bytes) -> socket.socket:
+            sock = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=1))
+            sock.sendall(b"GET " + path + b" HTTP/1.1\r\n" + head)
+            return sock
+
+        announced = send(b"/probe/announced/")
+        running.wait_until(lambda: "in the view" in running.output)
+        running.process.terminate()
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                with suppress(ConnectionResetError):  # at the moment of the stop, as is the empty response
+                    assert re.match(rb"HTTP/1.1 200|$", send(b"/livez").recv(100))
+        assert select.select([announced], [], [], 0)[0] == []
+        announced.settimeout(10)
+        assert announced.recv(100).startswith(b"HTTP/1.1 200")
 
 
-async def stop_meanwhile(running, server):
-    async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_broken_urlconf_ends_the_start(server: str, project: Callable[..., Project]) -> None:
+    """It is not found at the first request only, when the deployment has long been called a success."""
+    made = project(server=server).in_production()
+    urls = made.path / "pages" / "urls.py"
+    urls.write_text(urls.read_text() + "\nimport is_not_there\n")
+    with pytest.raises(AssertionError, match="The server ended with") as ended, made.served():
+        pass
+    assert "No module named 'is_not_there'" in str(ended.value)
 
-        async def follow():
-            with suppress(httpx.RemoteProtocolError):  # cut off in the middle is how most streams end
-                async with client.stream("GET", "/probe/stream/") as response:
-                    async for _ in response.aiter_lines():
-                        pass
 
-        stream = asyncio.create_task(follow())
-        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2)]
-        async with connect(f"ws://127.0.0.1:{running.port}/ws/count/", origin="https://example.com") as member:
-            await asyncio.sleep(0.4)
-            assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
-            assert [(await each).status_code for each in slow] == [200, 200]
-            with pytest.raises(websockets.ConnectionClosed) as closed:
-                await member.recv()
-            told = closed.value.rcvd
-            assert (told.code if told else None) == CLOSE_CODES[server]
-        await asyncio.wait_for(stream, 5)
+@pytest.mark.parametrize("server", SERVERS)
+def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Callable[..., Project]) -> None:
+    made = probed(server)
+    size = 300_000_000
+    with (made.path / "staticfiles" / "film.bin").open("wb") as film:
+        film.truncate(size)
+    with made.served() as running, running.client() as client:
+        pid = client.get("/probe/state/").json()["process"]
+
+        def bytes_read() -> int:
+            return int(re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+
+        def is_open() -> bool:
+            links = Path(f"/proc/{pid}/fd").iterdir()
+            return any(link.is_symlink() and "film.bin" in os.readlink(link) for link in links)
+
+        before = bytes_read()
+        with client.stream("GET", "/static/film.bin") as response:
+            parts = response.iter_raw()  # by this name, or the connection would be closed at once
+            next(parts)
+            assert is_open()
+        running.wait_until(lambda: not is_open())
+        assert bytes_read() - before < size / 2
+        assert client.get("/livez").status_code == 200
+        assert "Traceback" not in running.output
 
 
 @pytest.mark.parametrize(
@@ -278,7 +327,7 @@ def test_body_over_the_limit(server, probed):
     """It is refused before all of it was sent, whether its length was said or not."""
     made = probed(server)
     asgi = made.path / "wiki" / "asgi.py"
-    asgi.write_text(asgi.read_text().replace("limit=100 * 1024 * 1024", "limit=100_000"))
+    edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
     with made.served() as running, running.client() as client:
         assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
         for chunked in (False, True):

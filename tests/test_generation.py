@@ -1,6 +1,8 @@
-"""Every combination of answers generates, and what it generates is whole and clean."""
+"""Each pair of answers, and in `make test-all` every combination, gives a project that is whole and clean."""
 
 import ast
+import itertools
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template import combinations, generate, label
+from tests.template import (
+    CHOICES,
+    IMAGE_PYTHON,
+    OLDEST_PYTHON,
+    QUESTIONS,
+    ROOT,
+    combinations,
+    generate,
+    label,
+    pairwise,
+    supported_pythons,
+)
 
-COMBINATIONS = combinations("starter", "server", "database", "channels", "django_version", "ci")
-# One test for a starter on a server: each writes 24 projects and lints them in one go.
-GROUPS = combinations("starter", "server")
+QUESTION_KEYS = ("starter", "server", "database", "channels", "django_version", "ci")
 
 # What shows that a dependency is used, where that is not an import of its name.
 TRACES = {
@@ -35,15 +46,30 @@ TRACES = {
 }
 
 
-@pytest.mark.parametrize("group", GROUPS, ids=label)
-def test_every_combination(group, tmp_path):
-    chosen = [answers for answers in COMBINATIONS if answers.items() >= group.items()]
+def test_each_pair_of_answers(tmp_path: Path) -> None:
+    chosen = pairwise(*QUESTION_KEYS)
+    assert pairs_of(chosen) == pairs_of(combinations(*QUESTION_KEYS))
+    check_projects(chosen, tmp_path)
+
+
+def pairs_of(combinations: list[dict]) -> set[tuple]:
+    return {pair for answers in combinations for pair in itertools.combinations(answers.items(), 2)}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("group", combinations("starter", "server"), ids=label)
+def test_every_combination(group: dict, tmp_path: Path) -> None:
+    chosen = [answers for answers in combinations(*QUESTION_KEYS) if answers.items() >= group.items()]
     assert len(chosen) == 24
+    check_projects(chosen, tmp_path)
+
+
+def check_projects(chosen: list[dict], folder: Path) -> None:
     for number, answers in enumerate(chosen):
-        project = generate(tmp_path / str(number), project_name="wiki", **answers)
+        project = generate(folder / str(number), project_name="wiki", **answers)
         check_project(project.path, answers)
     for command in (["check"], ["format", "--check"]):
-        lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(tmp_path)]
+        lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(folder)]
         result = subprocess.run(lint, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
 
@@ -74,10 +100,32 @@ def check_project(path, answers):
     assert f'"{web}"' in texts["Dockerfile"]
     assert command in texts["README.md"]
 
+    check_python(texts, answers)
     check_dependencies(tomllib.loads(texts["pyproject.toml"]), texts)
     assert (".github/workflows/ci.yml" in files) == (answers["ci"] == "github")
     assert (".gitlab-ci.yml" in files) == (answers["ci"] == "gitlab")
     check_leftovers(texts, answers)
+
+
+def check_python(texts: dict[str, str], answers: dict) -> None:
+    """Images, dev container, pipelines and uv take the same Python, and the project says which is the oldest."""
+    assert texts[".python-version"] == f"{IMAGE_PYTHON}\n"
+    assert re.findall(r"^FROM (\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
+    assert json.loads(texts[".devcontainer/devcontainer.json"])["image"].endswith(f"/python:{IMAGE_PYTHON}")
+    if answers["ci"] == "gitlab":
+        image = yaml.safe_load(texts[".gitlab-ci.yml"])["test"]["image"]
+        assert f"-python{IMAGE_PYTHON}-" in image
+    else:  # setup-uv in GitHub's takes that of .python-version
+        assert "python-version" not in texts.get(".github/workflows/ci.yml", "")
+    oldest = OLDEST_PYTHON[answers["django_version"]]
+    assert tomllib.loads(texts["pyproject.toml"])["project"]["requires-python"] == f">={oldest}"
+
+
+def test_prompts_name_the_oldest_python() -> None:
+    prompts = QUESTIONS["__prompts__"]["django_version"]
+    assert set(OLDEST_PYTHON) == set(CHOICES["django_version"])
+    for version, oldest in OLDEST_PYTHON.items():
+        assert f"Python {oldest} and newer" in prompts[version]
 
 
 def check_dependencies(pyproject, texts):
@@ -124,3 +172,10 @@ def test_size(tmp_path):
     assert len([name for name in names if not name.startswith(".")]) <= 40  # the others are for tools
     settings = Path(project.path, "wiki", "settings.py").read_text()
     assert settings.count("\n") <= 180
+
+
+def test_the_template_is_tested_on_each_supported_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == sorted(supported_pythons())
+    assert {each["python"] for each in matrix["include"]} == {IMAGE_PYTHON}

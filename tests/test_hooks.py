@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,12 @@ HOSTILE_NAMES = [
 ]
 
 
-def cookiecutter(folder, *answers):
-    environment = {key: value for key, value in os.environ.items() if key != "PATH"} | {"PATH": ""}
+def cookiecutter(folder: Path, *answers: str, path: str = "") -> tuple[int, list[str]]:
+    """The exit status, and the lines that a person sees: both streams in one."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(folder), str(ROOT), *answers]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    result = subprocess.run(command, check=False, env=os.environ | {"PATH": path}, **pipes)
+    return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -48,13 +51,17 @@ def cookiecutter(folder, *answers):
     ],
 )
 def test_refused_slugs(slug, reason, tmp_path):
-    result = cookiecutter(tmp_path, f"project_slug={slug}")
-    assert result.returncode == 1
-    sentence = next(line for line in result.stderr.splitlines() if line.startswith("project_slug"))
-    assert repr(slug) in sentence
-    assert reason in sentence
-    assert "Traceback" not in result.stderr
+    status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
+    assert status == 1
+    assert lines[0].startswith(f"project_slug {slug!r} cannot be used: ")
+    assert reason in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.xfail(strict=True, reason="cookiecutter prints a traceback when a hook fails")
+def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
+    _, lines = cookiecutter(tmp_path, "project_slug=class")
+    assert len(lines) == 1, lines
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])
@@ -74,9 +81,9 @@ def test_no_installed_module_can_be_shadowed(django_version, environments):
 
 
 def test_a_missing_uv_is_no_failure(tmp_path):
-    result = cookiecutter(tmp_path, "project_name=wiki")
-    assert result.returncode == 0
-    assert "uv is not installed" in result.stdout
+    status, lines = cookiecutter(tmp_path, "project_name=wiki")
+    assert status == 0
+    assert lines[0].startswith("uv is not installed")
     assert not (tmp_path / "wiki" / "uv.lock").exists()
 
 
@@ -86,12 +93,10 @@ def test_a_missing_network_is_no_failure(tmp_path):
     uv = bin_folder / "uv"
     uv.write_text("#!/bin/sh\necho 'error: no route to host' >&2; exit 2\n")
     uv.chmod(0o755)
-    environment = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(tmp_path), str(ROOT), "project_name=wiki"]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0
-    assert "run `uv lock` later" in result.stdout
-    assert "no route to host" in result.stdout
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    status, lines = cookiecutter(tmp_path, "project_name=wiki", path=path)
+    assert status == 0
+    assert lines[0] == "uv could not lock the dependencies; run `uv lock` later. error: no route to host"
 
 
 def test_the_secret_key_is_fresh_and_private(tmp_path):
@@ -105,12 +110,18 @@ def test_the_secret_key_is_fresh_and_private(tmp_path):
 
 
 def test_it_ends_with_what_to_type_next(tmp_path):
-    result = cookiecutter(tmp_path, "project_name=wiki")
-    assert [line.strip() for line in result.stdout.strip().splitlines()[-3:]] == [
+    _, lines = cookiecutter(tmp_path, "project_name=wiki")
+    assert lines[-3:] == [
         "cd wiki",
         "uv run manage.py migrate",
         "uv run uvicorn wiki.asgi:application --reload --timeout-graceful-shutdown 1",
     ]
+
+
+@pytest.mark.parametrize(("name", "comment"), [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip")])
+def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tmp_path: Path) -> None:
+    settings = generate(tmp_path, project_name=name, project_slug="wiki").path / "wiki" / "settings.py"
+    assert f'\nSITE_NAME = "{name}"{comment}\n' in settings.read_text()
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)

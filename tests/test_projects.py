@@ -4,32 +4,11 @@ from itertools import zip_longest
 
 import pytest
 
-from tests.template import CHOICES, SERVERS, combinations, label
+from tests.template import CHOICES, SERVERS, label, pairwise
 
 
-def with_each_database(combinations):
-    """Databases take turns, so that each is met with each Django, each server and each starter."""
-    return [
-        answers | {"database": CHOICES["database"][(number + number // 2) % 2]}
-        for number, answers in enumerate(combinations)
-    ]
-
-
-BLANK = with_each_database(combinations("server", "django_version"))
-STARTERS = [
-    answers
-    for answers in with_each_database(combinations("starter", "django_version"))
-    if answers["starter"] != "blank"
-]
-
-
-@pytest.mark.parametrize("answers", BLANK, ids=label)
+@pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
 def test_checks_and_own_tests(answers, project, request):
-    check_project(project(**answers, channels=answers["server"] in ("daphne", "granian")), request)
-
-
-@pytest.mark.parametrize("answers", STARTERS, ids=label)
-def test_starters(answers, project, request):
     check_project(project(**answers), request)
 
 
@@ -67,6 +46,7 @@ def test_without_a_secret_key(project):
     (made.path / ".env").unlink()
     result = made.manage("check", check=False)
     assert result.returncode == 1
+    assert (result.stdout, result.stderr.count("\n")) == ("", 1)
     assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
 
 

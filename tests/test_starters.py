@@ -20,14 +20,14 @@ from aiosmtpd.controller import Controller
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, free_port
+from tests.template import CHOICES, ROOT, SERVERS, edit, free_port, on_each_server
 
 ORIGIN = {"origin": "https://example.com"}
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_wiki(server, production):
-    made = production(server=server, starter="wiki")
+@on_each_server("wiki")
+def test_wiki(answers, production):
+    made = production(**answers)
     with made.served() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
@@ -79,9 +79,9 @@ def test_codespaces(project):
         assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_chat(server, production):
-    made = production(server=server, starter="chat")
+@on_each_server("chat")
+def test_chat(answers, production):
+    made = production(**answers)
     with made.served() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
@@ -218,6 +218,35 @@ def kill_web_process(server):
     os.killpg(int(re.search(r"web\.1 started \(pid=(\d+)\)", server.output)[1]), signal.SIGKILL)
 
 
+# The first message is stored, and not committed until the second one was, or waits for the lock.
+STORE_TWO_MESSAGES = """
+import threading, time
+from django.db import connection, transaction
+from chat.models import Message, Room
+
+Room.objects.create(name="lobby")
+second = threading.Thread(target=Room.store, args=("lobby", "grace", "second"))
+waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+with transaction.atomic():
+    Room.store("lobby", "ada", "first")
+    second.start()
+    with connection.cursor() as cursor:
+        while second.is_alive() and not cursor.execute(waiting).fetchone()[0]:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+    seen = list(Message.objects.values_list("text", flat=True))
+second.join()
+print(seen, list(Message.objects.values_list("text", flat=True)))
+"""
+
+
+def test_messages_become_visible_in_the_order_of_their_ids(project, postgresql):
+    """Or a member that has seen the second one would never ask for the first."""
+    made = project(starter="chat", database="postgresql").in_production(postgresql)
+    made.manage("migrate")
+    result = made.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
+    assert result.stdout.strip() == "['first'] ['first', 'second']"
+
+
 def test_processes_without_redis(project):
     made = project(starter="chat")
     made.variables["WEB_CONCURRENCY"] = "2"
@@ -253,9 +282,9 @@ def add_service(made, url):
     made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_live(server, production, site):
-    made = production(server=server, starter="live")
+@on_each_server("live")
+def test_live(answers, production, site):
+    made = production(**answers)
     add_service(made, site[0])
     with made.served() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
@@ -399,7 +428,7 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     made = production(server="uvicorn", starter="live", django_version=django_version)
     made.environment |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = made.path / "status" / "tasks.py"
-    tasks.write_text(tasks.read_text().replace("timedelta(minutes=2)", "timedelta(seconds=1)"))
+    edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
     made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")
     add_service(made, "http://127.0.0.1:1/")
     made.manage("check_services", "--once")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import ROOT, blocks, follow
+from tests.template import ROOT, blocks, edit, follow
 
 TOOLS = Path(sys.executable).parent
 
@@ -64,10 +64,8 @@ def run(*command, cwd):
 def change_template(template, git):
     """Another sentence in the README and a setting more, as the next version of the template may have."""
     project = template / "{{cookiecutter.project_slug}}"
-    readme = project / "README.md"
-    readme.write_text(readme.read_text().replace("A Django project that is served", "A newer Django project, served"))
-    procfile = project / "Procfile"
-    procfile.write_text(procfile.read_text().replace("--no-input", "--no-input --verbosity 2"))
+    edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
+    edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
     git(template, "commit", "--quiet", "--all", "--message", "two")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import SERVERS, follow, free_port, generate
+from tests.template import IMAGE_PYTHON, SERVERS, follow, free_port, generate
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,25 @@ def test_with_uv(answers, tmp_path, postgresql):
     assert " passed" in made.run("uv", "run", "pytest").stdout
     made.run("uv", "run", "ruff", "check")
     made.run("uv", "run", "ruff", "format", "--check")
+
+
+def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
+    """Or says that it wants that one: nothing else that is installed here."""
+    made = generate(tmp_path, project_name="wiki")
+    variables = {key: value for key, value in os.environ.items() if key != "UV_PYTHON"}
+    found = subprocess.run(
+        [Path(sys.executable).with_name("uv"), "python", "find", "--system", "--no-python-downloads"],
+        cwd=made.path,
+        env=variables,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if found.returncode:
+        assert f"No interpreter found for Python {IMAGE_PYTHON}" in found.stderr
+    else:
+        version = [found.stdout.strip(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        assert subprocess.check_output(version, text=True).strip() == IMAGE_PYTHON
 
 
 def test_course_project(project):

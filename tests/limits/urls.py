@@ -11,5 +11,6 @@ NAMES = """
 
 urlpatterns = [
     *(path(f"{name}/", getattr(views, name)) for name in NAMES.split()),
-    path("read_in_task/<what>/", views.read_in_task),
+    path("read_in_task/<what>/<when>/", views.read_in_task),
+    path("read_in_thread/<what>/<when>/", views.read_in_thread),
 ]

@@ -211,7 +211,7 @@ async def async_iterator(request):
     return iterator(request)
 
 
-# A request that is read beside its answer.
+# Requests that are read after they have been answered.
 
 READ = {
     "body": lambda request: len(request.body),
@@ -222,18 +222,42 @@ tasks = []
 
 
 @csrf_exempt
-async def read_in_task(request, what):
+async def read_in_task(request, what, when):
+    answered = asyncio.Event()
+
     async def work():
-        await asyncio.sleep(0)
+        if when == "answered":
+            await answered.wait()
         return READ[what](request)
 
-    tasks.append(asyncio.create_task(work()))
+    tasks.append((answered, asyncio.create_task(work())))
+    return HttpResponse(status=202)
+
+
+@csrf_exempt
+def read_in_thread(request, what, when):
+    answered = threading.Event()
+    found = []
+
+    def work():
+        if when == "answered":
+            answered.wait()
+        try:
+            found.append(READ[what](request))
+        except Exception as error:  # noqa: BLE001 (the client sees it)
+            found.append(repr(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    tasks.append((answered, sync_to_async(lambda: thread.join() or found[0], thread_sensitive=False)))
     return HttpResponse(status=202)
 
 
 async def result(request):
+    answered, task = tasks.pop()
+    answered.set()
     try:
-        return JsonResponse({"read": await tasks.pop()})
+        return JsonResponse({"read": await (task() if callable(task) else task)})
     except Exception as error:  # noqa: BLE001 (the client sees it)
         return JsonResponse({"read": repr(error)})
 
@@ -272,7 +296,9 @@ def cache_get(request):
 
 
 async def async_cache_get(request):
-    return JsonResponse({"value": await cache.aget_or_set("key", "value")})
+    # django-valkey has no async methods.
+    get_or_set = getattr(cache, "aget_or_set", None) or sync_to_async(cache.get_or_set)
+    return JsonResponse({"value": await get_or_set("key", "value")})
 
 
 async def nothing(request):

@@ -7,7 +7,8 @@ NAMES = """
     async_broken broken_stream missing visit patient how_many_cancelled context
     careless_stream async_large large large_stream cached async_cached closing async_closing
     closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
-    stuck stream_with_calls how_many_things
+    stuck stream_with_calls how_many_things event_stream announced
+    let_finish async_patient cancel_a_call
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

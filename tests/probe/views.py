@@ -5,17 +5,19 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connection, transaction
-from django.http import FileResponse, Http404, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.urls import get_script_prefix
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
+from wiki.serving.streams import EventStreamResponse
 
 User = get_user_model()
 background = set()
@@ -99,6 +101,46 @@ def note_finished(**kwargs):
     finished.append(threading.current_thread().name)
 
 
+may_finish = threading.Event()
+
+
+def wait_to_finish(**kwargs: object) -> None:
+    """A receiver of `request_finished` that waits for another request."""
+    may_finish.wait(10)
+
+
+async def let_finish(request: HttpRequest) -> HttpResponse:
+    may_finish.set()
+    return HttpResponse("finished")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """A handler500."""
+    return HttpResponse(threading.current_thread().name, status=500)
+
+
+async def async_patient(request: HttpRequest) -> HttpResponse:
+    await asyncio.sleep(3600)
+    return HttpResponse("never")
+
+
+async def cancel_a_call(request: HttpRequest) -> JsonResponse:
+    """Cancel a call that waits for the request's thread, and return what it did."""
+    made: list[str] = []
+    may_go_on = threading.Event()
+    first = asyncio.create_task(sync_to_async(may_go_on.wait)())
+    second = asyncio.create_task(sync_to_async(made.append)("cancelled call"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second.cancel()
+    with suppress(asyncio.CancelledError):
+        await second
+    may_go_on.set()
+    await first
+    await sync_to_async(made.append)("last call")
+    return JsonResponse({"made": made})
+
+
 def shared(request):
     return SHARED
 
@@ -160,6 +202,16 @@ async def stream(request):
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
+async def event_stream(request):
+    async def events():
+        yield f"data: {await User.objects.acount()}\n\n"
+        while True:
+            await asyncio.sleep(3600)
+            yield "data: more\n\n"
+
+    return EventStreamResponse(events())
+
+
 LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
 
 
@@ -198,6 +250,13 @@ async def later(request):
 def slow(request):
     time.sleep(1)
     return HttpResponse("slow")
+
+
+def announced(request):
+    """Say in the log that the request is in this view, for two seconds."""
+    print("in the view", flush=True)
+    time.sleep(2)
+    return HttpResponse("announced")
 
 
 def stuck(request):

@@ -1,26 +1,37 @@
+import asyncio
 import logging
 import re
+from time import perf_counter
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from axes.models import AccessAttempt
 from django.contrib.auth import aauthenticate, get_user_model
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.db import OperationalError, connection, connections
+from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
-from {{ cookiecutter.project_slug }}.serving import handler
+from {{ cookiecutter.project_slug }}.serving import handler, static
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
 async def test_livez_asks_nobody(async_client, settings):
     settings.ALLOWED_HOSTS = ["example.com"]
     response = await async_client.get("/livez", headers={"host": "10.0.0.7:8000"})
+    assert response.status_code == 200
     assert response.json() == {"status": "ok", "failing": []}
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.django_db
 def test_readyz(client):
-    assert client.get("/readyz").json() == {"status": "ok", "failing": []}
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", "failing": []}
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.django_db
@@ -36,8 +47,10 @@ def test_readyz_without_database(client, monkeypatch):
 
 def test_requests_are_timed(client, caplog):
     caplog.set_level(logging.INFO)
+    start = perf_counter()
     response = client.get("/no%0Asuch%0Apage/")
-    assert response.headers["Server-Timing"].startswith("app;dur=")
+    passed = 1000 * (perf_counter() - start)
+    assert 0 < float(response.headers["Server-Timing"].removeprefix("app;dur=")) <= passed + 0.1
     assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
 
 
@@ -52,29 +65,177 @@ async def test_request_id(async_client, sent):
     ("peer", "forwarded_for", "client", "scheme"),
     [
         ("10.0.0.1", "203.0.113.9", "203.0.113.9", "https"),
-        ("10.0.0.1", "made-up, 203.0.113.9, 10.0.0.2", "203.0.113.9", "https"),
+        ("10.0.0.1", "192.0.2.1, 203.0.113.9, 10.0.0.2", "203.0.113.9", "https"),
         ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9", "https"),
+        ("10.0.0.1", "2001:db8::9", "2001:db8::9", "https"),
         ("10.0.0.1", "[2001:db8::9]:4711, ", "2001:db8::9", "https"),
+        ("10.0.0.1", "192.0.2.1, unknown, 10.0.0.2", "10.0.0.2", "https"),
         ("203.0.113.9", "192.0.2.1", "203.0.113.9", "http"),
+        ("unix:", "192.0.2.1", "unix:", "http"),
     ],
 )
 async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, scheme):
+    seen = await forwarded(["10.0.0.0/8"], (peer, 1234), forwarded_for)
+    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+
+
+async def test_whoever_connects_is_believed():
+    """But only the address that the proxy itself added: the client may have sent the others."""
+    seen = await forwarded(["*"], ("10.0.0.1", 1234), "192.0.2.1, 203.0.113.9")
+    assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
+    seen = await forwarded(["*"], None, "203.0.113.9")  # over a Unix socket
+    assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
+
+
+async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="https"):
+    """The scope that the application gets."""
     seen = {}
 
     async def app(scope, receive, send):
         seen.update(scope)
 
     scope = {
-        "type": "http",
-        "scheme": "http",
-        "client": (peer, 1234),
+        "type": scope_type,
+        "scheme": "ws" if scope_type == "websocket" else "http",
+        "client": client,
         "headers": [
             (b"x-forwarded-for", forwarded_for.encode()),
-            (b"x-forwarded-proto", b"https"),
+            (b"x-forwarded-proto", scheme.encode()),
         ],
     }
-    await ProxyHeaders(app, trusted=["10.0.0.0/8"])(scope, None, None)
-    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+    await ProxyHeaders(app, trusted=trusted)(scope, None, None)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("scope_type", "sent", "scheme"),
+    [
+        ("http", "https", "https"),
+        ("http", "wss", "https"),
+        ("http", "http", "http"),
+        ("http", "nonsense", "http"),
+        ("websocket", "https", "wss"),
+        ("websocket", "wss", "wss"),
+        ("websocket", "http", "ws"),
+        ("lifespan", "https", "http"),
+    ],
+)
+async def test_scheme_behind_a_proxy(scope_type, sent, scheme):
+    seen = await forwarded(["*"], ("10.0.0.1", 1234), "203.0.113.9", scope_type, sent)
+    assert seen["scheme"] == scheme
+
+
+@pytest.mark.parametrize(
+    ("length", "parts", "status"),
+    [
+        (b"4", [4], 200),
+        (None, [4, 6], 200),
+        (b"10", [10], 200),
+        (b"nonsense", [10], 200),  # the server's to refuse
+        (b"11", [], 413),
+        (None, [11], 413),
+        (None, [5, 5, 1], 413),
+    ],
+)
+async def test_limit_on_bodies(length, parts, status):
+    seen = []
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            seen.append(len(message["body"]))
+            if not message["more_body"]:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body"})
+                break
+
+    messages = [{"type": "http.request", "body": b"x" * part, "more_body": True} for part in parts]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    headers = [(b"content-length", length)] if length else []
+    sent = await talk(LimitedBody(app, limit=10), messages, headers=headers)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == status
+    assert sum(seen) <= 10
+
+
+async def test_limit_on_bodies_alone():
+    """WebSockets and lifespan, which may have no headers, go to the application as they are."""
+    for kind in ("websocket", "lifespan"):
+        assert await talk(LimitedBody(no_file, limit=10), [], type=kind) == [NO_FILE]
+
+
+async def talk(application, messages, **scope):
+    """What the application sends to a client that sends these messages, and then waits."""
+    left, sent = list(messages), []
+
+    async def receive():
+        return left.pop(0) if left else await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    await application({"type": "http", "method": "GET", **scope}, receive, send)
+    return sent
+
+
+NO_FILE = {"type": "not a file"}
+
+
+async def no_file(scope, receive, send):
+    await send(NO_FILE)
+
+
+@pytest.fixture
+def static_files(settings, tmp_path):
+    """The application that serves two files, one smaller and one larger than what is sent at once."""
+    settings.DEBUG = False
+    settings.STATIC_ROOT = tmp_path
+    for name, size in (("small.css", 10), ("large.css", 3 * static.CHUNK)):
+        tmp_path.joinpath(name).write_bytes(b"x" * size)
+    return static.serve_static_files(no_file)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "size"),
+    [
+        ("GET", "/static/small.css", 10),
+        ("HEAD", "/static/small.css", 0),
+        ("GET", "/static/large.css", 3 * static.CHUNK),
+    ],
+)
+async def test_static_files(static_files, method, path, size):
+    """In parts of a limited size, for slow clients; the last of them says that it is the last."""
+    asked = {"type": "http.request", "body": b"", "more_body": False}
+    start, *parts = await talk(static_files, [asked], method=method, path=path, headers=[])
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    assert b"access-control-allow-origin" not in dict(start["headers"])
+    sizes = [len(part.get("body", b"")) for part in parts]
+    assert sum(sizes) == size
+    assert max(sizes) <= 65536
+    assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+
+
+async def test_static_file_for_a_client_that_left(static_files):
+    """The rest of it is not read."""
+    gone = {"type": "http.disconnect"}
+    sent = await talk(static_files, [gone], path="/static/large.css", headers=[])
+    assert sum(len(message.get("body", b"")) for message in sent) <= 2 * static.CHUNK
+
+
+async def test_what_is_no_static_file(static_files):
+    for scope in ({"path": "/"}, {"path": "/static/small.css", "type": "websocket"}):
+        assert await talk(static_files, [], **scope) == [NO_FILE]
+
+
+def test_static_files_that_were_not_collected(settings, tmp_path, caplog):
+    settings.DEBUG = False
+    settings.STATIC_ROOT = tmp_path / "staticfiles"
+    assert static.serve_static_files(no_file) is no_file
+    assert "run `manage.py collectstatic`" in caplog.text
+
+
+def test_static_files_while_debugging(settings):
+    settings.DEBUG = True
+    assert isinstance(static.serve_static_files(no_file), ASGIStaticFilesHandler)
 
 
 def test_django_is_as_the_core_expects():
@@ -95,12 +256,10 @@ def test_django_is_as_the_core_expects():
     assert closers, f"{update} responses have no _resource_closers"
     assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
-{% if cookiecutter.database == "postgresql" %}
-    for name in ("in_atomic_block", "health_check_done"):
+    for name in ("in_atomic_block", "execute_wrappers", "health_check_done", "close_at"):
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"
-{% else %}
-    assert hasattr(connections["default"], "in_atomic_block"), f"{update} no in_atomic_block"
-{% endif %}
+    for name in ("get_new_connection", "connect"):
+        assert hasattr(connections.create_connection("default"), name), f"{update} no {name}"
 
 
 @pytest.fixture
@@ -138,6 +297,18 @@ def test_change_password(client, user):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
+def test_weak_passwords(client, user, password):
+    """Like the address, too short, common, of digits only."""
+    client.force_login(user)
+    new = dict.fromkeys(["new_password1", "new_password2"], password)
+    new["old_password"] = "analytical-engine"
+    assert "errorlist" in client.post("/accounts/password_change/", new).text
+    user.refresh_from_db()
+    assert user.check_password("analytical-engine")
+
+
+@pytest.mark.django_db
 def test_sign_in_attempts_are_limited(client, user, settings):
     settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
@@ -149,6 +320,29 @@ def test_sign_in_attempts_are_limited(client, user, settings):
     assert "too many wrong passwords" in page.text
     form = {"username": "grace", "password": "wrong"}
     assert client.post("/accounts/login/", form).status_code == 200
+
+
+@pytest.mark.django_db
+def test_sign_in_is_possible_again_later(client, user, settings):
+    settings.AXES_ENABLED = True
+    settings.AXES_FAILURE_LIMIT = 3
+    form = {"username": "ada", "password": "analytical-engine"}
+    for _ in range(3):
+        client.post("/accounts/login/", form | {"password": "wrong"})
+    for waited, status in ((0.9, 429), (1.1, 302)):
+        then = timezone.now() - waited * settings.AXES_COOLOFF_TIME
+        AccessAttempt.objects.update(attempt_time=then)
+        assert client.post("/accounts/login/", form).status_code == status
+
+
+@pytest.mark.django_db
+def test_sign_in_forgives_earlier_mistakes(client, user, settings):
+    settings.AXES_ENABLED = True
+    settings.AXES_FAILURE_LIMIT = 3
+    passwords = 2 * ["wrong", "wrong", "analytical-engine"]
+    forms = [{"username": "ada", "password": password} for password in passwords]
+    answers = [client.post("/accounts/login/", form).status_code for form in forms]
+    assert answers == 2 * [200, 200, 302]
 
 
 @pytest.mark.django_db

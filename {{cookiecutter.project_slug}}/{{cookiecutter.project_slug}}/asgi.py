@@ -17,16 +17,17 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 {% endif %}
 
+{% if cookiecutter.server in ("daphne", "hypercorn") %}
+from {{ cookiecutter.project_slug }}.serving import graceful_shutdown
+
+{% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
-{% if cookiecutter.server in ("daphne", "hypercorn") %}
-from {{ cookiecutter.project_slug }}.serving.patience import be_patient
-{% endif %}
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
-from {{ cookiecutter.project_slug }}.serving.threads import ThreadPerCall
+from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
 {% endif %}
 
 application = get_asgi_application()
@@ -39,12 +40,12 @@ application = ProtocolTypeRouter(
     {
         "http": application,
         "lifespan": application,
-        "websocket": ThreadPerCall(websockets),
+        "websocket": BackgroundThreadsMiddleware(websockets),
     }
 )
 {% endif %}
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 
-be_patient()
+graceful_shutdown.install()
 {% endif %}

@@ -152,9 +152,11 @@ DATABASES["default"] |= {
     },
 }
 {% endif %}
-# The ASGI server's threads for synchronous code, and for how many seconds each keeps its connection.
-# (CONN_MAX_AGE stays 0: with Django's own ASGI handler, kept connections are never used again.)
+# The ASGI server's threads for requests, those for event streams, WebSockets and late tasks, and for
+# how many seconds their connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would
+# never use such connections again.)
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, most=1000)
+ASGI_BACKGROUND_THREADS = 5
 ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}

@@ -5,30 +5,51 @@ import os
 
 {% endif %}
 from django.conf import settings
-from django.core.checks import Warning, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
 
 @register
-def middleware_that_needs_threads(app_configs, **kwargs):
+def middleware_that_needs_threads(app_configs: object, **kwargs: object) -> list[CheckMessage]:
     """Name the middleware that costs every request to an async view a thread."""
-    from .middleware import INSTEAD
+    from .middleware import ASYNC_REPLACEMENTS
 
-    hint = "Is there one for async? See serving.middleware.OnLoop if it does no I/O."
-    warnings = []
+    hint = (
+        "Is there a version for async? If the class is made with MiddlewareMixin, does no I/O and "
+        "keeps nothing in the thread (threading.local), use serving.middleware.AsyncMiddlewareMixin."
+    )
+    warnings: list[CheckMessage] = []
     for name in settings.MIDDLEWARE:
-        middleware = import_string(INSTEAD.get(name, name))
+        middleware = import_string(ASYNC_REPLACEMENTS.get(name, name))
         hops = getattr(middleware, "__acall__", None) is MiddlewareMixin.__acall__
         if hops or not getattr(middleware, "async_capable", False):
             message = f"{name} costs every request to an async view a thread."
             warnings.append(Warning(message, hint=hint, id="serving.W001"))
     return warnings
+
+
+@register
+def database_settings(app_configs: object, **kwargs: object) -> list[CheckMessage]:
+    """Name the settings of databases that do not go with ASGI."""
+    messages: list[CheckMessage] = []
+    for alias, database in settings.DATABASES.items():
+        if database.get("ATOMIC_REQUESTS"):
+            message = f"ATOMIC_REQUESTS of database {alias!r} makes async views server errors."
+            hint = "Set it to False, and use transaction.atomic in the views that need it."
+            messages.append(Error(message, hint=hint, id="serving.E003"))
+        if database.get("CONN_MAX_AGE"):
+            message = f"CONN_MAX_AGE of database {alias!r} leaks connections with Django's handler."
+            hint = "Set it to 0: the project's own handler uses ASGI_CONN_MAX_AGE in its place."
+            messages.append(Warning(message, hint=hint, id="serving.W004"))
+    return messages
 {% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
 
 
 @register
-def channel_layer_for_several_processes(app_configs, **kwargs):
+def channel_layer_for_several_processes(
+    app_configs: object, **kwargs: object
+) -> list[CheckMessage]:
     processes = os.environ.get("WEB_CONCURRENCY", "1")
     if processes == "1" or settings.REDIS_URL:
         return []

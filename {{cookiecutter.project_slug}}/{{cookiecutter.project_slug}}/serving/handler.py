@@ -1,32 +1,51 @@
 """Django's ASGI handler without a thread for every request.
 
-Sync views run as under WSGI: middleware and view in one go, in one thread. Async views stay on the
-event loop, middleware included, and borrow a thread when they first need one.
+Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on the
+event loop, middleware included, and take a thread when they first need one.
 """
 
 import asyncio
 import gc
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
+from io import BytesIO
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core import signals
+from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
 
-# Not in Django's documentation: what comes from these three, `connections.settings`,
-# `Signal.receivers` and `_resource_closers` of a response.
+# Not in Django's documentation: what comes from these three, `connections.settings`, `reset_urlconf`,
+# `Signal.receivers`, and `_handler_class` and `_resource_closers` of a response.
 from django.core.handlers import asgi, base, exception
+from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver, resolve, set_script_prefix
 
 from . import threads
 from .monitoring import HEALTH_PATHS
+from .streams import EventStreamResponse
+from .threads import RequestExecutor, enter_request_context
+
+# As in the stubs of Django's handler.
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Private attributes of Django's responses are used, which the stubs do not have.
+Response = Any
+
+# A stream that takes longer lets another thread take the place of its own.
+SHORT_STREAM_SECONDS = 0.1
 
 
-def get_asgi_application():
+def get_asgi_application() -> ASGIApplication:
     """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
     django.setup(set_prefix=False)
     handler = ASGIHandler()
@@ -37,88 +56,139 @@ def get_asgi_application():
     return handler
 
 
+class ASGIRequest(asgi.ASGIRequest):
+    def close(self) -> None:
+        # A task or thread that the view has started may still read a body that is in memory.
+        if isinstance(self._stream, SpooledTemporaryFile):
+            super().close()
+
+
 class ASGIHandler(asgi.ASGIHandler):
-    def __init__(self):
+    request_class = ASGIRequest
+
+    def __init__(self) -> None:
         super().__init__()
-        self.respond_in_thread = sync_to_async(self.make_response_in_thread)
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
         for database in connections.settings.values():
             if not database["OPTIONS"].get("pool"):  # which keeps connections itself
                 database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
-        # What these do is for a thread and its connections: threads.py does it where one is used.
+        # What these do is for a thread and its connections: database.py does it where one is used.
         for receiver in (reset_queries, close_old_connections):
             signals.request_started.disconnect(receiver)
             signals.request_finished.disconnect(receiver)
 
-    def load_middleware(self, is_async=False):
-        from .middleware import INSTEAD  # not before Django is set up: it imports models
+    def load_middleware(self, is_async: bool = False) -> None:
+        from .middleware import ASYNC_REPLACEMENTS  # not before Django is set up: it imports models
 
         names = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [INSTEAD.get(name, name) for name in names]
+        settings.MIDDLEWARE = [ASYNC_REPLACEMENTS.get(name, name) for name in names]
         try:
             super().load_middleware(is_async)
         finally:
             settings.MIDDLEWARE = names
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             return await super().__call__(scope, receive, send)
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        threads.pool.close()
+        threads.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def handle(self, scope, receive, send):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body_file = await self.read_body(receive)
         except RequestAborted:
             return
-        response = None
+        response: Response = None
 
-        async def respond():
+        async def respond() -> None:
             nonlocal response
-            response = await self.make_response(scope, body_file, loan)
-            await self.send_response(response, send_part)
+            response = await self.make_response(scope, body_file, executor)
+            if response.streaming:
+                await self.send_stream(response, scope, send, executor)
+            else:
+                await self.send_response(response, send)
 
-        async def send_part(message):
-            # A synchronous stream has been read, in its thread, when the first part of it is sent.
-            if response.streaming and (response.is_async or "body" in message):
-                loan.close()
-            await send(message)  # which waits for slow clients
-
-        with body_file, closing(await threads.borrow_threads()) as loan:
+        executor = await enter_request_context(f"{scope['method']} {scope['path']}")
+        try:
             set_script_prefix(asgi.get_script_prefix(scope))
             await signals.request_started.asend(sender=self.__class__, scope=scope)
-            await self.while_connected(receive, respond())
+            await self.cancel_on_disconnect(receive, respond())
             if response is None:
-                # A thread may still be at work on the request. Django's own receivers are synchronous,
-                # so that this waits for it, and the body is not closed before.
+                # A thread may still be at work on the request. Django's own receivers are
+                # synchronous, so that this waits for it, and the body is not closed before.
                 await signals.request_finished.asend(sender=self.__class__)
-            elif response.streaming or not loan.closed:  # or else it is closed
+            elif response.streaming or not executor.released:  # or else it is closed
+                await asyncio.sleep(0)  # tasks that the view has started may read the body
                 await sync_to_async(response.close)()
+        finally:
+            executor.release()
+            if isinstance(body_file, SpooledTemporaryFile):
+                body_file.close()
 
-    async def make_response(self, scope, body_file, loan):
+    async def read_body(self, receive: Receive) -> IO[bytes]:
+        """Read the body: into memory, or into a temporary file if it is large."""
+        body_file: Any = await super().read_body(receive)
+        if body_file._rolled:
+            return body_file
+        with body_file:
+            return BytesIO(body_file.read())
+
+    async def make_response(
+        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
+    ) -> Response:
         path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
         # Long ones are not remembered: whoever asks for many would fill the memory.
-        if len(path) <= 200 and not has_async_view(path, settings.ROOT_URLCONF):
-            return await self.respond_in_thread(scope, body_file, loan)
-        request, response = self.create_request(scope, body_file)
-        return close_if_quick(response or await self.run_get_response(request), loan)
+        if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
+            get_response = sync_to_async(self.get_response_in_thread)
+            return await get_response(scope, body_file, executor)
+        request: Any  # None if there is an error response
+        request, error_response = self.create_request(scope, body_file)
+        response = error_response or await self.run_get_response(request)
+        return close_early(response, body_file, executor)
 
-    def make_response_in_thread(self, scope, body_file, loan):
-        request, response = self.create_request(scope, body_file)
-        response = response or self.sync_handler.get_response(request)
+    def get_response_in_thread(
+        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
+    ) -> Response:
+        executor.runs_view = True
+        try:
+            request: Any
+            request, error_response = self.create_request(scope, body_file)
+            response: Response = error_response or self.sync_handler.get_response(request)
+        finally:
+            executor.runs_view = False
         response._handler_class = self.__class__
-        if isinstance(response, asgi.FileResponse):
+        if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
-        return close_if_quick(response, loan)
+        return close_early(response, body_file, executor)
 
-    async def while_connected(self, receive, answer):
-        """Await `answer`, and cancel it when the client leaves."""
+    async def send_stream(
+        self, response: Response, scope: Scope, send: Send, executor: RequestExecutor
+    ) -> None:
+        replaceable = isinstance(response, StreamingHttpResponse)
+        if replaceable and scope["method"] == "HEAD":
+            # Servers drop the body, but wait for its end.
+            response.streaming_content = no_parts()
+        elif replaceable and not response.is_async:
+            # Django would read all of it into memory first.
+            response.streaming_content = iterate_in_thread(response.streaming_content)
+        if isinstance(response, EventStreamResponse):
+            executor.release()
+            return await self.send_response(response, send)
+        mark = executor.pool.mark_streaming
+        timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, executor)
+        try:
+            await self.send_response(response, send)
+        finally:
+            timer.cancel()
 
-        async def listen():
+    async def cancel_on_disconnect(self, receive: Receive, respond: Awaitable[None]) -> None:
+        """Await `respond`, and cancel it when the client leaves."""
+
+        async def listen() -> None:
             try:
                 await self.listen_for_disconnect(receive)
             except RequestAborted:
@@ -129,7 +199,7 @@ class ASGIHandler(asgi.ASGIHandler):
         try:
             async with asyncio.timeout(None) as deadline:
                 listener = asyncio.create_task(listen())
-                await answer
+                await respond
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -137,32 +207,50 @@ class ASGIHandler(asgi.ASGIHandler):
             if not listener.cancel():
                 listener.result()
 
-    async def _get_response_async(self, request):
+    async def _get_response_async(self, request: HttpRequest) -> Response:
         # Django makes the error pages in threads of the loop's own; a page that shows the user would
         # open a connection there that nobody looks after.
         try:
-            return await super()._get_response_async(request)
+            return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)
             return await sync_to_async(exception.response_for_exception)(request, error)
 
 
-def close_if_quick(response, loan):
-    """Close it before it is sent, and give the thread back, if that calls nothing but Django's own code.
+async def no_parts() -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what a synchronous iterator does, each part from a call in the request's thread."""
+    get_next_part = sync_to_async(lambda: next(iterator, None))
+    while (part := await get_next_part()) is not None:
+        yield part
+
+
+def close_early(response: Response, body_file: IO[bytes], executor: RequestExecutor) -> Response:
+    """Close the response before it is sent, and release its thread, if only Django's code is called.
 
     Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
     """
-    as_django = getattr(response.close, "__func__", None) is HttpResponseBase.close
-    # Django has a closer of its own, for uploads, and two receivers, for the caches and the URLconf.
-    alone = len(response._resource_closers) <= 1 and len(signals.request_finished.receivers) <= 2
-    if as_django and alone and not response.streaming:
+    close = getattr(response.close, "__func__", None)
+    # Django has a closer of its own, for uploads, and these receivers.
+    receivers = {key[0] for key, *_ in signals.request_finished.receivers}
+    only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
+    in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
+    if close is HttpResponseBase.close and only_django and in_memory:
         response.close()
-        loan.close()
+        executor.release()
     return response
+
+
+# By the part of a receiver's key that names the function: of two with the same name, only Django's.
+DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
 @lru_cache(4096)
-def has_async_view(path, urlconf):
+def resolves_to_async_view(path: str, urlconf: Any) -> bool:
     """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
     try:
         # Health checks must be answered even if all threads are at work.

@@ -4,10 +4,12 @@ Django calls `process_request` and `process_response` of its middleware in a thr
 do I/O. These subclasses call them directly, and in a thread only when they really will.
 """
 
+from collections.abc import Callable
 {% if cookiecutter.django_version == "5.2" %}
 from functools import lru_cache
-
 {% endif %}
+from typing import Any
+
 from asgiref.sync import sync_to_async
 {% if cookiecutter.django_version == "5.2" %}
 from csp import middleware as csp
@@ -18,22 +20,32 @@ from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 {% if cookiecutter.django_version == "5.2" %}
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase, ResponseHeaders
 from django.middleware import clickjacking, common, csrf, security
 {% else %}
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.middleware import clickjacking, common, csp, csrf, security
 {% endif %}
 
 
-class OnLoop:
-    """Put it before a class that is made with Django's MiddlewareMixin and never does I/O."""
+class AsyncMiddlewareMixin:
+    """Put it before a class that is made with Django's MiddlewareMixin and does no I/O.
 
-    def needs_thread(self, request):
-        """Will its next method do I/O? Asked before `process_request` and before `process_response`."""
+    That class must keep nothing in the thread either, such as in a `threading.local`: on the event
+    loop all requests share one thread, so that they would see what others keep there.
+    """
+
+    # Set by MiddlewareMixin.
+    get_response: Any
+
+    def does_io(self, request: HttpRequest) -> bool:
+        """Say whether the next method will. Called before `process_request` and `process_response`."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
-    async def __acall__(self, request):
-        response = None
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        response: Any = None
         if hasattr(self, "process_request"):
             response = await self.call_method(self.process_request, request)
         response = response or await self.get_response(request)
@@ -41,31 +53,38 @@ class OnLoop:
             response = await self.call_method(self.process_response, request, response)
         return response
 
-    async def call_method(self, method, request, *args):
-        if self.needs_thread(request):
+    async def call_method(
+        self, method: Callable[..., Any], request: HttpRequest, *args: Any
+    ) -> Any:
+        if self.does_io(request):
             return await sync_to_async(method)(request, *args)
         return method(request, *args)
 
 
-class SecurityMiddleware(OnLoop, security.SecurityMiddleware): ...
+class SecurityMiddleware(AsyncMiddlewareMixin, security.SecurityMiddleware): ...
 
 
 {% if cookiecutter.django_version == "5.2" %}
-class CSPMiddleware(OnLoop, csp.CSPMiddleware):
+class CSPMiddleware(AsyncMiddlewareMixin, csp.CSPMiddleware):
     """Remembers the usual policy. To build it takes django-csp a tenth of a request."""
 
-    def process_response(self, request, response):
-        path = request.path_info
-        changed = settings.DEBUG or getattr(request, "_csp_nonce", None) or len(path) > 200
-        if changed or any(name.startswith("_csp") for name in vars(response)):
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        # A subclass, a nonce or a decorator may want another policy.
+        own = type(self) is not CSPMiddleware or getattr(request, "_csp_nonce", None)
+        marked = any(name.startswith("_csp") for name in vars(response))
+        if settings.DEBUG or own or marked or len(request.path_info) > 200:
             return super().process_response(request, response)
-        for name, value in usual_policy(self, path).items():
+        for name, value in usual_policy(self, request.path_info).items():
             response.headers.setdefault(name, value)
+        # As django-csp does: a nonce that is made now would stand in no header.
+        vars(request)["csp_nonce"] = csp.CheckableLazyObject(self._csp_nonce_post_response)
         return response
 
 
 @lru_cache(4096)
-def usual_policy(middleware, path):
+def usual_policy(middleware: CSPMiddleware, path: str) -> ResponseHeaders:
     request, response = HttpRequest(), HttpResponse()
     request.path_info = path
     del response.headers["Content-Type"]
@@ -73,49 +92,69 @@ def usual_policy(middleware, path):
 
 
 {% else %}
-class ContentSecurityPolicyMiddleware(OnLoop, csp.ContentSecurityPolicyMiddleware): ...
+class ContentSecurityPolicyMiddleware(
+    AsyncMiddlewareMixin, csp.ContentSecurityPolicyMiddleware
+): ...
 
 
 {% endif %}
-class SessionMiddleware(OnLoop, sessions.SessionMiddleware):
-    def needs_thread(self, request):
+class SessionMiddleware(AsyncMiddlewareMixin, sessions.SessionMiddleware):
+    def does_io(self, request: HttpRequest) -> bool:
         session = getattr(request, "session", None)
         return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
 
 
-class CommonMiddleware(OnLoop, common.CommonMiddleware): ...
+class CommonMiddleware(AsyncMiddlewareMixin, common.CommonMiddleware): ...
 
 
-class CsrfViewMiddleware(OnLoop, csrf.CsrfViewMiddleware):
-    def needs_thread(self, request):
+class CsrfViewMiddleware(AsyncMiddlewareMixin, csrf.CsrfViewMiddleware):
+    def does_io(self, request: HttpRequest) -> bool:
         return settings.CSRF_USE_SESSIONS
 
     @property
-    def process_view(self):
+    def process_view(self) -> Callable[..., Any]:
         return self.process_view_on_loop if self.async_mode else super().process_view
 
-    async def process_view_on_loop(self, request, *args):
+    async def process_view_on_loop(
+        self, request: HttpRequest, *args: Any
+    ) -> HttpResponseBase | None:
         # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
         if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
             return super().process_view(request, *args)
         return await sync_to_async(super().process_view)(request, *args)
 
 
-class AuthenticationMiddleware(OnLoop, auth.AuthenticationMiddleware): ...
+class AuthenticationMiddleware(AsyncMiddlewareMixin, auth.AuthenticationMiddleware): ...
 
 
-class MessageMiddleware(OnLoop, messages.MessageMiddleware):
-    def needs_thread(self, request):
+class MessageMiddleware(AsyncMiddlewareMixin, messages.MessageMiddleware):
+    def does_io(self, request: HttpRequest) -> bool:
         storage = getattr(request, "_messages", None)
         return storage is not None and (storage.used or storage.added_new)
 
 
-class XFrameOptionsMiddleware(OnLoop, clickjacking.XFrameOptionsMiddleware): ...
+class XFrameOptionsMiddleware(AsyncMiddlewareMixin, clickjacking.XFrameOptionsMiddleware): ...
 
 
-def path_of(middleware):
+def path_of(middleware: type) -> str:
     return f"{middleware.__module__}.{middleware.__qualname__}"
 
 
-# What to take instead, by the names that stand in MIDDLEWARE: {Django's class: the one above}.
-INSTEAD = {path_of(ours.__mro__[2]): path_of(ours) for ours in OnLoop.__subclasses__()}
+# By the name in MIDDLEWARE, what the handler loads in its place.
+ASYNC_REPLACEMENTS = {
+    path_of(django_class): path_of(replacement)
+    for django_class, replacement in (
+        (security.SecurityMiddleware, SecurityMiddleware),
+{% if cookiecutter.django_version == "5.2" %}
+        (csp.CSPMiddleware, CSPMiddleware),
+{% else %}
+        (csp.ContentSecurityPolicyMiddleware, ContentSecurityPolicyMiddleware),
+{% endif %}
+        (sessions.SessionMiddleware, SessionMiddleware),
+        (common.CommonMiddleware, CommonMiddleware),
+        (csrf.CsrfViewMiddleware, CsrfViewMiddleware),
+        (auth.AuthenticationMiddleware, AuthenticationMiddleware),
+        (messages.MessageMiddleware, MessageMiddleware),
+        (clickjacking.XFrameOptionsMiddleware, XFrameOptionsMiddleware),
+    )
+}

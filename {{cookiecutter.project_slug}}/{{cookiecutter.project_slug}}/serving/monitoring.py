@@ -1,8 +1,6 @@
 """What those who run the site want to know: is it up, and how long did each request take."""
 
-{% if cookiecutter.__channels %}
 import asyncio
-{% endif %}
 import logging
 from time import perf_counter
 
@@ -15,6 +13,7 @@ from django.http import JsonResponse
 from django.utils.encoding import escape_uri_path
 
 from .logs import take_request_id
+from .threads import pool
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class HealthMiddleware:
     async def answer(self, request):
         failing = []
         if request.path_info == "/readyz":
-            failing += await sync_to_async(failing_databases)()
+            failing += await failing_threads() or await sync_to_async(failing_databases)()
 {% if cookiecutter.__channels %}
             failing += await failing_channel_layer()
 {% endif %}
@@ -54,6 +53,17 @@ class HealthMiddleware:
             status=503 if failing else 200,
             headers={"Cache-Control": "no-store"},
         )
+
+
+async def failing_threads() -> list[str]:
+    """Wait a second for a thread, and keep it for the rest of the request."""
+    try:
+        async with asyncio.timeout(1):
+            await sync_to_async(bool)()
+    except TimeoutError:
+        pool.warn_if_busy()
+        return ["threads"]
+    return []
 
 
 def failing_databases():

@@ -25,11 +25,7 @@ class ProxyHeaders:
         await self.app(scope, receive, send)
 
     def is_trusted(self, host):
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self.networks)
+        return is_address(host) and any(ip_address(host) in network for network in self.networks)
 
     def forwarded(self, scope):
         scope = dict(scope)
@@ -46,10 +42,21 @@ class ProxyHeaders:
         # Each proxy appends the address it was called from: what stands left of the last address
         # that is not a trusted proxy's may have been made up by the client.
         for host in filter(None, reversed(hosts)):
+            if not is_address(host):
+                break
             scope["client"] = (host, 0)
             if not self.is_trusted(host):
                 break
         return scope
+
+
+def is_address(host: str) -> bool:
+    """Some proxies write `unknown` or `unix:`, and the database takes no such address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def without_port(host):

@@ -62,7 +62,8 @@ async def send_file(file, receive, send):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await asyncio.sleep(0)  # `send` may never have waited, and others want to be served
             chunk = file.read(CHUNK)
-        gone.cancel()
+        if not gone.cancel():
+            return  # some servers would log an error: a part that is not all of the rest
     await send({"type": "http.response.body", "body": chunk})
 
 

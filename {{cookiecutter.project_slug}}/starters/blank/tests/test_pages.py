@@ -1,5 +1,6 @@
 import pytest
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.utils.html import escape
 
 pytestmark = pytest.mark.django_db
@@ -10,6 +11,12 @@ def test_pages(client, path):
     response = client.get(path)
     assert response.status_code == 200
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in response.text
+
+
+@pytest.mark.parametrize("path", ["/", "/async/", "/sync/"])
+def test_signed_in_user(path: str, client) -> None:
+    client.force_login(get_user_model().objects.create_user("ada"))
+    assert ">ada</a>" in client.get(path).text
 
 
 async def test_async_page(async_client):

@@ -25,9 +25,10 @@ from .names import name_of
 logger = logging.getLogger(__name__)
 
 LIMIT = 2000  # characters of a message
-PER_SECOND, AT_ONCE = 5, 10  # frames that a connection may send
-HEARTBEAT = 10  # seconds between two looks for what was missed
-GONE = timedelta(seconds=3 * HEARTBEAT)
+FRAMES_PER_SECOND = 5  # that a connection may send
+MAX_BURST_FRAMES = 10
+HEARTBEAT_INTERVAL_SECONDS = 10
+GONE = timedelta(seconds=3 * HEARTBEAT_INTERVAL_SECONDS)
 BATCH = 200
 
 # As 1003 and 1008, which not every server lets an application send.
@@ -57,7 +58,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.group = f"chat.{self.room}"
         self.name = await name_of(self.scope["user"], self.scope["session"])
         self.wants_presence, self.here = "presence" in query, None
-        self.allowance, self.counted = AT_ONCE, time.monotonic()
+        self.allowance, self.counted = MAX_BURST_FRAMES, time.monotonic()
         self.turn = asyncio.Lock()
         self.heart = asyncio.create_task(self.beat())
         # Before the look at what there is, so that nothing can fall between the two.
@@ -89,10 +90,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
             given = {"key": key} if key else {}
             if not in_time:
                 given["wait"] = 1  # second
-                raise Refused(f"Not so fast: {PER_SECOND} messages per second at most.")
+                raise Refused(f"Not so fast: {FRAMES_PER_SECOND} messages per second at most.")
         except Refused as refusal:
             await self.answer({"error": str(refusal)} | given)
-            if self.allowance < -2 * AT_ONCE:
+            if self.allowance < -2 * MAX_BURST_FRAMES:
                 await self.close(POLICY_VIOLATION, "Too many messages.")
             return
         message, previous = await sync_to_async(Room.store)(self.room, self.name, text, key)
@@ -117,8 +118,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
     def is_in_time(self):
         """Count a frame; False if there were too many lately."""
         now = time.monotonic()
-        earned = (now - self.counted) * PER_SECOND
-        self.allowance, self.counted = min(AT_ONCE, self.allowance + earned) - 1, now
+        allowance = self.allowance + (now - self.counted) * FRAMES_PER_SECOND
+        self.allowance, self.counted = min(MAX_BURST_FRAMES, allowance) - 1, now
         return self.allowance >= 0
 
     async def tell(self, event):
@@ -173,7 +174,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def beat(self):
         while True:
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
                 await self.be_present()
                 await self.catch_up()
@@ -209,6 +210,6 @@ async def newest_id(room):
 
 
 async def names_in(room):
-    """Who is here now, each name once."""
-    present = Presence.objects.filter(room=room, seen__gt=timezone.now() - GONE).order_by("user")
-    return [name async for name in present.values_list("user", flat=True).distinct()]
+    """Who is here, each name once."""
+    names = Presence.objects.filter(room=room).order_by("user").values_list("user", flat=True)
+    return [name async for name in names.distinct()]

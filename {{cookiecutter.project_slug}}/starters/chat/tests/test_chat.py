@@ -5,14 +5,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import connections
+from django.db import OperationalError, connections
+from django.utils import timezone
 from django.utils.html import escape
 from django.utils.module_loading import import_string
 
 from chat import consumers
+from chat.consumers import ChatConsumer
 from chat.models import Message, Presence, Room
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -89,10 +92,93 @@ async def test_an_event_that_was_lost():
 
 
 async def test_an_event_that_was_lost_with_none_after_it(monkeypatch):
-    monkeypatch.setattr(consumers, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
         await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
         assert await ada.said() == "nobody was told"
+
+
+async def test_heartbeat_after_a_database_error(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
+    failed = asyncio.Event()
+
+    async def fail(consumer: ChatConsumer) -> None:
+        monkeypatch.setattr(ChatConsumer, "be_present", be_present)
+        failed.set()
+        raise OperationalError("away")
+
+    be_present = ChatConsumer.be_present
+    async with member(query="presence=1") as ada:
+        await ada.receive_json_from()  # after its first `be_present`
+        monkeypatch.setattr(ChatConsumer, "be_present", fail)
+        await asyncio.wait_for(failed.wait(), 5)
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        assert await ada.said() == "nobody was told"
+    assert "A heartbeat failed" in caplog.text
+
+
+async def test_a_message_while_a_member_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stored after the member has asked for messages, and before it waits for events."""
+    catch_up = ChatConsumer.catch_up
+
+    async def catch_up_and_miss_one(consumer: ChatConsumer) -> None:
+        monkeypatch.setattr(ChatConsumer, "catch_up", catch_up)
+        await catch_up(consumer)
+        message, previous = await sync_to_async(Room.store)("lobby", "grace", "just now")
+        event = {"type": "chat.message", "previous": previous, "message": message.as_dict()}
+        await consumer.channel_layer.group_send("chat.lobby", event)
+
+    monkeypatch.setattr(ChatConsumer, "catch_up", catch_up_and_miss_one)
+    async with member() as ada:
+        assert await ada.said() == "just now"
+
+
+@pytest.mark.parametrize("method", ["catch_up", "chat_message"])
+async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It catches up too; no message comes twice."""
+    catch_up, original = ChatConsumer.catch_up, getattr(ChatConsumer, method)
+
+    async def with_heartbeat(consumer: ChatConsumer, *args: object) -> None:
+        await asyncio.gather(catch_up(consumer), original(consumer, *args))
+
+    monkeypatch.setattr(ChatConsumer, method, with_heartbeat)
+    await sync_to_async(Room.store)("lobby", "grace", "old")
+    async with member(query="after=0") as ada:
+        for text in ("new", "newer"):
+            await ada.say(text)
+        assert [await ada.said() for _ in range(3)] == ["old", "new", "newer"]
+        assert await ada.receive_nothing()
+
+
+@pytest.fixture
+def channel_layer(settings) -> InMemoryChannelLayer:
+    """A channel layer of the test's own, whatever `REDIS_URL` says."""
+    backend = "channels.layers.InMemoryChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    return get_channel_layer()
+
+
+async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> None:
+    async with member():
+        assert list(channel_layer.groups) == ["chat.lobby"]
+    assert channel_layer.groups == {}
+
+
+async def test_without_the_channel_layer(
+    channel_layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """Messages are stored, the one who sent it gets it at once, and members can leave."""
+
+    async def fail(*args: object) -> None:
+        raise ConnectionError("away")
+
+    async with member() as ada:
+        monkeypatch.setattr(channel_layer, "group_send", fail)
+        monkeypatch.setattr(channel_layer, "group_discard", fail)
+        await ada.say("hello")
+        assert await ada.said() == "hello"
+    assert "Redis does not answer: away" in caplog.text
+    assert not await Presence.objects.aexists()
 
 
 async def test_a_message_that_is_sent_twice():
@@ -158,19 +244,52 @@ async def test_binary_frames():
         assert await grace.said() == "hello"
 
 
-async def test_too_many_messages():
+class Clock:
+    """Replaces the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(consumers, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("idle_seconds", [0, 3600])
+async def test_too_many_messages(idle_seconds: float, clock: Clock) -> None:
     async with member() as grace, member() as ada:
+        clock.now += idle_seconds
         for number in range(40):
             await ada.say(str(number), key=str(number))
         frames = []
         while (output := await ada.receive_output(timeout=5))["type"] == "websocket.send":
             frames.append(json.loads(output["text"]))
-        assert output["code"] == 4008
-        refused = [frame for frame in frames if "error" in frame]
-        assert len(refused) >= consumers.AT_ONCE
-        assert all("Not so fast" in frame["error"] for frame in refused)
-        assert all(frame["key"] and frame["wait"] for frame in refused)
-        assert await grace.said() == "0"
+        assert (output["code"], output["reason"]) == (4008, "Too many messages.")
+        stored = [frame["stored"] for frame in frames if "stored" in frame]
+        assert stored == [str(number) for number in range(10)]
+        error = "Not so fast: 5 messages per second at most."
+        assert [frame for frame in frames if "error" in frame] == [
+            {"error": error, "key": str(number), "wait": 1} for number in range(10, 31)
+        ]
+        assert [await grace.said() for _ in range(10)] == stored
+        assert await grace.receive_nothing()
+
+
+async def test_messages_per_second(clock: Clock) -> None:
+    async with member() as ada:
+        for count in (10, 5, 5):
+            for number in range(count):
+                await ada.say(str(number))
+                assert await ada.said() == str(number)
+            clock.now += 1
+        clock.now -= 1
+        await ada.say("one too many")
+        assert set(await ada.receive_json_from()) == {"error", "wait"}
 
 
 @pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
@@ -189,7 +308,7 @@ async def test_other_sites(headers):
 
 
 async def test_who_is_here(monkeypatch):
-    monkeypatch.setattr(consumers, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member(query="presence=1") as ada:
         [name] = (await ada.receive_json_from())["here"]
         async with member() as grace:
@@ -197,11 +316,30 @@ async def test_who_is_here(monkeypatch):
             assert await grace.receive_nothing()
         assert (await ada.receive_json_from())["here"] == [name]
         # A process that was killed leaves its members behind.
-        stale = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
-        await Presence.objects.acreate(seen="2020-01-01T00:00Z", **stale)
-        assert await ada.receive_nothing(timeout=0.3)
-        assert not await Presence.objects.filter(user="Zoe").aexists()
+        zoe = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
+        presence = await Presence.objects.acreate(seen=timezone.now(), **zoe)
+        assert (await ada.receive_json_from())["here"] == [name, "Zoe"]
+        presence.seen -= consumers.GONE
+        await presence.asave()
+        assert (await ada.receive_json_from())["here"] == [name]
     assert not await Presence.objects.aexists()
+
+
+async def test_two_tabs_have_one_name(async_client) -> None:
+    await async_client.get("/chat/lobby/")
+    cookie = f"sessionid={async_client.cookies['sessionid'].value}"
+    async with member(query="presence=1", cookie=cookie) as tab, member(cookie=cookie):
+        [name] = (await tab.receive_json_from())["here"]
+        async with member() as other:
+            await other.say("hello")
+            here, message = [await tab.receive_json_from() for _ in range(2)]
+            assert here == {"here": sorted([name, message["user"]])}
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/lobby/"])
+async def test_signed_in_user(path: str, async_client) -> None:
+    await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
+    assert ">ada</a>" in (await async_client.get(path)).text
 
 
 def test_pages(client):

@@ -1,67 +1,70 @@
-"""A look at services: one after the other, or all at once."""
+"""Health checks of services, one after the other or concurrently."""
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 import httpx2
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import IntegrityError, transaction
 
-from .models import Result
+from .models import Result, Service
 from .tasks import tell_staff
 
-SLOW = 1000  # ms from which on a service counts as slow
-LIMIT = 5  # s that a service has to answer
-AT_ONCE = 20
-
-HEADERS = {"User-Agent": "status board"}
+CHECK_TIMEOUT_SECONDS = 5
+SLOW_MILLISECONDS = 1000
+MAX_CONCURRENT_CHECKS = 20
 
 
-def one_after_the_other(services):
-    """The results of all services, not saved."""
-    with httpx2.Client(timeout=LIMIT, headers=HEADERS) as client:
-        return [check(client, service) for service in services]
+def check_sequentially(services: Iterable[Service]) -> list[Result]:
+    """Check the services one after the other; the results are not saved."""
+    # Async code, since httpx2's synchronous client has no deadline for a whole request.
+    return async_to_sync(check_each)(list(services))
 
 
-def check(client, service):
-    start = time.perf_counter()
-    try:
-        with client.stream("GET", service.url) as response:
-            return judge(service, start, response.status_code)
-    except Exception as error:  # noqa: BLE001 (whatever a URL or a service makes of it, others are checked)
-        return judge(service, start, error=error)
+async def check_each(services: list[Service]) -> list[Result]:
+    async with new_client() as client:
+        return [await check(client, service) for service in services]
 
 
-async def all_at_once(services, save=False):
-    """The results of all services; no more than `AT_ONCE` requests are under way together.
+async def check_concurrently(services: Iterable[Service], save: bool = False) -> list[Result]:
+    """Check the services, at most `MAX_CONCURRENT_CHECKS` of them at the same time.
 
-    With `save` each is saved as soon as it is there.
+    With `save`, each result is saved as soon as it is there.
     """
-    slots = asyncio.Semaphore(AT_ONCE)
-    async with (
-        httpx2.AsyncClient(timeout=LIMIT, headers=HEADERS) as client,
-        asyncio.TaskGroup() as group,
-    ):
-        tasks = [group.create_task(acheck(client, service, slots, save)) for service in services]
+    slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+
+    async def check_in_slot(service: Service) -> Result:
+        async with slots:
+            result = await check(client, service)
+        if save:
+            await sync_to_async(keep)(result)
+        return result
+
+    async with new_client() as client, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(check_in_slot(service)) for service in services]
     return [task.result() for task in tasks]
 
 
-async def acheck(client, service, slots, save):
-    async with slots:
-        start = time.perf_counter()
-        try:
-            # The client's own limit is for each read: a service could send a byte now and then.
-            async with asyncio.timeout(LIMIT), client.stream("GET", service.url) as response:
-                result = judge(service, start, response.status_code)
-        except Exception as error:  # noqa: BLE001 (as above)
-            result = judge(service, start, error=error)
-    if save:
-        await sync_to_async(keep)(result)
-    return result
+def new_client() -> httpx2.AsyncClient:
+    # `check` has a deadline; the client's timeouts would start again with every byte it reads.
+    return httpx2.AsyncClient(timeout=None, headers={"User-Agent": "status board"})
 
 
-def keep(result):
+async def check(client: httpx2.AsyncClient, service: Service) -> Result:
+    start = time.perf_counter()
+    try:
+        async with (
+            asyncio.timeout(CHECK_TIMEOUT_SECONDS),
+            client.stream("GET", service.url) as response,
+        ):
+            return build_result(service, start, status=response.status_code)
+    except Exception as error:  # noqa: BLE001 (whatever a URL or a service causes, others are checked)
+        return build_result(service, start, error=error)
+
+
+def keep(result: Result) -> None:
     """Save it, and in the same transaction the tasks to tell the staff what has changed."""
     with suppress(IntegrityError), transaction.atomic():  # the service was deleted meanwhile
         last = result.service.results.last()
@@ -70,11 +73,13 @@ def keep(result):
             tell_staff(result)
 
 
-def judge(service, start, status=None, error=None):
+def build_result(
+    service: Service, start: float, status: int = 0, error: Exception | None = None
+) -> Result:
     milliseconds = round((time.perf_counter() - start) * 1000)
     if error or status >= 400:
         state = Result.State.DOWN
     else:
-        state = Result.State.SLOW if milliseconds >= SLOW else Result.State.UP
+        state = Result.State.SLOW if milliseconds >= SLOW_MILLISECONDS else Result.State.UP
     detail = type(error).__name__ if error else str(status)
     return Result(service=service, state=state, milliseconds=milliseconds, detail=detail)

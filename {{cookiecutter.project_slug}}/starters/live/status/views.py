@@ -7,12 +7,12 @@ from django.http import JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
 
-from .checks import all_at_once, one_after_the_other
+from .checks import check_concurrently, check_sequentially
 from .models import Result, Service
 
 LATELY = timedelta(hours=1)
 IN_CHART = 30
-COMPARED = 10  # services that the two views below ask
+MAX_COMPARED_SERVICES = 10
 
 
 async def board(request):
@@ -38,7 +38,7 @@ def sync_view(request):
         return busy()
     start = time.perf_counter()
     try:
-        return answer(start, one_after_the_other(Service.objects.all()[:COMPARED]))
+        return answer(start, check_sequentially(Service.objects.all()[:MAX_COMPARED_SERVICES]))
     finally:
         cache.delete("comparing-sync")
 
@@ -49,8 +49,8 @@ async def async_view(request):
         return busy()
     start = time.perf_counter()
     try:
-        services = [service async for service in Service.objects.all()[:COMPARED]]
-        return answer(start, await all_at_once(services))
+        services = [service async for service in Service.objects.all()[:MAX_COMPARED_SERVICES]]
+        return answer(start, await check_concurrently(services))
     finally:
         await cache.adelete("comparing-async")
 

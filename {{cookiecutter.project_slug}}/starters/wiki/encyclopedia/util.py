@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 
 # What no file may be called on one system or another. A dot at the start would hide the file.
-FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]|^[. ]|[. ]$')
+FORBIDDEN = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -63,7 +63,8 @@ def check(title):
         raise ValueError("An entry needs a title.")
     if len(title.encode(errors="replace")) > 200:
         raise ValueError("This title is too long: 200 bytes are the limit.")
-    if FORBIDDEN.search(title) or RESERVED.fullmatch(title) or not title.isprintable():
+    # What cannot be printed could also make a title look like another one: U+202E reverses it.
+    if not title.isprintable() or FORBIDDEN.search(title) or RESERVED.fullmatch(title):
         raise ValueError(
             f"“{title}” cannot be a title: it has to work as a file name on every system, so it may "
             'not hold any of \\ / : * ? " < > |, nor begin or end with a dot or a space.'

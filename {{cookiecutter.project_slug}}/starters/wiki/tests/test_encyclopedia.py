@@ -1,5 +1,6 @@
 import pytest
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.utils.html import escape
 
 from encyclopedia import util
@@ -26,10 +27,16 @@ def test_index(client):
         assert title in page.text
 
 
+def test_signed_in_user(client) -> None:
+    client.force_login(get_user_model().objects.create_user("ada"))
+    assert ">ada</a>" in client.get("/").text
+
+
 @pytest.mark.parametrize("title", ["Python", "python", "PYTHON"])
 async def test_entry(async_client, title):
     page = await async_client.get(f"/wiki/{title}/")
     assert page.status_code == 200
+    assert f"<title>{title} ·" in page.text
     assert "bold" in page.text
 
 
@@ -51,6 +58,12 @@ def test_no_such_entry(client, title):
     assert client.get(f"/wiki/{title}/").status_code == 404
 
 
+def test_title_that_is_not_found(client) -> None:
+    page = client.get("/wiki/<b>/")
+    assert page.status_code == 404
+    assert "There is no entry “&lt;b&gt;”" in page.text
+
+
 def test_no_entries_yet(client, entries):
     for path in entries.iterdir():
         path.unlink()
@@ -65,7 +78,10 @@ def test_list_entries():
     assert util.list_entries() == ["ajax", "CSS", "Python"]
 
 
-@pytest.mark.parametrize("title", ["C++", "Q & A", "100 %", "Ünïcödé", "日本語", "v1.0", "a'b"])
+GOOD_TITLES = ["C++", "Q & A", "100 %", "Ünïcödé", "日本語", "v1.0", "a'b", "é" * 100]
+
+
+@pytest.mark.parametrize("title", GOOD_TITLES)
 def test_titles(title):
     util.save_entry(title, f"about {title}")
     assert util.get_entry(title) == f"about {title}"
@@ -73,11 +89,13 @@ def test_titles(title):
 
 
 BAD_TITLES = ["", "..", "../up", "/etc/passwd", "a\\b", ".env", "end.", " a", "a\nb", "a\0b", "NUL"]
+BAD_TITLES += ["a\x7fb", "a\N{RIGHT-TO-LEFT OVERRIDE}b"]
 
 
-@pytest.mark.parametrize("title", [*BAD_TITLES, "com1.x", "x" * 201])
+@pytest.mark.parametrize("title", [*BAD_TITLES, "com1.x", "é" * 100 + "x"])
 def test_titles_that_cannot_be(title, entries):
-    with pytest.raises(ValueError, match="title"):
+    reasons = {"": "needs a title", "é" * 100 + "x": "200 bytes are the limit"}
+    with pytest.raises(ValueError, match=reasons.get(title, "cannot be a title.+may not hold any")):
         util.save_entry(title, "")
     assert sorted(path.name for path in entries.iterdir()) == ["CSS.md", "Python.md"]
 
@@ -96,6 +114,11 @@ def test_line_breaks_do_not_double(entries):
         lines = util.get_entry("CSS").replace("\n", "\r\n")  # as a browser sends them
         util.save_entry("CSS", lines)
     assert (entries / "CSS.md").read_bytes() == b"# CSS\n\nStyles.\n"
+
+
+def test_line_breaks_of_windows(entries) -> None:
+    (entries / "CSS.md").write_bytes(b"# CSS\r\n\r\nStyles.\r\n")
+    assert util.get_entry("CSS") == "# CSS\n\nStyles.\n"
 
 
 async def test_async_forms():

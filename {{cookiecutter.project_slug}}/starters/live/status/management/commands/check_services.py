@@ -7,13 +7,14 @@ from datetime import timedelta
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from status.checks import all_at_once
+from status.checks import check_concurrently
 from status.models import Lease, Result, Service
 from status.tasks import try_again
 
 logger = logging.getLogger(__name__)
 
-ROUND = 60  # s that a round may take
+CHECK_RUN_TIMEOUT_SECONDS = 55
+LEASE_SECONDS = 60  # longer than a check run takes, with what it does before
 KEEP = timedelta(days=2)
 
 
@@ -38,7 +39,7 @@ async def check_services(interval, once=False):
     try:
         while True:
             try:
-                if await Lease.take(holder, ROUND + interval):
+                if await Lease.take(holder, LEASE_SECONDS + interval):
                     await check_round()
                 else:
                     logger.info("Another checker is at work.")
@@ -55,6 +56,6 @@ async def check_round():
     await try_again()
     await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
     services = [service async for service in Service.objects.all()]
-    async with asyncio.timeout(ROUND - 5):
-        await all_at_once(services, save=True)
+    async with asyncio.timeout(CHECK_RUN_TIMEOUT_SECONDS):
+        await check_concurrently(services, save=True)
     logger.info("Checked %s services", len(services))

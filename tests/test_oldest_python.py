@@ -1,0 +1,30 @@
+"""What could differ on the oldest Python that each Django supports: starts, stops, the core, and the projects' own tests."""
+
+import pytest
+
+from tests.template import CHOICES, OLDEST_PYTHON
+from tests.test_core import (  # noqa: F401 (pytest collects them from here, too)
+    test_a_client_that_leaves_costs_nothing,
+    test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves,
+    test_context_of_a_sync_view,
+    test_nothing_is_left_for_the_next_request,
+    test_threads_are_started_once,
+)
+from tests.test_projects import check_project
+from tests.test_stops import test_stop  # noqa: F401
+
+
+@pytest.fixture
+def python() -> str:
+    return "oldest"
+
+
+@pytest.fixture(params=OLDEST_PYTHON)
+def django_version(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_own_tests(starter: str, django_version: str, project, request: pytest.FixtureRequest) -> None:
+    turn = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
+    check_project(project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)

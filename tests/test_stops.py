@@ -1,0 +1,200 @@
+"""The stop of each server: SIGTERM to its own process, as a container's init sends it, while a client does something.
+
+What each does is in the table of docs/servers.md, which `make stop-table` writes anew.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+import pytest
+import websockets
+import yaml
+from filelock import FileLock
+from websockets.asyncio.client import connect
+
+from tests.template import ROOT, SERVERS, Project, Server, free_port, generate
+
+HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+GRACE_PERIOD_SECONDS = 10
+# A loaded machine takes longer than a server would.
+MARGIN_SECONDS = 5
+# Some servers are ended by the signal that they handled.
+STATUSES = {"uvicorn": -15, "daphne": 0, "hypercorn": 0, "gunicorn": 0, "granian": 0}
+# 1012 is "service restart"; granian just leaves.
+CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1012, "gunicorn": 1012, "granian": None}
+PAGE = ROOT / "docs" / "servers.md"
+WRITES_TABLE = bool(os.environ.get("WRITE_STOP_TABLE"))
+LARGE_BYTES = 20_000_000
+
+Stop = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def open_connection(
+    running: Server, path: str, head: str = "", method: str = "GET"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which a request was sent. What the client does not read stays with the server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**16)
+    writer.write(f"{method} {path} HTTP/1.1\r\n{HEAD}{head}\r\n".encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def nothing(running: Server, stop: Stop) -> None:
+    await stop()
+
+
+async def idle_connection(running: Server, stop: Stop) -> None:
+    async with open_connection(running, "/livez") as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        await stop()
+
+
+async def request_in_flight(running: Server, stop: Stop) -> None:
+    async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=30) as client:
+        answer = asyncio.create_task(client.get("/probe/announced/"))
+        await asyncio.to_thread(running.wait_until, lambda: "in the view" in running.output)
+        await stop()
+        assert (await answer).text == "announced"
+
+
+async def slow_upload(running: Server, stop: Stop) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"x" * 1000 + b"\r\n--b--\r\n"
+    head = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n"
+    async with open_connection(running, "/probe/upload/", head, "POST") as (reader, writer):
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(body[:500])
+        stopping = asyncio.create_task(stop())
+        await asyncio.sleep(2)
+        writer.write(body[500:])
+        assert b'"size": 1000' in await reader.read()
+        await stopping
+
+
+async def slow_download(running: Server, stop: Stop) -> None:
+    async with open_connection(running, "/probe/large_stream/") as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        stopping = asyncio.create_task(stop())
+        await asyncio.sleep(2)
+        size = 0
+        while part := await reader.read(100_000):
+            size += len(part)
+        assert size > LARGE_BYTES
+        await stopping
+
+
+async def stalled_download(running: Server, stop: Stop) -> None:
+    async with open_connection(running, "/probe/large_stream/") as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        await stop()
+
+
+async def event_stream(running: Server, stop: Stop) -> None:
+    async with open_connection(running, "/probe/event_stream/") as (reader, _):
+        await reader.readuntil(b"data: ")
+        await stop()
+
+
+async def websocket(running: Server, stop: Stop) -> None:
+    async with connect(f"ws://127.0.0.1:{running.port}/ws/count/", origin="https://example.com") as member:
+        await member.send("{}")
+        assert await member.recv()
+        await stop()
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await member.recv()
+        close_frame = closed.value.rcvd
+        assert (close_frame.code if close_frame else None) == CLOSE_CODES[running.name]
+
+
+CASES = {
+    "nothing": nothing,
+    "an idle keep-alive connection": idle_connection,
+    "a request that takes two seconds": request_in_flight,
+    "an upload that takes two seconds": slow_upload,
+    "a download that takes two seconds": slow_download,
+    "a download that the client does not read": stalled_download,
+    "an event stream": event_stream,
+    "a WebSocket": websocket,
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_stop(server: str, probed: Callable[..., Project], python: str) -> None:
+    """In-flight requests complete, and nothing holds up the end for longer than the grace period."""
+    measured = asyncio.run(stop_in_each_case(probed(server), server))
+    statuses = {case: status for case, (status, _) in measured.items()}
+    assert statuses == dict.fromkeys(CASES, STATUSES[server])
+    durations = {case: seconds for case, (_, seconds) in measured.items()}
+    assert max(durations.values()) < GRACE_PERIOD_SECONDS + MARGIN_SECONDS, durations
+    if WRITES_TABLE and python == "image":
+        write_column(server, measured)
+    documented = read_table()[server]
+    assert {case: takes_long(seconds) for case, seconds in durations.items()} == {
+        case: takes_long(float(cell.split(", ")[1].removesuffix(" s"))) for case, cell in documented.items()
+    }, (durations, documented)
+
+
+def takes_long(seconds: float) -> bool:
+    """Whether the grace period was used up."""
+    return seconds > GRACE_PERIOD_SECONDS - 2
+
+
+async def stop_in_each_case(made: Project, server: str) -> dict[str, tuple[int, float]]:
+    """Each with a process of its own, all at the same time: {case: (exit status, seconds)}."""
+    results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, made, server, case) for case in CASES])
+    return dict(zip(CASES, results, strict=True))
+
+
+def stop_in_case(made: Project, server: str, case: str) -> tuple[int, float]:
+    port = free_port()
+    with made.started(["sh", "-c", made.procfile()["web"]], port, WEB_CONCURRENCY="1") as running:
+        running.name = server
+        durations = []
+
+        async def stop() -> None:
+            start = time.monotonic()
+            running.process.terminate()
+            await asyncio.to_thread(running.process.wait, 45)
+            durations.append(time.monotonic() - start)
+
+        with suppress(asyncio.CancelledError):
+            asyncio.run(CASES[case](running, stop))
+        assert "Traceback" not in running.output, f"{case}:\n{running.output}"
+        return running.process.returncode, durations[0]
+
+
+TABLE = re.compile(r"(?<=<!-- made by `make stop-table` -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def read_table() -> dict[str, dict[str, str]]:
+    """The table of the page: {server: {case: cell}}."""
+    lines = TABLE.search(PAGE.read_text())[0].splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {server: {row[0]: row[number] for row in rows} for number, server in enumerate(header[1:], 1)}
+
+
+def write_column(server: str, measured: dict[str, tuple[int, float]]) -> None:
+    with FileLock(ROOT / "build" / "stop-table.lock"):
+        table = read_table()
+        table[server] = {case: f"{status}, {seconds:.1f} s" for case, (status, seconds) in measured.items()}
+        rows = [["open at the stop", *SERVERS], ["---"] * (len(SERVERS) + 1)]
+        rows += [[case, *(table[each].get(case, "") for each in SERVERS)] for case in CASES]
+        text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        PAGE.write_text(TABLE.sub(lambda _: text, PAGE.read_text()))
+
+
+def test_containers_are_given_more_time_than_the_grace_period(tmp_path) -> None:
+    made = generate(tmp_path, project_name="wiki")
+    web = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]["web"]
+    assert int(web["stop_grace_period"].removesuffix("s")) >= GRACE_PERIOD_SECONDS + MARGIN_SECONDS
+    manifest = (ROOT / "kubernetes" / "{{cookiecutter.__folder}}" / "deployment.yaml").read_text()
+    seconds = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
+    assert seconds >= GRACE_PERIOD_SECONDS + MARGIN_SECONDS

@@ -1,0 +1,92 @@
+"""Graceful shutdown for daphne: in-flight requests complete, and WebSockets are told.
+
+By itself daphne drops them. A stream that broke would also keep its connection open, and end the check that daphne runs
+over all applications each second.
+"""
+
+import asyncio
+import time
+
+import daphne.server
+from daphne.cli import CommandLineInterface
+from daphne.http_protocol import HTTPFactory, WebRequest
+from daphne.server import Server
+from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.web.http import HTTPChannel
+
+from .logs import request_id
+
+GRACE_PERIOD_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+POLL_INTERVAL_SECONDS = 0.05
+SERVICE_RESTART = 1012  # the close code of a WebSocket
+
+
+def install() -> None:
+    """Change how daphne stops. Call this when the application is loaded."""
+    CommandLineInterface.server_class = GracefulServer
+    WebRequest.handle_exception = send_500_or_disconnect
+    daphne.server.HTTPFactory = KeepAliveFactory
+
+
+class KeepAliveFactory(HTTPFactory):
+    """Keeps idle connections open for longer than proxies do. daphne has no option for it."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.timeOut = KEEP_ALIVE_SECONDS
+
+
+def send_500_or_disconnect(request: WebRequest, exception: Exception) -> None:
+    if request._response_started:
+        request.loseConnection()
+    else:
+        request.basic_error(500, b"Internal Server Error", "Exception inside application.")
+
+
+def end_keep_alive(channel: HTTPChannel, request: WebRequest, version: bytes) -> bool:
+    """Make each response the last one of its connection, as a `HTTPChannel.checkPersistence`."""
+    request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+    return False
+
+
+class GracefulServer(Server):
+    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these three
+    # methods. daphne calls the first one when it listens, the second one each second, and the third one
+    # when it is told to stop.
+    def listen_success(self, port: IListeningPort) -> IListeningPort:
+        super().listen_success(port)
+        return port  # for the callback in `shut_down`
+
+    def application_checker(self) -> None:
+        request_id.set("-")  # Twisted's timers run in the context of some request or other
+        super().application_checker()
+
+    def kill_all_applications(self) -> Deferred:
+        return Deferred.fromFuture(asyncio.ensure_future(self.shut_down()))
+
+    async def shut_down(self) -> None:
+        deadline = time.monotonic() + GRACE_PERIOD_SECONDS
+        for listener in self.listeners:
+            listener.addCallback(lambda port: port.stopListening())
+        HTTPChannel.checkPersistence = end_keep_alive
+        for protocol, details in self.connections.items():
+            if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
+                protocol.sendCloseFrame(SERVICE_RESTART)
+            elif isinstance(protocol, WebRequest) and "disconnected" not in details:
+                protocol.channel.persistent = False
+        while self.is_busy() and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        for details in self.connections.values():
+            if application := details.get("application_instance"):
+                application.cancel()
+
+    def is_busy(self) -> bool:
+        for details in self.connections.values():
+            application = details.get("application_instance")
+            if "disconnected" not in details or (application and not application.done()):
+                return True
+        return bool(reactor.getWriters())  # clients that have not yet received all of a response

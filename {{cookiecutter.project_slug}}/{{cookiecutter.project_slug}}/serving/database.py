@@ -1,0 +1,145 @@
+"""Database connections of the threads in threads.py: kept for the next call, and clean for it."""
+
+import selectors
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from time import monotonic
+from typing import Any, NamedTuple
+
+from django.conf import settings
+
+# Not in Django's documentation: `connections.create_connection`, and of a connection `in_atomic_block`,
+# `execute_wrappers`, `health_check_done`, `close_at`, `isolation_level`, `get_new_connection`.
+from django.db import close_old_connections, connections, reset_queries
+from django.utils.functional import cached_property
+
+# A backend's class: the stubs have none of the attributes above.
+DatabaseWrapper = Any
+
+
+def prepare_connections() -> None:
+    """Prepare the current thread's connections for a request, as Django does at `request_started`."""
+    reset_queries()
+    close_old_connections()
+    connection: DatabaseWrapper
+    for connection in connections.all(initialized_only=True):
+        # Django would query PostgreSQL in each request to see whether the connection still works.
+        if connection.vendor == "postgresql" and connection.connection is not None:
+            connection.health_check_done = not has_input(connection.connection)
+
+
+def reset_connections() -> None:
+    """Keep the current thread's connections, but for those on which the request left something."""
+    for connection in connections.all(initialized_only=True):
+        if in_transaction(connection) or has_leftovers(connection):
+            del connections[connection.alias]
+            connection.close()
+        connection.force_debug_cursor = False
+    close_old_connections()
+
+
+def in_transaction(connection: DatabaseWrapper) -> bool:
+    """Return whether a transaction is open, even one that SQL began and Django does not know of."""
+    driver_connection = connection.connection
+    if connection.in_atomic_block or driver_connection is None:
+        return connection.in_atomic_block
+    if connection.vendor == "postgresql":
+        return bool(driver_connection.info.transaction_status)
+    return bool(getattr(driver_connection, "in_transaction", False))
+
+
+def has_leftovers(connection: DatabaseWrapper) -> bool:
+    """Return whether the connection has wrappers or attributes that a new one has not."""
+    added = vars(connection).keys() - attributes_of_new_connection(connection.alias)
+    return bool(connection.execute_wrappers) or not all(
+        isinstance(getattr(type(connection), name, None), cached_property) for name in added
+    )
+
+
+@lru_cache
+def attributes_of_new_connection(alias: str) -> frozenset[str]:
+    # Backends set the isolation level when they connect.
+    return frozenset(vars(connections.create_connection(alias))) | {"isolation_level"}
+
+
+def has_input(driver_connection: Any) -> bool:
+    """Return whether PostgreSQL sent something unasked: most likely that it closed the connection."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(driver_connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+class IdleConnection(NamedTuple):
+    driver_connection: Any
+    isolation_level: Any
+    close_at: float | None
+
+
+# By alias: PostgreSQL connections that `call_with_clean_connections` used and cleaned.
+idle_connections: defaultdict[str, list[IdleConnection]] = defaultdict(list)
+
+
+def call_with_clean_connections(call: Callable[[], object]) -> None:
+    """Make a call in a new thread, with connections that keep nothing of any other call."""
+    for alias in connections:
+        connections[alias] = create_clean_connection(alias)
+    try:
+        call()
+    finally:
+        for connection in connections.all(initialized_only=True):
+            if connection.vendor == "postgresql" and connection.connection is not None:
+                keep_clean_connection(connection)
+            connection.close()
+
+
+def create_clean_connection(alias: str) -> DatabaseWrapper:
+    """Return a connection that, when it connects, takes an idle one if there is one."""
+    connection: DatabaseWrapper = connections.create_connection(alias)
+    options = connection.settings_dict["OPTIONS"]
+    connection.settings_dict = connection.settings_dict | {
+        "CONN_MAX_AGE": settings.ASGI_CONN_MAX_AGE,
+        # Connections of Django's own pool may hold what requests have SET.
+        "OPTIONS": {name: value for name, value in options.items() if name != "pool"},
+    }
+    connect = connection.get_new_connection
+
+    def get_new_connection(parameters: dict[str, Any]) -> Any:
+        while idle := take_idle_connection(alias):
+            if not has_input(idle.driver_connection):
+                connection.isolation_level = idle.isolation_level
+                connection.close_at = idle.close_at
+                return idle.driver_connection
+            idle.driver_connection.close()
+        return connect(parameters)
+
+    connection.get_new_connection = get_new_connection
+    return connection
+
+
+def take_idle_connection(alias: str) -> IdleConnection | None:
+    with suppress(IndexError):  # another thread was faster
+        return idle_connections[alias].pop()
+    return None
+
+
+def keep_clean_connection(connection: DatabaseWrapper) -> None:
+    """Clean a PostgreSQL connection, and keep it unless it is too old or a transaction is open."""
+    driver_connection = connection.connection
+    if connection.close_at is not None and monotonic() >= connection.close_at:
+        return
+    try:
+        with driver_connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+    except connection.Database.Error:
+        return
+    connection.connection = None
+    idle = IdleConnection(driver_connection, connection.isolation_level, connection.close_at)
+    idle_connections[connection.alias].append(idle)
+
+
+def close_idle_connections() -> None:
+    for alias in connections:
+        while idle := take_idle_connection(alias):
+            idle.driver_connection.close()
