@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -29,11 +30,12 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 
 
 @pytest.fixture
-def differing(project: Callable[..., Project]) -> Callable[..., Project]:
+def differing(project: Callable[..., Project], static_files: Callable[[Project], Path]) -> Callable[..., Project]:
     """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
 
     def make(settings: str, **answers: str) -> Project:
-        made = project(**answers)
+        made = project(**answers).in_production()
+        shutil.copytree(static_files(made), made.path / "staticfiles")
         shutil.copytree(ROOT / "tests" / "differential", made.path / "differential")
         with (made.path / "wiki" / "settings.py").open("a") as file:
             file.write(f"{SETTINGS}{settings}")
@@ -45,8 +47,6 @@ def differing(project: Callable[..., Project]) -> Callable[..., Project]:
         assert text.count(ours) == 1
         stock = text.replace(ours, "from django.core.asgi import get_asgi_application")
         (made.path / "wiki" / "stock.py").write_text(stock)
-        made.in_production()
-        made.manage("collectstatic", "--no-input")
         made.manage("migrate")
         made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'right')")
         return made

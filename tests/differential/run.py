@@ -57,7 +57,7 @@ HEADERS = [
     ("x-one", ["1", "2"]),
 ]
 # Answers to the same question differ in these.
-RANDOM_HEADERS = {b"date", b"server-timing", b"x-request-id", b"expires"}
+RANDOM_HEADERS = {b"age", b"date", b"server-timing", b"x-request-id", b"expires"}
 TOKEN = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{64}(?![0-9A-Za-z])|(?<=nonce-)[^']+|(?<=nonce=\")[^\"]+")
 RANDOM_COOKIES = {"sessionid", "csrftoken", "signed", "messages"}
 
@@ -228,39 +228,37 @@ async def call(application, scope: dict, messages: list[dict]) -> dict:
 
 
 def normalized(answer: dict, method: str) -> dict:
-    headers, body = [], answer["body"]
-    zipped = dict(answer["headers"]).get(b"content-encoding") == b"gzip"
+    sent = {name.lower(): value for name, value in answer["headers"]}
+    body = answer["body"]
+    zipped = sent.get(b"content-encoding") == b"gzip"
     if zipped and body:  # Django adds some random bytes
         body = gzip.decompress(body) if answer["complete"] else b"(incomplete)"
-    # They follow from the body, and so from the tokens in it.
-    depends_on_chance = (
-        RANDOM_HEADERS
-        | ({b"content-length"} if zipped else set())
-        | ({b"etag"} if TOKEN.search(body) or method == "HEAD" else set())
-    )
+    depends_on_chance = set(RANDOM_HEADERS)
+    if zipped:
+        depends_on_chance.add(b"content-length")
+    # It is made of the body, which may have a token in it, unless it is that of the view.
+    if sent.get(b"etag") != b'"abc"' and (zipped or not body or TOKEN.search(body)):
+        depends_on_chance.add(b"etag")
+    headers = []
     for name, value in answer["headers"]:
         if name.lower() in depends_on_chance:
             value = b"*"
         if name.lower() == b"set-cookie":
             value = normalized_cookie(value)
         headers.append([name.decode("latin-1"), TOKEN.sub(b"*", value).decode("latin-1")])
-    body = TOKEN.sub(b"*", body).decode("latin-1")
+    text = TOKEN.sub(b"*", body).decode("latin-1")
     # Servers send no body for HEAD. Of a synchronous stream that breaks, Django sends nothing: it reads all of it first.
     if method == "HEAD" or answer["error"]:
-        body = ""
-    elif len(body) >= 20_000:
-        body = f"{len(body)} bytes, {hash_of(body)}"
-    return answer | {"headers": headers, "body": body}
+        text = ""
+    elif len(text) >= 20_000:
+        text = f"{len(text)} bytes, {hashlib.sha256(text.encode()).hexdigest()}"
+    return answer | {"headers": headers, "body": text}
 
 
 def normalized_cookie(value: bytes) -> bytes:
     value = re.sub(rb"expires=[^;]+", b"expires=*", value)
     name = value.partition(b"=")[0].decode()
     return re.sub(rb'=("[^"]+"|[^;"]+)', b"=*", value, count=1) if name in RANDOM_COOKIES else value
-
-
-def hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode("latin-1")).hexdigest()
 
 
 class Records(logging.Handler):
