@@ -19,18 +19,18 @@ ROOM = 5_000_000  # bytes, several times what a project takes
 # Top-level modules that the generated project, its dependencies and its tools bring along. A test compares this
 # list with what is really installed for each combination of answers.
 TAKEN = """
-    accounts annotated_doc annotated_types anyio asgi asgiref ast_serialize async_timeout attr attrs
-    autobahn automat axes blib2to3 brotli build cbor2 cffi channels channels_redis chat click compose
-    conftest constantly cryptography csp daphne deploy django django_stubs_ext django_tasks django_tasks_db
-    docs dotenv encyclopedia entries environ environment execnet fastapi google granian gunicorn h11 h2
-    hpack httpcore2 httptools httpx httpx2 hypercorn hyperframe hyperlink idna incremental iniconfig librt
-    main manage markdown_it mdurl media msgpack multipart mypy mypy_django_plugin mypy_extensions mypyc nh3
-    openssl opentelemetry packaging pages pathspec pluggy priority psycopg psycopg_binary psycopg_pool py
-    pyasn1 pyasn1_modules pycparser pydantic pydantic_core pygments pytest pytest_asyncio pytest_django
-    python_dotenv pythonjsonlogger redis ruff servestatic service_identity settings sniffio sqlparse
-    starlette starters static staticfiles status templates test tests truststore twisted txaio
-    typing_extensions typing_inspection tzdata ujson urls uv uvicorn uvicorn_worker uvloop venv watchfiles
-    websockets wsgi wsproto xdist yaml zope
+    accounts annotated_doc annotated_types anyio asgi asgiref ast_serialize async_timeout attr attrs autobahn
+    automat axes blib2to3 brotli build cbor2 cffi channels channels_redis chat click compose conftest
+    constantly cryptography csp daphne deploy django django_redis django_stubs_ext django_tasks
+    django_tasks_db django_tenants django_valkey docs dotenv encyclopedia entries environ environment execnet
+    fastapi google granian gunicorn h11 h2 hpack httpcore2 httptools httpx httpx2 hypercorn hyperframe
+    hyperlink idna incremental iniconfig librt main manage markdown_it mdurl media msgpack multipart mypy
+    mypy_django_plugin mypy_extensions mypyc nh3 openssl opentelemetry packaging pages pathspec pluggy
+    priority psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser pydantic pydantic_core
+    pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff servestatic
+    service_identity settings sniffio sqlparse starlette starters static staticfiles status templates test
+    tests truststore twisted txaio typing_extensions typing_inspection tzdata ujson urls uv uvicorn
+    uvicorn_worker uvloop valkey venv watchfiles websockets wsgi wsproto xdist yaml zope
 """.split()  # noqa: SIM905 (a list of a hundred lines says no more)
 
 

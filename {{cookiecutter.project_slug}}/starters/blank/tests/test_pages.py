@@ -25,12 +25,12 @@ def test_signed_in_user(path: str, client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/async/", "/sync/"])
-@pytest.mark.parametrize("program", ["/venv/bin/uvicorn", "/venv/lib/uvicorn/__main__.py"])
+@pytest.mark.parametrize("program", ["/venv/bin/{{ cookiecutter.server }}", "/venv/lib/{{ cookiecutter.server }}/__main__.py"])
 async def test_facts(path: str, program: str, async_client, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", [program, "an argument"])
     page = (await async_client.get(path)).text
     server, protocol, _, thread, *versions = re.findall("<dd>(.*)</dd>", page)
-    assert (server, protocol) == ("uvicorn", "ASGI")
+    assert (server, protocol) == ("{{ cookiecutter.server }}", "ASGI")
     assert thread
     assert versions == [django.get_version(), platform.python_version()]
 

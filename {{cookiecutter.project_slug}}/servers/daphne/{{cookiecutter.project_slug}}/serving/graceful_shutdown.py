@@ -72,13 +72,13 @@ class GracefulServer(Server):
         deadline = time.monotonic() + GRACE_PERIOD_SECONDS
         for listener in self.listeners:
             listener.addCallback(lambda port: port.stopListening())
-        HTTPChannel.checkPersistence = end_keep_alive
+        HTTPChannel.checkPersistence = end_keep_alive  # type: ignore[method-assign]
         for protocol, details in self.connections.items():
             if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
                 protocol.sendCloseFrame(SERVICE_RESTART)
             elif isinstance(protocol, WebRequest) and "disconnected" not in details:
                 protocol.channel.persistent = False
-        while self.is_busy() and time.monotonic() < deadline:
+        while self.is_busy() and time.monotonic() < deadline:  # noqa: ASYNC110 (daphne has no event)
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         for details in self.connections.values():
             if application := details.get("application_instance"):
@@ -89,4 +89,5 @@ class GracefulServer(Server):
             application = details.get("application_instance")
             if "disconnected" not in details or (application and not application.done()):
                 return True
-        return bool(reactor.getWriters())  # clients that have not yet received all of a response
+        # Clients that have not yet received all of a response.
+        return bool(reactor.getWriters())  # type: ignore[misc]

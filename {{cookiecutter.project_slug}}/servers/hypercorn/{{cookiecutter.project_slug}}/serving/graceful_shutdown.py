@@ -18,9 +18,9 @@ SERVICE_RESTART = 1012  # the close code of a WebSocket
 def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
     # https://github.com/pgjones/hypercorn/issues/308: without this, open connections hold up shutdown without limit.
-    asyncio.Server.wait_closed = return_at_once
+    asyncio.Server.wait_closed = return_at_once  # type: ignore[assignment, method-assign]
     asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
-    run.TCPServer = GracefulServer
+    run.TCPServer = GracefulServer  # type: ignore[misc]
     if parent_process():
         # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM, which they get too if it
         # goes to all processes of a container or session, or when the first of them has ended, would end them at once.
