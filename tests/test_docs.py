@@ -21,9 +21,10 @@ from tests import template
 from tests.template import CHOICES, IN_CI, ROOT, blocks, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those with commands; each has its test here, but updating.md in test_updates.py.
+# Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
+# test_observability.py.
 FOLLOWED = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
-FOLLOWED |= {"kubernetes.md", "other-asgi.md", "updating.md"}
+FOLLOWED |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
 # Hosts and clusters cannot be had here: this stands for their clients, and says what it was asked to do.
 STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"

@@ -11,7 +11,7 @@ from tests.test_core import (  # noqa: F401 (pytest collects them from here, too
     test_threads_are_started_once,
 )
 from tests.test_projects import check_project
-from tests.test_stops import test_stop  # noqa: F401
+from tests.test_stops import test_stop, test_stop_over_http2  # noqa: F401
 
 
 @pytest.fixture

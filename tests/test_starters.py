@@ -374,6 +374,7 @@ def test_checker(production, site):
         running.process.terminate()
         running.process.wait(15)
         assert "checker.1 stopped (rc=0)" in running.output
+        assert "Stopped." in running.output
         assert "Traceback" not in running.output
     made.manage("check_services", "--once")
     assert asked() == 2

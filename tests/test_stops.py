@@ -149,11 +149,12 @@ def takes_long(seconds: float) -> bool:
 
 async def stop_in_each_case(made: Project, server: str) -> dict[str, tuple[int, float]]:
     """Each with a process of its own, all at the same time: {case: (exit status, seconds)}."""
-    results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, made, server, case) for case in CASES])
+    cases = CASES.values()
+    results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, made, server, case) for case in cases])
     return dict(zip(CASES, results, strict=True))
 
 
-def stop_in_case(made: Project, server: str, case: str) -> tuple[int, float]:
+def stop_in_case(made: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]]) -> tuple[int, float]:
     port = free_port()
     with made.started(["sh", "-c", made.procfile()["web"]], port, WEB_CONCURRENCY="1") as running:
         running.name = server
@@ -166,9 +167,28 @@ def stop_in_case(made: Project, server: str, case: str) -> tuple[int, float]:
             durations.append(time.monotonic() - start)
 
         with suppress(asyncio.CancelledError):
-            asyncio.run(CASES[case](running, stop))
-        assert "Traceback" not in running.output, f"{case}:\n{running.output}"
+            asyncio.run(case(running, stop))
+        assert "Traceback" not in running.output, f"{case.__name__}:\n{running.output}"
         return running.process.returncode, durations[0]
+
+
+async def stream_over_http2(running: Server, stop: Stop) -> None:
+    """A request in flight and an event stream in one connection: the first completes, the second is cut off."""
+    client = httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=30, http1=False, http2=True)
+    async with client, client.stream("GET", "/probe/event_stream/") as response:
+        assert response.http_version == "HTTP/2"
+        assert await anext(response.aiter_lines()) == "data: 0"
+        answer = asyncio.create_task(client.get("/probe/announced/"))
+        await asyncio.to_thread(running.wait_until, lambda: "in the view" in running.output)
+        stopping = asyncio.create_task(stop())
+        assert (await answer).text == "announced"
+        await stopping
+
+
+def test_stop_over_http2(probed: Callable[..., Project]) -> None:
+    status, seconds = stop_in_case(probed("hypercorn"), "hypercorn", stream_over_http2)
+    assert status == 0
+    assert seconds < GRACE_PERIOD_SECONDS + MARGIN_SECONDS
 
 
 TABLE = re.compile(r"(?<=<!-- made by `make stop-table` -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -125,9 +125,10 @@ def take_idle_connection(alias: str) -> IdleConnection | None:
 
 
 def keep_clean_connection(connection: DatabaseWrapper) -> None:
-    """Clean a PostgreSQL connection, and keep it unless it is too old or a transaction is open."""
-    driver_connection = connection.connection
-    if connection.close_at is not None and monotonic() >= connection.close_at:
+    """Clean a PostgreSQL connection, and keep it if there are not enough, it is not too old and works."""
+    driver_connection, kept = connection.connection, idle_connections[connection.alias]
+    expired = connection.close_at is not None and monotonic() >= connection.close_at
+    if expired or len(kept) >= settings.ASGI_BACKGROUND_THREADS:
         return
     try:
         with driver_connection.cursor() as cursor:
@@ -135,8 +136,7 @@ def keep_clean_connection(connection: DatabaseWrapper) -> None:
     except connection.Database.Error:
         return
     connection.connection = None
-    idle = IdleConnection(driver_connection, connection.isolation_level, connection.close_at)
-    idle_connections[connection.alias].append(idle)
+    kept.append(IdleConnection(driver_connection, connection.isolation_level, connection.close_at))
 
 
 def close_idle_connections() -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core import asgi as core_asgi
 from django.core import signals
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
@@ -53,7 +54,26 @@ def get_asgi_application() -> ASGIApplication:
     # What is loaded now stays: the garbage collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    return handler
+    is_traced = hasattr(core_asgi.get_asgi_application, "__wrapped__")
+    return trace(handler) if is_traced else handler
+
+
+def trace(handler: "ASGIHandler") -> ASGIApplication:
+    """Let a tracer such as ddtrace, which has wrapped Django's function, see each request once.
+
+    It wraps `BaseHandler.get_response` as well, which sync views go through, so that these do without.
+    """
+    core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment, attr-defined]
+    try:
+        traced_handler = core_asgi.get_asgi_application()
+    finally:
+        core_asgi.ASGIHandler = asgi.ASGIHandler  # type: ignore[attr-defined]
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        is_sync = scope["type"] == "http" and resolves_to_sync_view(scope)
+        await (handler if is_sync else traced_handler)(scope, receive, send)
+
+    return application
 
 
 class ASGIRequest(asgi.ASGIRequest):
@@ -140,9 +160,7 @@ class ASGIHandler(asgi.ASGIHandler):
     async def make_response(
         self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
     ) -> Response:
-        path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
-        # Long ones are not remembered: whoever asks for many would fill the memory.
-        if len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF):
+        if resolves_to_sync_view(scope):
             get_response = sync_to_async(self.get_response_in_thread)
             return await get_response(scope, body_file, executor)
         request: Any  # None if there is an error response
@@ -246,6 +264,12 @@ def close_early(response: Response, body_file: IO[bytes], executor: RequestExecu
 
 # By the part of a receiver's key that names the function: of two with the same name, only Django's.
 DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
+
+
+def resolves_to_sync_view(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
+    # Long ones are not remembered: whoever asks for many would fill the memory.
+    return len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF)
 
 
 # Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.

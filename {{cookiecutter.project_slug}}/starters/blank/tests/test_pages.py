@@ -1,3 +1,8 @@
+import platform
+import re
+import sys
+
+import django
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -19,9 +24,19 @@ def test_signed_in_user(path: str, client) -> None:
     assert ">ada</a>" in client.get(path).text
 
 
-async def test_async_page(async_client):
-    response = await async_client.get("/")
-    assert "<dd>ASGI</dd>" in response.text
+@pytest.mark.parametrize("path", ["/", "/async/", "/sync/"])
+@pytest.mark.parametrize("program", ["/venv/bin/uvicorn", "/venv/lib/uvicorn/__main__.py"])
+async def test_facts(path: str, program: str, async_client, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "an argument"])
+    page = (await async_client.get(path)).text
+    server, protocol, _, thread, *versions = re.findall("<dd>(.*)</dd>", page)
+    assert (server, protocol) == ("uvicorn", "ASGI")
+    assert thread
+    assert versions == [django.get_version(), platform.python_version()]
+
+
+def test_protocol_of_wsgi(client) -> None:
+    assert "<dd>WSGI</dd>" in client.get("/").text
 
 
 def test_page_not_found(client):

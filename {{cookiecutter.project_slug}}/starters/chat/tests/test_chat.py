@@ -270,6 +270,7 @@ async def test_too_many_messages(idle_seconds: float, clock: Clock) -> None:
         while (output := await ada.receive_output(timeout=5))["type"] == "websocket.send":
             frames.append(json.loads(output["text"]))
         assert (output["code"], output["reason"]) == (4008, "Too many messages.")
+        assert await ada.receive_nothing()
         stored = [frame["stored"] for frame in frames if "stored" in frame]
         assert stored == [str(number) for number in range(10)]
         error = "Not so fast: 5 messages per second at most."
@@ -350,6 +351,11 @@ def test_pages(client):
     assert "/chat/lobby/" in client.get("/").text
     room = client.get("/chat/?room=Lobby!", follow=True)
     assert room.redirect_chain == [("/chat/lobby/", 302)]
-    assert "<p>&lt;b&gt;10&lt;/b&gt;</p>" in room.text
-    assert "&lt;b&gt;9&lt;/b&gt;" not in room.text
-    assert "needs letters or digits" in client.get("/chat/?room=!", follow=True).text
+    shown = re.findall(r"<p>&lt;b&gt;(\d+)&lt;/b&gt;</p>", room.text)
+    assert shown == [str(number) for number in range(10, 60)]
+    assert 'data-room="lobby"' in room.text
+    assert client.get(f"/chat/?room={'x' * 51}")["Location"] == f"/chat/{'x' * 50}/"
+    for query in ("room=!", ""):
+        page = client.get(f"/chat/?{query}", follow=True)
+        assert page.redirect_chain == [("/", 302)]
+        assert "A room&#x27;s name needs letters or digits, a to z and 0 to 9." in page.text

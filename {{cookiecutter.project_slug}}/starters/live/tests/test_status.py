@@ -1,10 +1,13 @@
 import asyncio
 import json
+import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -97,13 +100,13 @@ def new_event_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def services(site: Site, clock: Clock) -> list[Service]:
-    urls = {"up": f"{site.url}/200", "moved": f"{site.url}/301", "broken": f"{site.url}/500"}
+    urls = {"up": f"{site.url}/200", "moved": f"{site.url}/301", "bad request": f"{site.url}/400"}
     urls |= {"away": "http://127.0.0.1:1/", "not HTTP": "ftp://127.0.0.1/", "no URL": "http://[/"}
     urls["no port"] = "http://localhost:99999/"
     return [Service.objects.create(name=name, url=url) for name, url in urls.items()]
 
 
-STATES = {"up": "up", "moved": "up", "broken": "down"}
+STATES = {"up": "up", "moved": "up", "bad request": "down"}
 STATES |= {"away": "down", "not HTTP": "down", "no URL": "down", "no port": "down"}
 
 each_way = pytest.mark.parametrize(
@@ -117,7 +120,7 @@ each_way = pytest.mark.parametrize(
 def test_states(check: Callable, services: list[Service]) -> None:
     results = check(services)
     assert {result.service.name: result.state for result in results} == STATES
-    assert [result.detail for result in results[:4]] == ["200", "301", "500", "ConnectError"]
+    assert [result.detail for result in results[:4]] == ["200", "301", "400", "ConnectError"]
 
 
 @each_way
@@ -125,8 +128,15 @@ def test_states(check: Callable, services: list[Service]) -> None:
 def test_slow_services(
     check: Callable, milliseconds: int, state: str, site: Site, clock: Clock
 ) -> None:
-    site.before_response = lambda handler: clock.advance(milliseconds / 1000)
+    user_agents = []
+
+    def respond_late(handler: Handler) -> None:
+        clock.advance(milliseconds / 1000)
+        user_agents.append(handler.headers["User-Agent"])
+
+    site.before_response = respond_late
     [result] = check([Service(url=f"{site.url}/200")])
+    assert user_agents == ["status board"]
     assert (result.state, result.milliseconds) == (state, milliseconds)
 
 
@@ -149,14 +159,16 @@ def test_deadline(check: Callable, site: Site, monkeypatch: pytest.MonkeyPatch) 
     assert (result.state, result.detail) == ("down", "TimeoutError")
 
 
-def test_checker(services: list[Service]) -> None:
+def test_checker(services: list[Service], caplog) -> None:
+    caplog.set_level(logging.INFO, "status")
     old, kept = (
         Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
         for _ in range(2)
     )
     for result, age in ((old, timedelta(days=2)), (kept, timedelta(days=1, hours=23))):
         Result.objects.filter(id=result.id).update(checked=timezone.now() - age)
-    call_command("check_services", "--once")
+    call_command("check_services", "--once", "--interval", "0.5")
+    assert f"Checked {len(services)} services" in caplog.text
     assert not Result.objects.filter(id=old.id).exists()
     results = Result.objects.exclude(id=kept.id).select_related("service")
     assert {result.service.name: result.state for result in results} == STATES
@@ -164,7 +176,7 @@ def test_checker(services: list[Service]) -> None:
     assert not Lease.objects.exists()
 
 
-async def test_check_run_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_check_run_that_fails(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     """The next one runs all the same."""
     runs: list[int] = []
     second = asyncio.Event()
@@ -180,10 +192,23 @@ async def test_check_run_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     is_set = asyncio.create_task(second.wait())
     await asyncio.wait({checker, is_set}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     assert second.is_set()
+    assert "A round was not finished" in caplog.text
     checker.cancel()
     with suppress(asyncio.CancelledError):
         await checker
     assert not await Lease.objects.aexists()
+
+
+async def test_lease_lasts_until_the_next_check_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    remaining = []
+
+    async def check_round() -> None:
+        lease = await Lease.objects.aget()
+        remaining.append((lease.expires - timezone.now()).total_seconds())
+
+    monkeypatch.setattr(check_services, "check_round", check_round)
+    await check_services.check_services(interval=1000, once=True)
+    assert remaining[0] > 1000 + check_services.CHECK_RUN_TIMEOUT_SECONDS
 
 
 async def test_check_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +242,7 @@ def test_staff_are_told_of_changes(mailoutbox):
     for state in ("up", "down", "down", "slow", "up"):
         checks.keep(Result(service=service, state=state, milliseconds=7, detail="200"))
     waiting = DBTaskResult.objects.ready().order_by("enqueued_at")
+    assert len(waiting) == 2
     for task in waiting:
         task.task.call(*task.args_kwargs["args"])
     assert [(mail.subject, mail.to) for mail in mailoutbox] == [
@@ -243,7 +269,11 @@ async def test_tasks_are_tried_again():
             "started_at": now - timedelta(minutes=3),
             "enqueued_at": now - timedelta(days=2),
         },
-        "done": {"status": "SUCCESSFUL", "finished_at": now},
+        "done": {
+            "status": "SUCCESSFUL",
+            "started_at": now - timedelta(minutes=3),
+            "finished_at": now,
+        },
         "long done": {"status": "SUCCESSFUL", "enqueued_at": now - timedelta(days=2)},
     }
     ids = {name: (await tasks.mail.aenqueue("ada@example.com", name, "")).id for name in states}
@@ -298,17 +328,20 @@ async def test_one_checker_at_a_time(services):
     await Lease.give_back(first)
     assert await Lease.take(second, -1)
     assert await Lease.take(first, 60), "the second one died"
+    assert not await Lease.take(second, 60)
 
 
 def test_board(client, services):
     assert "not checked lately" in client.get("/").text
     up = {"service": services[0], "state": "up", "detail": "200"}
     for number in range(40):
-        last = Result.objects.create(milliseconds=number, **up)
+        last = Result.objects.create(milliseconds=number * 50, **up)
     page = client.get("/")
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
-    assert "39 ms, 200" in page.text
-    assert page.text.count("<rect class") == 30
+    assert "1950 ms, 200" in page.text
+    heights = [int(height) for height in re.findall(r'height="(\d+)"></rect>', page.text)]
+    assert len(heights) == 30
+    assert heights == sorted(heights)
     assert f'data-events="/events/?after={last.id}"' in page.text
 
 
@@ -326,13 +359,16 @@ def test_board_of_old_results(client, services):
 
 
 def test_board_without_services(client):
-    assert "There are no services yet" in client.get("/").text
+    page = client.get("/")
+    assert "There are no services yet" in page.text
+    assert 'data-events="/events/?after=0"' in page.text
 
 
 async def stream(async_client, count, path="/events/", **headers):
     """The first chunks of the event stream."""
     response = await async_client.get(path, headers=headers)
     assert response.headers["Content-Type"] == "text/event-stream"
+    assert response.headers["Cache-Control"] == "no-cache, no-transform"
     assert response.headers["X-Accel-Buffering"] == "no"
     chunks = response.streaming_content
     seen = [(await asyncio.wait_for(anext(chunks), 5)).decode() for _ in range(count)]
@@ -366,13 +402,13 @@ async def test_events(async_client):
 
 
 async def test_events_after_a_long_absence(async_client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_MISSED_RESULTS", 2)
+    monkeypatch.setattr(events, "MAX_MISSED_RESULTS", 3)
     service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
     up = {"service": service, "state": "up", "milliseconds": 1, "detail": "200"}
-    *_, before_last, last = [(await Result.objects.acreate(**up)).id for _ in range(5)]
-    _, *chunks = await stream(async_client, 3, "/events/?after=0")
-    ids = [int(chunk.split("\n")[0].removeprefix("id: ")) for chunk in chunks]
-    assert ids == [before_last, last]
+    ids = [(await Result.objects.acreate(**up)).id for _ in range(5)]
+    _, *chunks = await stream(async_client, 4, "/events/?after=0")
+    sent = [int(chunk.split("\n")[0].removeprefix("id: ")) for chunk in chunks]
+    assert sent == ids[-3:]
 
 
 async def test_one_query_for_all_event_streams(clock: Clock) -> None:
@@ -392,13 +428,40 @@ async def test_one_query_for_all_event_streams(clock: Clock) -> None:
     await sync_to_async(lambda: connection.execute_wrappers.remove(count))()
 
 
-@pytest.mark.parametrize("after", ["", "x", "-1", "9" * 30])
-async def test_events_from_now_on(async_client, after, monkeypatch):
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.02)
+@pytest.mark.parametrize("after", ["", "x", "-1", "9" * 19, "9" * 5000])
+async def test_events_from_now_on(async_client, after: str) -> None:
     service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
+    up = {"service": service, "state": "up", "milliseconds": 1, "detail": "200"}
+    assert await events.get_newest_id() == 0
+    await Result.objects.acreate(**up)
+    response = await async_client.get("/events/", headers={"Last-Event-ID": after})
+    new = await Result.objects.acreate(**up)
+    chunks = response.streaming_content
+    await anext(chunks)
+    chunk = await asyncio.wait_for(anext(chunks), 5)
+    assert chunk.startswith(f"id: {new.id}\n".encode())
+    await chunks.aclose()
+
+
+async def test_keep_alive(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment after each 15 seconds in which there was nothing to send."""
+
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    monkeypatch.setattr(events, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(events, "POLL_INTERVAL_SECONDS", 1)
+    service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
+    chunks = events.stream(0)
+    await anext(chunks)
+    for seconds in (16, 32):
+        assert await anext(chunks) == ": still here\n\n"
+        assert clock.now == seconds
     await Result.objects.acreate(service=service, state="up", milliseconds=1, detail="200")
-    chunks = await stream(async_client, 3, **{"Last-Event-ID": after})
-    assert chunks[1:] == [": still here\n\n"] * 2
+    assert (await anext(chunks)).startswith("id: ")
+    assert await anext(chunks) == ": still here\n\n"
+    assert clock.now == 33 + 16
+    await chunks.aclose()
 
 
 @pytest.mark.parametrize(("view", "slowest"), [("sync", "up"), ("async", "slow")])
@@ -413,6 +476,7 @@ async def test_comparison(
     cache.set(f"comparing-{view}", True)
     busy = await async_client.get(f"/{view}/")
     assert (busy.status_code, busy.headers["Retry-After"]) == (429, "5")
+    assert busy.json()["error"].startswith("Somebody else has just asked for this.")
     cache.delete(f"comparing-{view}")
     for _ in range(2):
         answer = (await async_client.get(f"/{view}/")).json()

@@ -1,0 +1,121 @@
+"""What docs/observability.md tells people to do, done in a generated project, with a server in the place of the agent."""
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from tests.template import blocks, edit, uv
+
+
+class Agent(ThreadingHTTPServer):
+    """Takes traces, lists of spans, as Datadog's agent does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), AgentHandler)
+        self.traces: list[list[dict]] = []
+
+
+class AgentHandler(BaseHTTPRequestHandler):
+    server: Agent
+
+    def do_GET(self) -> None:
+        self.send_json({"endpoints": ["/v0.4/traces"]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v0.4/traces":
+            self.server.traces += msgpack.unpackb(body)
+        self.send_json({"rate_by_service": {}})
+
+    do_PUT = do_POST
+
+    def send_json(self, data: dict) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(data).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    with Agent() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def install(tmp_path: Path):
+    """`install(made, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
+
+    def add(made, command: str) -> None:
+        folder = tmp_path / "libraries"
+        libraries = command.removeprefix("uv add ").split()
+        uv("pip", "install", "--python", str(made.python), "--target", str(folder), *libraries)
+        made.variables["PATH"] = os.pathsep.join([str(folder / "bin"), str(made.python.parent), os.environ["PATH"]])
+        made.variables["PYTHONPATH"] = str(folder)
+
+    return add
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
+def test_ddtrace(probed, agent, install) -> None:
+    made = probed()
+    [command], [line], [before_channels] = (
+        blocks("observability.md", language) for language in ("sh", "text", "python")
+    )
+    install(made, command)
+    edit(made.path / "Procfile", "exec uvicorn", line.strip())
+    edit(made.path / "wiki" / "asgi.py", "from channels.routing", f"{before_channels}from channels.routing")
+    made.variables |= {
+        "DD_SERVICE": "wiki",
+        "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{agent.server_port}",
+        "DD_TRACE_API_VERSION": "v0.4",
+        # Nothing but traces.
+        "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
+        "DD_REMOTE_CONFIGURATION_ENABLED": "false",
+        "DD_CRASHTRACKING_ENABLED": "false",
+        # ddtrace is large, and is not compiled before.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
+    }
+    made.__dict__.pop("environment", None)
+    paths = ["probe/count/", "probe/async_count/"] * 50 + ["probe/broken/", "probe/async_broken/"]
+    with made.served() as running, running.client() as client:
+        with ThreadPoolExecutor(12) as executor:
+            answers = list(executor.map(lambda path: (path, client.get(f"/{path}").status_code), paths))
+        expected = Counter((f"GET {path}", str(status), f"https://example.com/{path}") for path, status in answers)
+        running.wait_until(lambda: len(probe_traces(agent)) >= len(paths))
+        assert "failed to enable" not in running.output
+    assert {status for path, status in answers if "count" in path} == {200}
+    assert {status for path, status in answers if "broken" in path} == {500}
+    traces = probe_traces(agent)
+    assert len(traces) == len(paths)
+    requests = [[span for span in trace if span["name"] in ("django.request", "asgi.request")] for trace in traces]
+    assert {tuple(span["name"] for span in spans) for spans in requests} == {("django.request",)}
+    assert Counter(describe(span) for [span] in requests) == expected
+    counts = [trace for trace, [request] in zip(traces, requests, strict=True) if "count" in request["resource"]]
+    assert all(any("postgres" in span["name"] for span in trace) for trace in counts)
+    # Nothing is a trace of its own.
+    assert {trace[0]["name"] for trace in agent.traces if trace not in traces} <= {"django.request"}
+
+
+def probe_traces(agent: Agent) -> list[list[dict]]:
+    """All but those of health checks."""
+    return [trace for trace in agent.traces if "/livez" not in trace[0]["meta"].get("http.url", "")]
+
+
+def describe(span: dict) -> tuple[str, str, str]:
+    return span["resource"], span["meta"]["http.status_code"], span["meta"]["http.url"]
