@@ -15,8 +15,10 @@ import logging
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
+
+from django.core import signals
 
 METHODS = ["GET"] * 8 + ["POST"] * 6 + ["HEAD"] * 2 + ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]
 OTHER_PATHS = [
@@ -61,6 +63,8 @@ RANDOM_HEADERS = {b"age", b"date", b"server-timing", b"x-request-id", b"expires"
 TOKEN = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{64}(?![0-9A-Za-z])|(?<=nonce-)[^']+|(?<=nonce=\")[^\"]+")
 RANDOM_COOKIES = {"sessionid", "csrftoken", "signed", "messages"}
 
+SIGNALS = ["request_started", "request_finished", "got_request_exception"]
+receivers: list[Callable] = []  # signals have weak references to them
 seen: list[list[str]] = []  # signals and log records of the request at work
 
 
@@ -267,32 +271,40 @@ class Records(logging.Handler):
             seen.append([record.name, record.levelname, record.getMessage().split("\n")[0]])
 
 
-def watch() -> None:
-    from django.core import signals
+def watch_by_receivers() -> None:
+    """As a project does. With them the core closes no response early."""
+    for name in SIGNALS:
 
-    def receiver(name):
-        def receive(sender, **kwargs):
+        def receive(sender, name=name, **kwargs):
             seen.append([name, getattr(sender, "__name__", "")])
 
-        return receive
-
-    receivers.extend((getattr(signals, name), receiver(name)) for name in ("request_started", "request_finished"))
-    receivers.append((signals.got_request_exception, receiver("got_request_exception")))
-    for signal, function in receivers:
-        signal.connect(function)
-    logging.getLogger().addHandler(Records())
+        receivers.append(receive)
+        getattr(signals, name).connect(receive)
 
 
-receivers: list[tuple] = []
+def watch_from_outside() -> None:
+    """What is sent, even if nobody but Django receives it."""
+    for name in SIGNALS:
+        signal = getattr(signals, name)
+
+        def send(sender, *args, name=name, send=signal.send, **kwargs):
+            seen.append([name, getattr(sender, "__name__", "")])
+            return send(sender, *args, **kwargs)
+
+        async def asend(sender, *args, name=name, asend=signal.asend, **kwargs):
+            seen.append([name, getattr(sender, "__name__", "")])
+            return await asend(sender, *args, **kwargs)
+
+        signal.send, signal.asend = send, asend
 
 
 async def main(module: str, seed: int, requests: int) -> None:
     application = importlib.import_module(module).application
-    watch_signals = seed % 2  # the core closes responses earlier if nobody but Django listens
-    if watch_signals:
-        watch()
+    if seed % 2:
+        watch_by_receivers()
     else:
-        logging.getLogger().addHandler(Records())
+        watch_from_outside()
+    logging.getLogger().addHandler(Records())
     client = Client(application, seed)
     for _ in range(requests):
         print(json.dumps(await client.ask()), flush=True)
