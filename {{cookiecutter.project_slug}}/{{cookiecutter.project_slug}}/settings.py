@@ -152,9 +152,8 @@ DATABASES["default"] |= {
     },
 }
 {% endif %}
-# The ASGI server's threads for requests, those for event streams, WebSockets and late tasks, and for
-# how many seconds their connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would
-# never use such connections again.)
+# The threads for requests, those for event streams, WebSockets and late tasks, and for how many seconds
+# their connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would leak connections.)
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, most=1000)
 ASGI_BACKGROUND_THREADS = 5
 ASGI_CONN_MAX_AGE = 600
