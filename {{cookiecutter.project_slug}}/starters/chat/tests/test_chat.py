@@ -62,6 +62,20 @@ async def test_members_hear_each_other():
         assert await other.receive_nothing()
 
 
+async def test_no_query_for_messages_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message comes from the channel layer, not from the database, to each member."""
+
+    async def fail(consumer: ChatConsumer) -> None:
+        raise AssertionError("queried")
+
+    async with member(query="presence=1") as ada:
+        await ada.receive_json_from()  # after its first `catch_up`
+        monkeypatch.setattr(ChatConsumer, "catch_up", fail)
+        for text in ("one", "two", "three"):
+            await ada.say(text)
+            assert await ada.said() == text
+
+
 async def test_what_was_missed_comes_once_and_in_order():
     async with member() as ada:
         for text in ("one", "two", "three"):
