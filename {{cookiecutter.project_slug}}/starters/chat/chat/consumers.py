@@ -14,7 +14,6 @@ from datetime import timedelta
 
 from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db.models import Q
 from django.http import QueryDict
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -75,8 +74,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def leave(self):
         with suppress(RedisError, OSError):
             await self.channel_layer.group_discard(self.group, self.channel_name)
-        gone = timezone.now() - GONE  # of a process that was killed
-        await Presence.objects.filter(Q(channel=self.channel_name) | Q(seen__lt=gone)).adelete()
+        await Presence.objects.filter(channel=self.channel_name).adelete()
         await self.tell({"type": "chat.presence", "here": await names_in(self.room)})
 
     async def receive(self, text_data=None, bytes_data=None):
@@ -161,9 +159,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
             defaults={"seen": now},
             create_defaults={"seen": now, "room": self.room, "user": self.name},
         )
-        gone, _ = await Presence.objects.filter(room=self.room, seen__lt=now - GONE).adelete()
+        # Those of a process that was killed.
+        await Presence.objects.filter(seen__lt=now - GONE).adelete()
         here = await names_in(self.room)
-        if is_news or gone:
+        if is_news:
             await self.tell({"type": "chat.presence", "here": here})
         await self.chat_presence({"here": here})
 

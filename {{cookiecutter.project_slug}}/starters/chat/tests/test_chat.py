@@ -13,6 +13,7 @@ from django.db import OperationalError, connections
 from django.utils import timezone
 from django.utils.html import escape
 from django.utils.module_loading import import_string
+from redis.exceptions import RedisError
 
 from chat import consumers
 from chat.consumers import ChatConsumer
@@ -60,6 +61,21 @@ async def test_members_hear_each_other():
         assert heard["user"].startswith("Guest ")
         assert await grace.receive_json_from() == heard
         assert await other.receive_nothing()
+
+
+async def test_no_query_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message comes from the channel layer, not from the database, to each member."""
+
+    async def fail(consumer: ChatConsumer) -> None:
+        raise AssertionError("queried")
+
+    async with member(query="presence=1") as ada:
+        await ada.receive_json_from()  # after its first `catch_up`
+        monkeypatch.setattr(ChatConsumer, "catch_up", fail)
+        for text in ("one", "two", "two", "three"):  # a message that is sent twice included
+            await ada.say(text, key=text)
+        frames = [await ada.receive_json_from() for _ in range(7)]
+        assert [frame["message"] for frame in frames if "id" in frame] == ["one", "two", "three"]
 
 
 async def test_what_was_missed_comes_once_and_in_order():
@@ -164,13 +180,17 @@ async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> N
     assert channel_layer.groups == {}
 
 
+@pytest.mark.parametrize("error", [ConnectionError, RedisError])
 async def test_without_the_channel_layer(
-    channel_layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog
+    error: type[Exception],
+    channel_layer: InMemoryChannelLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog,
 ) -> None:
     """Messages are stored, the one who sent it gets it at once, and members can leave."""
 
     async def fail(*args: object) -> None:
-        raise ConnectionError("away")
+        raise error("away")
 
     async with member() as ada:
         monkeypatch.setattr(channel_layer, "group_send", fail)
@@ -182,15 +202,16 @@ async def test_without_the_channel_layer(
 
 
 async def test_a_message_that_is_sent_twice():
+    key = "k" * 36
     async with member() as ada:
         for _ in range(2):
-            await ada.say("hello", key="k1")
+            await ada.say("hello", key=key)
         frames = [await ada.receive_json_from() for _ in range(3)]
-        assert [frame for frame in frames if "stored" in frame] == [{"stored": "k1"}] * 2
+        assert [frame for frame in frames if "stored" in frame] == [{"stored": key}] * 2
         assert await ada.receive_nothing()
     async with member() as under_another_name:
-        await under_another_name.say("hello", key="k1")
-        assert await under_another_name.receive_json_from() == {"stored": "k1"}
+        await under_another_name.say("hello", key=key)
+        assert await under_another_name.receive_json_from() == {"stored": key}
     assert await Message.objects.acount() == 1
 
 
@@ -215,20 +236,40 @@ async def test_names(async_client):
                 assert (await socket.receive_json_from())["user"] == name
 
 
-BAD_FRAMES = ["hello", "null", "[]", "1", "{}", "[" * 30_000]
-BAD_MESSAGES = [1, None, " ", "\0", "\ud800", "x" * 2001, "x" * 50_000]
-BAD_FRAMES += [json.dumps({"message": message}) for message in BAD_MESSAGES]
-BAD_FRAMES += [json.dumps({"message": "a", "key": key}) for key in (1, "\0", "k" * 37)]
+INVALID = 'Send JSON like {"message": "hello"}.'
+TOO_LONG = "A message may have 2,000 characters."
+BAD_FRAMES = dict.fromkeys(["hello", "null", "[]", "1", "{}", "[" * 30_000], INVALID)
+BAD_MESSAGES = dict.fromkeys([1, None, "\0", "\ud800"], INVALID)
+BAD_MESSAGES |= {" ": "A message needs text in it."}
+BAD_MESSAGES |= dict.fromkeys(["x" * 2001, "x" * 50_000], TOO_LONG)
+BAD_KEYS = {1: INVALID, "\0": INVALID, "k" * 37: "A key may have 36 characters."}
+BAD_FRAMES |= {json.dumps({"message": each}): error for each, error in BAD_MESSAGES.items()}
+BAD_FRAMES |= {json.dumps({"message": "a", "key": key}): error for key, error in BAD_KEYS.items()}
 
 
-@pytest.mark.parametrize("frame", BAD_FRAMES, ids=lambda frame: frame[:20])
-async def test_frames_that_are_refused(frame):
+@pytest.mark.parametrize(("frame", "error"), BAD_FRAMES.items(), ids=range(len(BAD_FRAMES)))
+async def test_frames_that_are_refused(frame: str, error: str) -> None:
     async with member() as ada, member() as grace:
         await ada.send_to(text_data=frame)
-        assert set(await ada.receive_json_from()) == {"error"}
+        assert await ada.receive_json_from() == {"error": error}
         await ada.say("\N{WAVING HAND SIGN}" * 2000)
         assert len(await ada.said()) == 2000
         assert len(await grace.said()) == 2000
+
+
+async def test_client_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers raise an OSError then. Nothing else is sent, and what it sent before is ignored."""
+    sent: list[str] = []
+
+    async def send(consumer: ChatConsumer, text: str) -> None:
+        sent.append(text)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ChatConsumer, "send", send)
+    async with member() as ada:
+        for _ in range(2):
+            await ada.send_to(text_data="no JSON")
+    assert len(sent) == 1
 
 
 async def test_binary_frames():
@@ -317,9 +358,11 @@ async def test_who_is_here(monkeypatch):
             assert await grace.receive_nothing()
         assert (await ada.receive_json_from())["here"] == [name]
         # A process that was killed leaves its members behind.
+        await Presence.objects.aupdate(seen=timezone.now() - consumers.GONE / 2)
         zoe = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
         presence = await Presence.objects.acreate(seen=timezone.now(), **zoe)
         assert (await ada.receive_json_from())["here"] == [name, "Zoe"]
+        assert (await Presence.objects.aget(user=name)).seen > presence.seen - consumers.GONE / 3
         presence.seen -= consumers.GONE
         await presence.asave()
         assert (await ada.receive_json_from())["here"] == [name]
