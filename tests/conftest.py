@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -279,3 +280,14 @@ def docker():
         reason = "there is no Docker Engine"
         pytest.fail(reason) if IN_CI and sys.platform == "linux" else pytest.skip(reason)
     return run
+
+
+@pytest.fixture
+def certificate() -> Callable[[Path], None]:
+    """`certificate(folder)` makes a key and a certificate for localhost there: key.pem, crt.pem."""
+
+    def make(folder: Path) -> None:
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out crt.pem -days 2 -subj /CN=localhost"
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+    return make

@@ -290,6 +290,7 @@ class Server:
     port: int
     log: Path
     name: str = ""
+    tls_port: int = 0
 
     @property
     def output(self):

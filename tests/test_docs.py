@@ -196,17 +196,6 @@ def test_kubernetes(follow, project):
     assert {"secretRef": {"name": name}} in container["envFrom"]
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """A key and a certificate for localhost, as `certificate(folder)` puts them there."""
-
-    def make(folder):
-        command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out crt.pem -days 2 -subj /CN=localhost"
-        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-
-    return make
-
-
 @pytest.mark.parametrize(
     "commands", blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
 )

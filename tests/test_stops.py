@@ -6,9 +6,12 @@ What each does is in the table of docs/servers.md, which `make stop-table` write
 import asyncio
 import os
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +21,7 @@ import yaml
 from filelock import FileLock
 from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS, Project, Server, free_port, generate
+from tests.template import ROOT, SERVERS, Project, Server, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
@@ -157,15 +160,22 @@ async def stop_in_each_case(made: Project, server: str) -> dict[str, tuple[int, 
     return dict(zip(CASES, results, strict=True))
 
 
-def stop_in_case(made: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]]) -> tuple[int, float]:
-    port = free_port()
-    with made.started(["sh", "-c", made.procfile()["web"]], port, WEB_CONCURRENCY="1") as running:
+def stop_in_case(
+    made: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]], processes: int = 1
+) -> tuple[int, float]:
+    ports = {"port": free_port(), "TLS_PORT": str(free_port())}
+    with made.started(["sh", "-c", made.procfile()["web"]], **ports, WEB_CONCURRENCY=str(processes)) as running:
         running.name = server
+        running.tls_port = int(ports["TLS_PORT"])
+        running.wait_until(lambda: processes == 1 or count_processes(running) == processes)
         durations = []
 
         async def stop() -> None:
             start = time.monotonic()
-            running.process.terminate()
+            if processes == 1:
+                running.process.terminate()
+            else:
+                os.killpg(running.process.pid, signal.SIGTERM)
             await asyncio.to_thread(running.process.wait, 45)
             durations.append(time.monotonic() - start)
 
@@ -174,10 +184,33 @@ def stop_in_case(made: Project, server: str, case: Callable[[Server, Stop], Awai
         return running.process.returncode, durations[0]
 
 
+def count_processes(running: Server) -> int:
+    headers = HEADERS | {"Connection": "close"}
+    return len({httpx.get(f"{running.url}/probe/state/", headers=headers).json()["process"] for _ in range(20)})
+
+
+@pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
+def test_stop_of_all_processes(server: str, probed: Callable[..., Project]) -> None:
+    """Each of the server's processes gets the signal, as from systemd."""
+    status, seconds = stop_in_case(probed(server), server, request_in_flight, processes=2)
+    assert status == 0
+    assert seconds < MARGIN_SECONDS
+
+
+def http2_client(running: Server) -> httpx.AsyncClient:
+    url = f"https://127.0.0.1:{running.tls_port}"
+    return httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=30, verify=False, http2=True)
+
+
+async def idle_http2_connection(running: Server, stop: Stop) -> None:
+    async with http2_client(running) as client:
+        assert (await client.get("/livez")).http_version == "HTTP/2"
+        await stop()
+
+
 async def stream_over_http2(running: Server, stop: Stop) -> None:
     """A request in flight and an event stream in one connection: the first completes, the second is cut off."""
-    client = httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=30, http1=False, http2=True)
-    async with client, client.stream("GET", "/probe/event_stream/") as response:
+    async with http2_client(running) as client, client.stream("GET", "/probe/event_stream/") as response:
         assert response.http_version == "HTTP/2"
         assert await anext(response.aiter_lines()) == "data: 0"
         answer = asyncio.create_task(client.get("/probe/announced/"))
@@ -187,10 +220,38 @@ async def stream_over_http2(running: Server, stop: Stop) -> None:
         await stopping
 
 
-def test_stop_over_http2(probed: Callable[..., Project]) -> None:
-    status, seconds = stop_in_case(probed("hypercorn"), "hypercorn", stream_over_http2)
-    assert status == 0
-    assert seconds < GRACE_PERIOD_SECONDS + MARGIN_SECONDS
+async def download_over_http2(running: Server, stop: Stop) -> None:
+    """It completes, and its connection does not take another client's request in flight with it."""
+    async with http2_client(running) as client, http2_client(running) as other:
+        async with client.stream("GET", "/probe/large_stream/") as response:
+            answer = asyncio.create_task(other.get("/probe/announced/"))
+            await asyncio.to_thread(running.wait_until, lambda: "in the view" in running.output)
+            stopping = asyncio.create_task(stop())
+            assert sum([len(part) async for part in response.aiter_raw()]) > LARGE_BYTES
+        assert (await answer).text == "announced"
+    await stopping
+
+
+HTTP2_CASES = [idle_http2_connection, stream_over_http2, download_over_http2]
+# How these servers listen with TLS, besides the port on which the tests wait for them.
+ADD_TLS = {
+    "daphne": ("--bind 0.0.0.0", "--bind 127.0.0.1 --endpoint ssl:$TLS_PORT:privateKey=key.pem:certKey=crt.pem"),
+    "hypercorn": (
+        "--bind 0.0.0.0:${PORT:-8000}",
+        "--insecure-bind 127.0.0.1:$PORT --bind 127.0.0.1:$TLS_PORT --certfile crt.pem --keyfile key.pem",
+    ),
+}
+
+
+@pytest.mark.parametrize("server", ADD_TLS)
+def test_stop_over_http2(server: str, probed: Callable[..., Project], certificate: Callable[[Path], None]) -> None:
+    made = probed(server)
+    edit(made.path / "Procfile", *ADD_TLS[server])
+    certificate(made.path)
+    with ThreadPoolExecutor() as threads:
+        for status, seconds in threads.map(partial(stop_in_case, made, server), HTTP2_CASES):
+            assert status == 0
+            assert seconds < GRACE_PERIOD_SECONDS + MARGIN_SECONDS
 
 
 TABLE = re.compile(r"(?<=<!-- made by `make stop-table` -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -1,29 +1,42 @@
-"""Graceful shutdown for hypercorn: in-flight requests complete, WebSockets are told, and the grace period is kept."""
+"""Graceful shutdown for hypercorn: in-flight requests complete, and WebSockets are told.
+
+By itself hypercorn waits for open connections without limit, or until the first of them fails.
+"""
 
 import asyncio
+import errno
 import signal
 import socket
 from contextlib import suppress
 from multiprocessing import parent_process
+from typing import Any
 
+import hypercorn.protocol
 from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.events import CloseConnection
 
 close_for_this_process = asyncio.Server.close
+handle_exception = run._exception_handler
+POLL_INTERVAL_SECONDS = 0.05
 SERVICE_RESTART = 1012  # the close code of a WebSocket
 
 
 def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
-    # https://github.com/pgjones/hypercorn/issues/308: without this, open connections hold up shutdown without limit.
+    # https://github.com/pgjones/hypercorn/issues/308: open connections hold up the end without limit.
     asyncio.Server.wait_closed = return_at_once  # type: ignore[assignment, method-assign]
     asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
+    run._exception_handler = ignore_closed_listener
     run.TCPServer = GracefulServer  # type: ignore[misc]
+    hypercorn.protocol.H2Protocol = GracefulH2Protocol  # type: ignore[misc]
     if parent_process():
-        # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM, which they get too if it
-        # goes to all processes of a container or session, or when the first of them has ended, would end them at once.
+        # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM would end
+        # them at once; they get it, too, if it goes to all processes of a container or session, or
+        # when the first of them has ended.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -38,22 +51,30 @@ def close_for_all_processes(server: asyncio.Server) -> None:
     close_for_this_process(server)
 
 
+def ignore_closed_listener(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log no error in the other processes, which notice the shutdown up to 0.1 seconds later."""
+    if getattr(context.get("exception"), "errno", None) != errno.EINVAL:
+        handle_exception(loop, context)
+
+
 async def return_at_once(server: asyncio.Server) -> None:
-    """`Server.wait_closed()` as in Python 3.11; since 3.12 it waits until all connections are closed."""
+    """`Server.wait_closed()` as in Python 3.11; since 3.12 it waits for all connections."""
 
 
 class GracefulServer(TCPServer):
     """One connection of a client."""
 
-    # Not in hypercorn's documentation: `context.terminated`, which is set at shutdown, and `protocol`.
+    # Not in hypercorn's documentation: this method, `context.terminated`, which is set at shutdown,
+    # and `protocol`.
     async def run(self) -> None:
         follower = asyncio.create_task(self.follow_shutdown())
         try:
             await super().run()
-        except (asyncio.CancelledError, ExceptionGroup):
+        except (asyncio.CancelledError, Exception):
+            # It would end the wait for the others, whose requests would be lost. A TLS connection
+            # fails, for example, if its client still sends when the server has closed it.
             if not self.context.terminated.is_set():
                 raise
-            # The grace period is over. What is cut off here would otherwise be logged as an error of the server.
         finally:
             follower.cancel()
 
@@ -64,3 +85,21 @@ class GracefulServer(TCPServer):
         stream = getattr(self.protocol.protocol, "stream", None)
         if isinstance(stream, WSStream) and stream.state == ASGIWebsocketState.CONNECTED:
             await stream._send_wsproto_event(CloseConnection(code=SERVICE_RESTART))
+
+
+class GracefulH2Protocol(H2Protocol):
+    """Sends the end of a response before that of the connection.
+
+    At shutdown hypercorn may do the reverse with large responses, which clients take for an error.
+    """
+
+    async def stream_send(self, event: Event) -> None:
+        if isinstance(event, StreamClosed) and self.context.terminated.is_set():
+            while self.ends_later(event.stream_id):  # noqa: ASYNC110 (hypercorn has no event)
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        await super().stream_send(event)
+
+    def ends_later(self, stream_id: int) -> bool:
+        """Say whether all of a response was handed over, but not all of it was sent."""
+        buffer = self.stream_buffers.get(stream_id)
+        return buffer is not None and buffer.complete and not self.closed
