@@ -310,6 +310,29 @@ def test_no_call_is_lost_while_the_executor_is_released(project: Callable[..., P
     assert "the result is 7" in shell.stdout
 
 
+RESET_CONNECTIONS_THAT_FAIL = """
+from django.db import connections
+from wiki.serving.database import reset_connections
+
+def fail():
+    raise OSError
+
+connections.settings["other"] = {**connections.settings["default"]}
+for alias in connections:
+    connections[alias].in_atomic_block = True
+connections["default"].close = fail
+try:
+    reset_connections()
+except OSError:
+    print("kept:", [connection.alias for connection in connections.all(initialized_only=True)])
+"""
+
+
+def test_a_connection_that_fails_leaves_no_other_one_behind(project: Callable[..., Project]) -> None:
+    shell = project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
+    assert "kept: []" in shell.stdout
+
+
 def test_paths_do_not_fill_the_memory(probed):
     with probed().served() as running, running.client() as client:
         before = memory(client)

@@ -74,7 +74,7 @@ def test_a_loop_of_its_own_in_a_sync_view(
         assert connections() <= THREADS + BACKGROUND_THREADS, "a thread of its own leaves its connection open"
 
 
-@pytest.mark.parametrize("view", ["hold", "sync_hold"])
+@pytest.mark.parametrize("view", ["hold", "sync_hold", "hold/one%0Aline"])
 def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Project]) -> None:
     """`/readyz` answers quickly and says why; the log names the setting and what holds the threads, once."""
     with limited().served() as running, running.client() as client, ThreadPoolExecutor(THREADS + 2) as executor:

@@ -11,6 +11,7 @@ NAMES = """
 
 urlpatterns = [
     *(path(f"{name}/", getattr(views, name)) for name in NAMES.split()),
+    path("hold/<rest>/", views.hold),
     path("read_in_task/<what>/<when>/", views.read_in_task),
     path("read_in_thread/<what>/<when>/", views.read_in_thread),
 ]

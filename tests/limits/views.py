@@ -73,7 +73,7 @@ def run_coroutine_threadsafe(request):
 # Views that keep their thread.
 
 
-async def hold(request):
+async def hold(request, rest=""):
     """What asks a model for an answer looks like this."""
     user = await request.auser()
     await User.objects.acount()

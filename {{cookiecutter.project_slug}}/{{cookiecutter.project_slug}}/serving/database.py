@@ -32,11 +32,16 @@ def prepare_connections() -> None:
 
 def reset_connections() -> None:
     """Keep the current thread's connections, but for those on which the request left something."""
-    for connection in connections.all(initialized_only=True):
+    used = connections.all(initialized_only=True)
+    for connection in used:
+        # Those that cannot be looked at, because another one fails, are not kept either.
+        del connections[connection.alias]
+    for connection in used:
         if in_transaction(connection) or has_leftovers(connection):
-            del connections[connection.alias]
             connection.close()
-        connection.force_debug_cursor = False
+        else:
+            connection.force_debug_cursor = False
+            connections[connection.alias] = connection
     close_old_connections()
 
 

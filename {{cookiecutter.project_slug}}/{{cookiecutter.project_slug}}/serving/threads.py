@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 from asgiref.sync import ThreadSensitiveContext
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -141,16 +142,19 @@ class ThreadPool:
     def warn_if_busy(self) -> None:
         """Log, at most once a minute, what holds all threads while others wait for one."""
         self.checked_at = now = monotonic()
-        since = [*self.waiting.values(), now]
+        waiting_since = [*self.waiting.values(), now]
         recently = now < self.warned_at + WARNING_INTERVAL_SECONDS
-        if now < since[0] + LONG_WAIT_SECONDS or recently:
+        if now < waiting_since[0] + LONG_WAIT_SECONDS or recently:
             return
         self.warned_at = now
-        held = [f"{each.description} for {now - at:.0f} s" for each, at in [*self.running.items()]]
+        held = [  # quoted: a line break in a path would start a log line of its own
+            f"{quote(executor.description, safe='/ ')} for {now - since:.0f} s"
+            for executor, since in [*self.running.items()]
+        ]
         logger.warning(
             "All %d threads (ASGI_THREADS) are in use, and %d requests wait for one. In use by: %s",
             self.size,
-            len(since) - 1,
+            len(waiting_since) - 1,
             ", ".join(held),
         )
 
