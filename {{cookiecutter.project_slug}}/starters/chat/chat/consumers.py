@@ -48,7 +48,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await super().__call__(scope, receive, send)
         finally:
             if self.heart:
-                self.heart.cancel()
+                # A heartbeat in progress would add this member again after it has left.
+                async with self.presence_lock:
+                    self.heart.cancel()
                 await self.leave()
 
     async def connect(self):
@@ -58,7 +60,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.name = await name_of(self.scope["user"], self.scope["session"])
         self.wants_presence, self.here = "presence" in query, None
         self.allowance, self.counted = MAX_BURST_FRAMES, time.monotonic()
-        self.turn = asyncio.Lock()
+        self.turn, self.presence_lock = asyncio.Lock(), asyncio.Lock()
         self.heart = asyncio.create_task(self.beat())
         # Before the look at what there is, so that nothing can fall between the two.
         await self.channel_layer.group_add(self.group, self.channel_name)
@@ -175,7 +177,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
-                await self.be_present()
+                async with self.presence_lock:
+                    await self.be_present()
                 await self.catch_up()
             except Exception:  # the next beat tries again
                 logger.exception("A heartbeat failed")

@@ -303,17 +303,22 @@ def test_time_to_wait_for_other_checks_is_not_measured(
     assert [result.milliseconds for result in results] == [500] * 3
 
 
-async def test_bound_on_concurrent_checks(
-    site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_bound_on_concurrent_checks(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "MAX_CONCURRENT_CHECKS", 2)
-    site.before_response = lambda handler: clock.advance(0.5)
+    requests, may_respond = threading.Semaphore(0), threading.Event()
+
+    def hold(handler: Handler) -> None:
+        requests.release()
+        may_respond.wait(5)
+
+    site.before_response = hold
     services = [Service(name=str(number), url=f"{site.url}/200") for number in range(6)]
-    results = await checks.check_concurrently(services)
-    assert [result.service for result in results] == services
-    # What a check measures are the services that respond meanwhile: three at most, if two are
-    # checked together, since the other one may end after it began.
-    assert 1000 <= max(result.milliseconds for result in results) <= 1500
+    checking = asyncio.create_task(checks.check_concurrently(services))
+    for _ in range(2):
+        assert await asyncio.to_thread(requests.acquire, timeout=5)
+    assert not await asyncio.to_thread(requests.acquire, timeout=0.2), "a third one"
+    may_respond.set()
+    assert [result.service for result in await checking] == services
 
 
 async def test_one_checker_at_a_time(services):
