@@ -1,5 +1,12 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
+from pathlib import Path
+
+import pytest
+
+from tests.test_cookiecutter import posix
+from tests.test_hooks import cookiecutter
+
 # Row 1: h2c past a proxy.
 
 
@@ -10,6 +17,60 @@
 
 
 # Row 4: the owner's files and the generation of a project over them.
+
+
+def generate_again(folder: Path, *answers: str) -> tuple[int, str]:
+    """The exit status of `cookiecutter --overwrite-if-exists` for the project `wiki`, and what a person sees."""
+    status, lines = cookiecutter(folder, "project_name=wiki", *answers, options=["--overwrite-if-exists"])
+    return status, "\n".join(lines)
+
+
+def test_folders_of_the_owner_stay(tmp_path: Path) -> None:
+    """Also those that are called as the template calls its own, and one for each question."""
+    assert generate_again(tmp_path)[0] == 0
+    mine = [tmp_path / "wiki" / name / "mine.py" for name in ("starters", "servers", "pipelines", "wiki", "tests")]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    status, said = generate_again(tmp_path, "starter=chat", "server=daphne", "ci=gitlab")
+    assert status == 0, said
+    assert [file.read_text() for file in mine] == ["mine"] * len(mine)
+    assert not (tmp_path / "wiki" / "_parts").exists()
+
+
+@pytest.mark.parametrize("slug", ["starters", "servers", "pipelines"])
+def test_a_project_may_have_the_name_of_a_folder_of_the_template(slug: str, tmp_path: Path) -> None:
+    status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
+    assert status == 0, lines
+    assert (tmp_path / slug / slug / "settings.py").exists()
+
+
+@posix
+@pytest.mark.parametrize("name", ["Procfile", "wiki/settings.py", "chat", "chat/views.py", ".env", "uv.lock", "_parts"])
+def test_nothing_is_written_through_a_symbolic_link(name: str, tmp_path: Path) -> None:
+    link, elsewhere = tmp_path / "wiki" / name, tmp_path / "elsewhere"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    for make in (lambda: None, elsewhere.touch):
+        make()
+        status, said = generate_again(tmp_path, "starter=chat")
+        assert status == 1
+        assert f"{name} is a symbolic link" in said
+        assert not elsewhere.exists() or elsewhere.read_text() == ""
+        assert set((tmp_path / "wiki").rglob("*")) <= {link, *link.parents}
+
+
+@posix
+def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
+    env = tmp_path / "wiki" / ".env"
+    env.parent.mkdir()
+    env.write_text("DJANGO_SECRET_KEY=mine\n")
+    env.chmod(0o644)
+    status, said = generate_again(tmp_path)
+    assert status == 0, said
+    assert (env.read_text(), env.stat().st_mode & 0o777) == ("DJANGO_SECRET_KEY=mine\n", 0o600)
+    assert ".env could be read by other users of this machine" in said
+    assert ".env could be read" not in generate_again(tmp_path)[1]
 
 
 # Row 5: the limits of sign-in.

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ HOSTILE_NAMES = [
 ]
 
 
-def cookiecutter(folder: Path, *answers: str, path: str = "") -> tuple[int, list[str]]:
+def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path: str = "") -> tuple[int, list[str]]:
     """The exit status, and the lines that a person sees: both streams in one."""
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(folder), str(ROOT), *answers]
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, "--output-dir", str(folder), str(ROOT)]
+    command += answers
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     result = subprocess.run(command, check=False, env=os.environ | {"PATH": path}, **pipes)
     return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
