@@ -1,9 +1,14 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 
+from tests.template import CHOICES, Project, generate
 from tests.test_cookiecutter import posix
 from tests.test_hooks import cookiecutter
 
@@ -85,6 +90,21 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 # Row 8: trusted hosts.
 
 
+def test_nobody_elses_codespace_is_trusted_in_production(project: Callable[..., Project]) -> None:
+    """With the variables of `.env`, as compose has them, but for debug mode."""
+    made = project()
+    made.manage("migrate")
+    strangers = {"Host": "fuzzy-8000.app.github.dev", "X-Forwarded-Proto": "https"}
+    with made.served(DJANGO_DEBUG="false") as running, running.client() as client:
+        assert httpx.get(running.url, headers=strangers).status_code == 400
+        page = client.get("/accounts/login/", headers={"Host": "localhost"})
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        headers = {"Host": "localhost", "Origin": "https://fuzzy-8000.app.github.dev"}
+        form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
+        assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
+        assert client.post("/accounts/login/", data=form, headers=headers | {"Origin": "https://localhost"}).is_success
+
+
 # Row 9: what a shared cache keeps, and the headers of static files.
 
 
@@ -104,6 +124,35 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 
 
 # Row 15: what a container may do.
+
+
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Path) -> None:
+    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
+    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    assert {"proxy", "migrate", "web", "postgres", "redis"} <= set(services)
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert (service["mem_limit"], service["pids_limit"]) == ("1g", 500), name
+    assert {name for name, service in services.items() if "cap_add" in service} == {"proxy", "postgres"}
+    published = [port for service in services.values() for port in service.get("ports", []) if "HTTP" not in port]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
+    production: Callable[..., Project],
+) -> None:
+    made = production()
+    command = "from accounts.models import User; User.objects.filter(username='ada').update(email='ada@example.com')"
+    made.manage("shell", "--command", command)
+    with made.served() as running, running.client(timeout=60) as client:
+        page = client.get("/accounts/password_reset/")
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        form = {"email": "ada@example.com", "csrfmiddlewaretoken": token}
+        client.post("/accounts/password_reset/", data=form, headers={"Referer": "https://example.com/"})
+        running.wait_until(lambda: "Connection refused" in running.output)  # there is no mail server
+        assert "/accounts/reset/" not in running.output
 
 
 # Row 16: half-open connections.

@@ -147,8 +147,12 @@ def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> Non
     )
 
 
-def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> None:
+def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> None:
     """What the stack really runs with."""
+    show = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"
+    everything = compose("ps", "--all", "--quiet").split()
+    limits = docker("inspect", "--format", show, *everything).splitlines()
+    assert limits == ["[ALL] [no-new-privileges:true] 1073741824 500"] * len(everything)
     containers = compose("ps", "--all", "--quiet", "web", "migrate").split()
     assert len(containers) == 3
     assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", *containers).split() == ["true"] * 3
@@ -162,7 +166,7 @@ def test_wiki_stack(server, stack, docker):
         stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
-        check_read_only(docker, compose)
+        check_limits(docker, compose)
         assert "Python" in client.get("/wiki/python/").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
@@ -177,6 +181,8 @@ def test_wiki_stack(server, stack, docker):
 def test_chat_stack(server, stack):
     with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
+        ping = ("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
+        assert "NOAUTH" in compose(*ping)
         for number in (1, 2):
             logs = compose("logs", "web")
             assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"

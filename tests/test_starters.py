@@ -67,6 +67,7 @@ def test_students_work(project):
 def test_codespaces(project):
     """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
     made = project(starter="wiki")
+    made.environment |= json.loads((made.path / ".devcontainer" / "devcontainer.json").read_text())["containerEnv"]
     made.manage("migrate")
     with made.served() as running, running.client(https=False) as client:
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]

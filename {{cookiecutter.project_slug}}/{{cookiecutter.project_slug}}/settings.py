@@ -222,7 +222,7 @@ STORAGES = {
 
 # Mail, language and logs
 
-mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default="smtp://localhost:25")
+mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, "consolemail://" if DEBUG else "smtp://")
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
 {% if cookiecutter.starter == "live" %}
