@@ -93,9 +93,11 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 def test_nobody_elses_codespace_is_trusted_in_production(project: Callable[..., Project]) -> None:
     """With the variables of `.env`, as compose has them, but for debug mode."""
     made = project()
+    made.environment["DJANGO_DEBUG"] = "false"
     made.manage("migrate")
+    made.manage("collectstatic", "--no-input")
     strangers = {"Host": "fuzzy-8000.app.github.dev", "X-Forwarded-Proto": "https"}
-    with made.served(DJANGO_DEBUG="false") as running, running.client() as client:
+    with made.served() as running, running.client() as client:
         assert httpx.get(running.url, headers=strangers).status_code == 400
         page = client.get("/accounts/login/", headers={"Host": "localhost"})
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]

@@ -222,7 +222,8 @@ STORAGES = {
 
 # Mail, language and logs
 
-mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, "consolemail://" if DEBUG else "smtp://")
+default_mail_url = "consolemail://" if DEBUG else "smtp://localhost:25"
+mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default=default_mail_url)
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
 {% if cookiecutter.starter == "live" %}
