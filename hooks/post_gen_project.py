@@ -48,7 +48,7 @@ SERVERS = {
         "develop": "uvicorn {app} --reload --timeout-graceful-shutdown 1",
     },
     "granian": {
-        "dependency": "granian[reload]>=2.8,<3",
+        "dependency": "granian[reload]>=2.8.3,<3",
         "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
         # Also for the next request on an idle connection; it can be no longer.

@@ -156,7 +156,6 @@ def check_leftovers(texts, answers):
         "gunicorn": answers["server"] != "gunicorn",
         "granian": answers["server"] != "granian",
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
-        "daphne": answers["server"] != "daphne" and not channels,
         "encyclopedia": answers["starter"] != "wiki",
         "/chat/": answers["starter"] != "chat",
         "httpx": answers["starter"] != "live",

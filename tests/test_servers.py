@@ -5,6 +5,7 @@ import re
 import select
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
@@ -13,7 +14,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, Server, edit, free_port, on_each_server
+from tests.template import SERVERS, Project, Server, edit, free_port, on_each_server
 
 # nginx keeps an idle connection for so long, as AWS's load balancers do.
 PROXY_IDLE_SECONDS = 60
@@ -225,6 +226,21 @@ def test_runserver_speaks_websockets(project):
         with pytest.raises(websockets.InvalidStatus) as refused:
             asyncio.run(open_and_close(f"ws://127.0.0.1:{port}/ws/nothing/"))
         assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])
+def test_runserver_speaks_asgi(server: str, project: Callable[..., Project]) -> None:
+    """Without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
+    made = project(server=server, starter="live")
+    made.manage("migrate")
+    port = free_port()
+    with (
+        made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as running,
+        running.client(https=False, timeout=5) as client,
+        client.stream("GET", "/events/") as stream,
+    ):
+        assert next(stream.iter_lines()).startswith("retry:")
+        assert "ASGI/Daphne" in running.output
 
 
 async def open_and_close(url):

@@ -4,7 +4,7 @@ Safe when nothing is set: debug mode is off, and without a secret key nothing st
 """
 
 from datetime import timedelta
-{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
+{% if cookiecutter.server != "daphne" %}
 from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
@@ -75,8 +75,8 @@ INSTALLED_APPS = [
     "accounts",
     "{{ cookiecutter.__app }}",
 ]
-{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
-if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks WebSockets
+{% if cookiecutter.server != "daphne" %}
+if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks ASGI
     INSTALLED_APPS.insert(0, "daphne")
 {% endif %}
 
