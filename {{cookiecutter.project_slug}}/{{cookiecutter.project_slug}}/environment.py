@@ -15,8 +15,8 @@ class Environment(environ.Env):
     A variable that is empty counts as not set. Wrong ones raise SystemExit.
     """
 
-    def required(self, var, advice):
-        value = self.str(var, default="").strip()
+    def required(self, var, advice, default=""):
+        value = self.str(var, default="").strip() or default
         if not value:
             raise SystemExit(f"{var} is not set. {advice}")
         return value

@@ -22,7 +22,8 @@ env.read_env(BASE_DIR / ".env")
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 SECRET_KEY = env.required(
     "DJANGO_SECRET_KEY",
-    "For development copy .env.example to .env and set it there; in production set the variable.",
+    "For development copy .env.example to .env; in production set the variable.",
+    default="only-for-development" if DEBUG else "",
 )
 ALLOWED_HOSTS = env.hosts("DJANGO_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env.origins("DJANGO_CSRF_TRUSTED_ORIGINS")
