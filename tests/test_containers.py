@@ -114,17 +114,21 @@ def stack(docker, tmp_path):
     @contextmanager
     def start(**answers):
         made = generate(tmp_path, lock=True, project_name="wiki", **answers)
-        ports = {"HTTP_PORT": str(free_port()), "HTTPS_PORT": str(free_port())}
+        variables = {
+            "HTTP_PORT": str(free_port()),
+            "HTTPS_PORT": str(free_port()),
+            "POSTGRES_PASSWORD": "p@ss:/w#1%41?[$x]",
+        }
         name = f"test{uuid.uuid4().hex[:8]}"
 
         def compose(*arguments):
-            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | ports)
+            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | variables)
 
         try:
             # Its port is for development on this machine, where something else may have it.
             edit(made.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
-            url = f"https://localhost:{ports['HTTPS_PORT']}"
+            url = f"https://localhost:{variables['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
             yield url, compose
         except Exception:
