@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 {% endif %}
 
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
-from {{ cookiecutter.project_slug }}.serving import graceful_shutdown
+from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 
 {% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
@@ -48,4 +48,5 @@ application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 
 graceful_shutdown.install()
+hardening.install()
 {% endif %}
