@@ -1,17 +1,30 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
+import asyncio
 import re
 import socket
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
-from tests.template import SERVERS, Project, free_port
+from tests.template import SERVERS, Project, edit, free_port
 
 RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
 HEAD = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n"
+WEBSOCKET_HEAD = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.com\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+)
 
 # Row 1: h2c past a proxy.
 
@@ -82,6 +95,188 @@ def assert_not_upgraded(port: int, request: bytes) -> None:
 
 
 # Row 2: the memory of a WebSocket message.
+
+LIMIT_BYTES = 1_048_576
+PROTOCOL_ERROR, MESSAGE_TOO_BIG = 1002, 1009
+CLIENTS = 4
+MAX_QUEUED_MESSAGES = 10  # of hypercorn and daphne; the others read on when the application has received a message
+# Four messages of 1 MiB, decoded and copied, and what Python needs besides.
+MAX_MEMORY_BYTES = 16 * LIMIT_BYTES
+# granian puts together up to 64 MiB before it calls the application: docs/servers.md.
+MAX_GRANIAN_MEMORY_BYTES = CLIENTS * 64 * LIMIT_BYTES + MAX_MEMORY_BYTES
+# The others refuse what was compressed, since they have agreed to no compression.
+COMPRESSING_SERVERS = ("uvicorn", "gunicorn")
+
+MEASURE = """
+import asyncio
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+
+class Measure(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "wait":
+            await asyncio.sleep(3)
+        await self.send(str(len(bytes_data or text_data.encode())))
+"""
+
+
+@pytest.fixture
+def measured(production: Callable[..., Project]) -> Callable[[str], Project]:
+    """`measured(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
+
+    def make(server: str) -> Project:
+        made = production(server=server, channels=True)
+        (made.path / "pages" / "consumers.py").write_text(MEASURE)
+        routing = made.path / "wiki" / "routing.py"
+        edit(
+            routing,
+            '    re_path("", not_found)',
+            '    re_path("^ws/measure/$", Measure.as_asgi()),\n    re_path("", not_found)',
+        )
+        edit(routing, "import re_path", "import re_path\nfrom pages.consumers import Measure")
+        return made
+
+    return make
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("server", SERVERS)
+def test_websockets_cost_no_memory(server: str, measured: Callable[[str], Project]) -> None:
+    """Four clients at once send messages over the limit in every way, then more than an application receives."""
+    with measured(server).served() as running, ThreadPoolExecutor() as threads:
+        asyncio.run(send_allowed_messages(f"ws://127.0.0.1:{running.port}/ws/measure/"))
+        for name, attack in ATTACKS.items():
+            with peak_memory(running.process.pid) as peak:
+                codes = set(threads.map(send_frames, [running.port] * CLIENTS, [attack() for _ in range(CLIENTS)]))
+            assert codes <= expected_codes(server, name), name
+            is_assembled = (server, name) == ("granian", "a thousand fragments")
+            assert peak.bytes < (MAX_GRANIAN_MEMORY_BYTES if is_assembled else MAX_MEMORY_BYTES), name
+        with peak_memory(running.process.pid) as peak:
+            list(threads.map(flood, [running.port] * CLIENTS))
+        assert peak.bytes < CLIENTS * MAX_QUEUED_MESSAGES * LIMIT_BYTES + MAX_MEMORY_BYTES
+        assert "Traceback" not in running.output
+
+
+def expected_codes(server: str, attack: str) -> set[int | None]:
+    if "compressed" in attack and server not in COMPRESSING_SERVERS:
+        return {PROTOCOL_ERROR, None}
+    if (server, attack) == ("granian", "an endless frame"):
+        return {None}  # of more than 16 MiB; it is refused by its head
+    return {MESSAGE_TOO_BIG}
+
+
+def flood(port: int) -> None:
+    """Send messages for three seconds to a consumer that waits."""
+    with open_websocket(port)[0] as sock:
+        sock.sendall(frame(b"wait", 1))
+        sock.settimeout(3)
+        with suppress(TimeoutError):
+            for _ in range(100):
+                sock.sendall(frame(BLOCK * 15))
+
+
+async def send_allowed_messages(url: str) -> None:
+    for compression in ("deflate", None):
+        async with connect(url, origin=Origin("https://example.com"), compression=compression) as client:
+            for message in ("x" * LIMIT_BYTES, b"x" * LIMIT_BYTES, ["x" * 1024] * 1023):
+                await client.send(message)
+                assert int(await client.recv()) == len("".join(message) if isinstance(message, list) else message)
+
+
+def frame(
+    payload: bytes, opcode: int = 2, *, final: bool = True, compressed: bool = False, length: int | None = None
+) -> bytes:
+    """A frame as a client sends it, masked with zeros, that may announce more than it has."""
+    length = length or len(payload)
+    marker, size = (length, 0) if length < 126 else (126, 2) if length < 2**16 else (127, 8)
+    head = bytes([final << 7 | compressed << 6 | opcode, 0x80 | marker])
+    return head + (length.to_bytes(size) if size else b"") + bytes(4) + payload
+
+
+def compress(size: int) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    block = bytes(1024 * 1024)
+    data = b"".join(compressor.compress(block) for _ in range(size // len(block)))
+    return data + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+
+
+BLOCK = b"x" * 65536
+BOMB = compress(200 * LIMIT_BYTES)
+ATTACKS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "one frame": lambda: iter([frame(BLOCK * 17)]),
+    "an endless frame": lambda: chain([frame(b"", length=2**40)], repeat(BLOCK, 1000)),
+    "a thousand fragments": lambda: chain(
+        [frame(BLOCK, final=False)], repeat(frame(BLOCK, 0, final=False), 1000), [frame(b"", 0)]
+    ),
+    "characters of three bytes": lambda: iter([frame("€".encode() * 400_000, 1)]),
+    "a compressed frame": lambda: iter([frame(BOMB, compressed=True)]),
+    "compressed fragments": lambda: chain(
+        [frame(BOMB[:1000], final=False, compressed=True)],
+        (frame(BOMB[start : start + 1000], 0, final=False) for start in range(1000, len(BOMB), 1000)),
+    ),
+}
+
+
+def send_frames(port: int, frames: Iterator[bytes]) -> int | None:
+    """Send until the server ends the connection; returns its close code, if there was one."""
+    sock, received = open_websocket(port)
+    with sock:
+        with suppress(ConnectionError):
+            for each in frames:
+                sock.sendall(each)
+        with suppress(ConnectionError):
+            while part := sock.recv(1000):
+                received += part
+    return close_code(received)
+
+
+def open_websocket(port: int) -> tuple[socket.socket, bytes]:
+    """A connection, and what was received after the response to its handshake."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+    sock.sendall(b"GET /ws/measure/ HTTP/1.1\r\n" + HEAD + WEBSOCKET_HEAD + b"\r\n")
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += sock.recv(1000)
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert b" 101 " in head.partition(b"\r\n")[0], head
+    return sock, rest
+
+
+def close_code(data: bytes) -> int | None:
+    """The code of the first close frame in what a server sent, whose frames are all short."""
+    while data:
+        opcode, length = data[0] & 15, data[1]
+        if opcode == 8:
+            return int.from_bytes(data[2:4]) if length else None
+        data = data[2 + length :]
+    return None
+
+
+@dataclass
+class Peak:
+    bytes: int = 0
+
+
+@contextmanager
+def peak_memory(pid: int) -> Iterator[Peak]:
+    """How much more memory the processes below this one had at most, in the block."""
+    peak = Peak()
+    pids = descendants(pid)
+    before = sum(read_status(each, "VmRSS") for each in pids)
+    for each in pids:
+        Path(f"/proc/{each}/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
+    yield peak
+    peak.bytes = sum(read_status(each, "VmHWM") for each in pids) - before
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [each for child in children for each in descendants(child)]
+
+
+def read_status(pid: int, name: str) -> int:
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
 
 
 # Row 3: a service that drips.

@@ -49,7 +49,7 @@ class LimitedWSStream(WSStream):
 
     async def _handle_events(self) -> None:
         await super()._handle_events()
-        if self.buffer.length > self.buffer.max_length:
+        if self.app_put and self.buffer.length > self.buffer.max_length:
             self.closed, self.state = True, ASGIWebsocketState.CLOSED
             self.buffer.clear()
             await self.app_put({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
