@@ -314,6 +314,42 @@ def read_status(pid: int, name: str) -> int:
 
 # Row 14: raw request targets.
 
+# Not those that HTTP allows besides: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
+REQUEST_TARGETS = [
+    b"@evil.example/x",
+    b".evil.example/x",
+    b"evil.example/x",
+    b"%40evil.example/x",
+    b":80@evil.example",
+    b"*@evil.example",
+]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_request_targets_that_are_no_path(server: str, measured: Callable[[str], Project]) -> None:
+    """By plain HTTP, so that Django redirects to HTTPS: to this host, or not at all."""
+    host = b"Host: example.com\r\nConnection: close\r\n\r\n"
+    with measured(server).served() as running:
+        for target in REQUEST_TARGETS:
+            assert ask_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)[0] == 400, target
+        for target in (b"//evil.example/x", b"/@evil.example", b"/\\evil.example", b"http://evil.example/x", b"*"):
+            status, head = ask_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)
+            location = re.search(rb"(?i)^location: ?(.*)", head, re.MULTILINE)
+            assert status == 400 or location[1].startswith(b"https://example.com/"), target
+        handshake = b"GET xws/measure/ HTTP/1.1\r\n" + HEAD + WEBSOCKET_HEAD + b"\r\n"
+        assert ask_raw(running.port, handshake)[0] in (400, 403)
+        assert "Traceback" not in running.output
+
+
+def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
+    """The status and the head of the response."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(request)
+        head = b""
+        while b"\r\n\r\n" not in head and (part := sock.recv(1000)):
+            head += part
+    return int(head.split(b" ")[1]), head
+
 
 # Row 15: what a container may do.
 

@@ -25,6 +25,7 @@ from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody{{ ", MessageLimitMiddleware" if cookiecutter.server == "granian" and cookiecutter.__channels }}
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+from {{ cookiecutter.project_slug }}.serving.request_target import RequestTargetMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
@@ -47,6 +48,7 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
+application = RequestTargetMiddleware(application)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 
