@@ -14,10 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect
-from websockets.typing import Origin
 
-from tests.template import SERVERS, Project, edit, free_port
+from tests.template import SERVERS, Project, connect, edit, free_port
 
 RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
 HEAD = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n"
@@ -178,7 +176,7 @@ def flood(port: int) -> None:
 
 async def send_allowed_messages(url: str) -> None:
     for compression in ("deflate", None):
-        async with connect(url, origin=Origin("https://example.com"), compression=compression) as client:
+        async with connect(url, compression=compression) as client:
             for message in ("x" * LIMIT_BYTES, b"x" * LIMIT_BYTES, ["x" * 1024] * 1023):
                 await client.send(message)
                 assert int(await client.recv()) == len("".join(message) if isinstance(message, list) else message)
@@ -304,6 +302,51 @@ def read_status(pid: int, name: str) -> int:
 
 
 # Row 11: the Origin of a WebSocket.
+
+FOREIGN_ORIGINS = [
+    None,
+    b"null",
+    b"",
+    b"https://evil.example",
+    b"http://example.com",
+    b"ftp://example.com",
+    b"https://example.com:8443",
+    b"https://sub.example.com",
+    b"https://example.com.evil.example",
+    b"https://example.com@evil.example",
+    b"https://trusted.example.evil.example",
+    b"http://a.trusted.example",
+    b"https://example.com/",
+    b"example.com",
+    b"//example.com",
+    b"https://[::1",
+    b"https://\xff",
+    b"https://example.com\r\nOrigin: https://evil.example",
+]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_origins(server: str, measured: Callable[[str], Project]) -> None:
+    """A WebSocket is opened for the same Origins for which Django accepts a form."""
+    with measured(server).served(DJANGO_CSRF_TRUSTED_ORIGINS="https://*.trusted.example") as running:
+
+        def shake_hands(origin: bytes | None, host: bytes = b"example.com", scheme: bytes = b"https") -> int:
+            head = HEAD.replace(b"example.com", host).replace(b"https", scheme)
+            sent = WEBSOCKET_HEAD.replace(
+                b"Origin: https://example.com\r\n", b"" if origin is None else b"Origin: " + origin + b"\r\n"
+            )
+            return ask_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + sent + b"\r\n")[0]
+
+        assert shake_hands(b"https://example.com") == 101
+        assert shake_hands(b"https://a.trusted.example") == 101
+        assert shake_hands(b"https://example.com:8443", b"example.com:8443") == 101
+        assert shake_hands(b"http://example.com", scheme=b"http") == 101
+        for origin in FOREIGN_ORIGINS:
+            assert shake_hands(origin) in (400, 403), origin
+        assert shake_hands(b"https://example.com", scheme=b"http") == 403
+        assert shake_hands(b"https://evil.example", b"evil.example") == 403
+        assert shake_hands(b"https://a.trusted.example", b"evil.example") == 403
+        assert "Traceback" not in running.output
 
 
 # Row 12: URLs of services.

@@ -16,9 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 import websockets
-from websockets.asyncio.client import connect
 
-from tests.template import SERVERS, Project, edit, free_port
+from tests.template import SERVERS, Project, connect, edit, free_port
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -267,9 +266,8 @@ def test_redis_away(server, production, redis):
 async def exchange(running):
     """Does somebody in a room hear what another says?"""
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
-    here = {"origin": "https://example.com"}
     with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
-        async with asyncio.timeout(20), connect(url, **here) as ada, connect(url, **here) as grace:
+        async with asyncio.timeout(20), connect(url) as ada, connect(url) as grace:
             await ada.send('{"message": "hello"}')
             return '"hello"' in await grace.recv()
 
