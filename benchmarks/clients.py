@@ -54,7 +54,7 @@ def under_load(port, path, database, name):
 
 async def websockets(pid, port):
     """KiB of server memory for each of 1,000 idle WebSockets; ms until the last of 200 has a message."""
-    url, options = f"ws://127.0.0.1:{port}/ws/room/", {"origin": "https://example.com", "max_queue": 64}
+    url, options = f"ws://127.0.0.1:{port}/ws/room/", {"origin": f"http://127.0.0.1:{port}", "max_queue": 64}
     before = memory(pid)
     idle = [await connect(url, **options) for _ in range(1000)]
     await asyncio.sleep(1)

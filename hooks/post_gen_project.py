@@ -77,6 +77,7 @@ def main():
     shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
+        Path(SLUG, "serving", "origin.py").unlink()
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -262,6 +262,31 @@ def connections(postgresql, postgresql_server):
     name = re.search(r"/(test_\w+)", postgresql)[1]
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
     return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
+
+
+@pytest.fixture
+def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable[[], str]]]:
+    """`with run_nginx(configuration) as errors`: nginx with this in its block `http`, and what gives its error log."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
+
+    @contextmanager
+    def start(configuration: str) -> Iterator[Callable[[], str]]:
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
+            f"http {{ access_log off; {folders} {configuration} }}\n"
+        )
+        process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
+        try:
+            yield (tmp_path / "nginx.log").read_text
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import websockets
 from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
@@ -360,6 +362,21 @@ class Proxy(httpx.HTTPTransport):
                 extensions=request.extensions,
             )
         )
+
+
+def connect(
+    url: str, *, host: str = "example.com", origin: str | None = None, headers: dict[str, str] | None = None, **options
+) -> websockets.connect:
+    """Open a WebSocket at a server's own ws:// URL, as the reverse proxy of a production site does for its page."""
+    server = urlsplit(url)
+    return websockets.connect(
+        server._replace(netloc=host).geturl(),
+        host=server.hostname,
+        port=server.port,
+        origin=origin or f"https://{host}",
+        additional_headers={"X-Forwarded-Proto": "https", **(headers or {})},
+        **options,
+    )
 
 
 def free_port():

@@ -173,7 +173,7 @@ def test_code_of_the_pages(project):
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:
             assert next(response.iter_lines()) == "data: news"
-        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin="http://localhost") as socket:
+        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=f"http://127.0.0.1:{port}") as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'
     command = ["uvicorn", "bare:application", "--port", str(port)]

@@ -5,11 +5,8 @@ import os
 import re
 import resource
 import select
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,46 +16,35 @@ from pathlib import Path
 import httpx
 import pytest
 import websockets
-from websockets.asyncio.client import connect
 
-from tests.template import IN_CI, SERVERS, Project, edit, free_port
+from tests.template import SERVERS, Project, connect, edit, free_port
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.fixture
-def nginx(tmp_path):
+def nginx(run_nginx):
     """`with nginx(ports) as (url, errors)`: a reverse proxy in front of these servers, and what gives its error log.
 
     It opens a connection for each request, and asks no second server if one fails. For paths below /kept/ it is as by
     default and with connections that are kept open.
     """
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
 
     @contextmanager
     def start(ports):
         port = free_port()
         servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-        (tmp_path / "nginx.conf").write_text(
-            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
-            f"http {{ access_log off; {folders} proxy_http_version 1.1;\n"
+        configuration = (
+            "proxy_http_version 1.1;\n"
             f"upstream site {{ {servers} }} upstream kept {{ {servers} keepalive 16; }}\n"
             f"server {{ listen 127.0.0.1:{port};\n"
             "proxy_set_header Host example.com; proxy_set_header X-Forwarded-Proto https;\n"
             "proxy_set_header Connection $connection_header; set $connection_header close;\n"
             "location / { proxy_pass http://site; proxy_next_upstream off; }\n"
-            'location /kept/ { set $connection_header ""; proxy_pass http://kept/; } } }\n'
+            'location /kept/ { set $connection_header ""; proxy_pass http://kept/; } }\n'
         )
-        process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
-        try:
-            yield f"http://127.0.0.1:{port}", (tmp_path / "nginx.log").read_text
-        finally:
-            process.terminate()
-            process.wait(10)
+        with run_nginx(configuration) as errors:
+            yield f"http://127.0.0.1:{port}", errors
 
     return start
 
@@ -280,9 +266,8 @@ def test_redis_away(server, production, redis):
 async def exchange(running):
     """Does somebody in a room hear what another says?"""
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
-    here = {"origin": "https://example.com"}
     with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
-        async with asyncio.timeout(20), connect(url, **here) as ada, connect(url, **here) as grace:
+        async with asyncio.timeout(20), connect(url) as ada, connect(url) as grace:
             await ada.send('{"message": "hello"}')
             return '"hello"' in await grace.recv()
 

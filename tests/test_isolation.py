@@ -16,9 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server
+from tests.template import CHOICES, ROOT, THREADS, Project, Server, connect
 
 OWNERS = [str(number) for number in range(8)]
 PROGRAMS = ["setting", "role", "schema", "local"]
@@ -186,7 +185,7 @@ async def ask(running: Server, client: httpx.AsyncClient, number: int, program: 
 
 async def talk(running: Server, message: dict) -> object:
     url = f"ws://127.0.0.1:{running.port}/ws/isolation/"
-    async with connect(url, origin="https://www.example.com") as socket:
+    async with connect(url, host="www.example.com") as socket:
         await socket.send(json.dumps(message))
         return json.loads(await socket.recv())
 

@@ -19,9 +19,8 @@ import pytest
 import websockets
 import yaml
 from filelock import FileLock
-from websockets.asyncio.client import connect
 
-from tests.template import ROOT, SERVERS, Project, Server, edit, free_port, generate
+from tests.template import ROOT, SERVERS, Project, Server, connect, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
@@ -110,7 +109,7 @@ async def event_stream(running: Server, stop: Stop) -> None:
 
 
 async def websocket(running: Server, stop: Stop) -> None:
-    async with connect(f"ws://127.0.0.1:{running.port}/ws/count/", origin="https://example.com") as member:
+    async with connect(f"ws://127.0.0.1:{running.port}/ws/count/") as member:
         await member.send("{}")
         assert await member.recv()
         await stop()

@@ -18,13 +18,14 @@ from django.utils.module_loading import import_string
 {% endif %}
 
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
-from {{ cookiecutter.project_slug }}.serving import graceful_shutdown
+from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 
 {% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
-from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody{{ ", MessageLimitMiddleware" if cookiecutter.server == "granian" and cookiecutter.__channels }}
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+from {{ cookiecutter.project_slug }}.serving.request_target import RequestTargetMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
@@ -36,6 +37,9 @@ application = serve_static_files(application)
 {% if cookiecutter.__channels %}
 # By its name: consumers import models, and those can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
+{% if cookiecutter.server == "granian" %}
+websockets = MessageLimitMiddleware(websockets, limit=1024 * 1024)
+{% endif %}
 application = ProtocolTypeRouter(
     {
         "http": application,
@@ -44,8 +48,10 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
+application = RequestTargetMiddleware(application)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 
 graceful_shutdown.install()
+hardening.install()
 {% endif %}

@@ -2,13 +2,13 @@
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.urls import re_path
-{% if cookiecutter.starter == "chat" %}
 
+{% if cookiecutter.starter == "chat" %}
 from chat.consumers import ChatConsumer
 from chat.models import ROOM_NAME
 {% endif %}
+from {{ cookiecutter.project_slug }}.serving.origin import OriginMiddleware
 
 
 async def not_found(scope, receive, send):
@@ -23,5 +23,4 @@ websocket_urlpatterns = [
     re_path("", not_found),
 ]
 
-# Without the check of the Origin, any site's page could speak as its visitor.
-websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+websockets = OriginMiddleware(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))

@@ -35,7 +35,7 @@ class Socket(WebsocketCommunicator):
     def __init__(self, path, headers):
         # Not before a test runs: Django then adds its "testserver" to ALLOWED_HOSTS.
         websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
-        super().__init__(websockets, path, headers)
+        super().__init__(websockets, path, [(b"host", b"testserver"), *headers])
 
     async def say(self, text, **others):
         await self.send_json_to({"message": text, **others})

@@ -1,0 +1,38 @@
+"""Hardening for daphne: what a client must not be able to do, and no option prevents."""
+
+import daphne.server
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import reactor
+
+MAX_QUEUED_MESSAGES = 10
+POLL_INTERVAL_SECONDS = 0.05
+
+
+def install() -> None:
+    """Change what daphne accepts. Call this when the application is loaded."""
+    daphne.server.WebSocketFactory = HardenedWebSocketFactory
+
+
+class LimitedWebSocketProtocol(WebSocketProtocol):
+    """Reads nothing while the application has messages to receive. daphne would queue them without limit."""
+
+    # Not in daphne's documentation: `application_queue`.
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        super().onMessage(payload, isBinary)
+        if self.application_queue.qsize() == MAX_QUEUED_MESSAGES:
+            self.transport.pauseProducing()
+            self.resume_when_received()
+
+    def resume_when_received(self) -> None:
+        if self.application_queue.empty():
+            self.transport.resumeProducing()
+        else:  # an asyncio.Queue calls nobody back
+            reactor.callLater(POLL_INTERVAL_SECONDS, self.resume_when_received)  # type: ignore[arg-type]
+
+
+class HardenedWebSocketFactory(WebSocketFactory):
+    protocol = LimitedWebSocketProtocol
+
+    def setProtocolOptions(self, **options: object) -> None:
+        """Say by a close code why a connection ends, where autobahn would just drop it."""
+        super().setProtocolOptions(failByDrop=False, **options)

@@ -1,0 +1,58 @@
+"""Hardening for hypercorn: what a client must not be able to do, and no option prevents."""
+
+import hypercorn.protocol
+import hypercorn.protocol.h2
+import hypercorn.protocol.h11
+from h11 import Request
+from hypercorn.protocol import ws_stream
+from hypercorn.protocol.events import EndData, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WebsocketBuffer, WSStream
+from wsproto.events import Message, TextMessage
+
+MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
+
+
+def install() -> None:
+    """Change what hypercorn accepts. Call this when the application is loaded."""
+    hypercorn.protocol.H11Protocol = HardenedH11Protocol  # type: ignore[misc]
+    hypercorn.protocol.h2.WSStream = hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[misc]
+    ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
+    # Hypercorn checks the size of a message after it has decompressed all of it.
+    ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment]
+
+
+class HardenedH11Protocol(H11Protocol):
+    # Not in hypercorn's documentation: this method, which looks for another protocol in a request.
+    async def _check_protocol(self, event: Request) -> None:
+        """Ignore `Upgrade: h2c`, which proxies pass on: its client would talk past all of their rules.
+
+        HTTP/2 with prior knowledge, which a proxy speaks only by itself, begins with `PRI * HTTP/2.0`.
+        """
+        if event.http_version == b"2.0":
+            await super()._check_protocol(event)
+
+
+def accept_no_extension(*args: object) -> None:
+    """Answer a WebSocket's offer of compression, as a `server_extensions_handshake`."""
+
+
+class ByteLimitedBuffer(WebsocketBuffer):
+    def extend(self, event: Message) -> None:
+        if isinstance(event, TextMessage):  # of which hypercorn counts the characters
+            self.length += len(event.data.encode()) - len(event.data)
+        super().extend(event)
+
+
+class LimitedWSStream(WSStream):
+    """Ends the connection after a message that is too large. Hypercorn would keep the rest of it in memory."""
+
+    async def _handle_events(self) -> None:
+        await super()._handle_events()
+        if self.app_put and self.buffer.length > self.buffer.max_length:
+            self.closed, self.state = True, ASGIWebsocketState.CLOSED
+            self.buffer.clear()
+            await self.app_put({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
+            await self.send(EndData(stream_id=self.stream_id))
+            if self.handshake.http_version == "1.1":  # over HTTP/2 others share the connection
+                await self.send(StreamClosed(stream_id=self.stream_id))
