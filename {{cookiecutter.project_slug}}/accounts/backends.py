@@ -1,9 +1,27 @@
-from asgiref.sync import sync_to_async
-from axes.backends import AxesStandaloneBackend
+from axes.backends import AxesBackend
+from django.contrib.auth.backends import BaseBackend, ModelBackend
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
 
 
-class LimitedSignIn(AxesStandaloneBackend):
-    """Asks django-axes whether somebody may try a password; here for `aauthenticate`, too."""
+class LimitedModelBackend(AxesBackend):
+    """Checks passwords as Django does, but only while django-axes allows another attempt.
 
-    async def aauthenticate(self, request, **credentials):
-        return await sync_to_async(self.authenticate)(request, **credentials)
+    Calls of `authenticate` without a request are not limited: nobody knows from where they come.
+    """
+
+    @sensitive_variables("password")
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **credentials: object,
+    ) -> AbstractBaseUser | None:
+        if request is not None:
+            super().authenticate(request, username, password, **credentials)  # or PermissionDenied
+        return ModelBackend.authenticate(self, request, username, password, **credentials)
+
+    # ModelBackend's own would not ask django-axes.
+    aauthenticate = BaseBackend.aauthenticate

@@ -6,7 +6,7 @@ from time import perf_counter
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from axes.models import AccessAttempt
-from django.contrib.auth import aauthenticate, get_user_model
+from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.db import OperationalError, connection, connections
@@ -310,7 +310,6 @@ def test_weak_passwords(client, user, password):
 
 @pytest.mark.django_db
 def test_sign_in_attempts_are_limited(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).status_code for _ in range(3)]
@@ -324,7 +323,6 @@ def test_sign_in_attempts_are_limited(client, user, settings):
 
 @pytest.mark.django_db
 def test_sign_in_is_possible_again_later(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "analytical-engine"}
     for _ in range(3):
@@ -337,7 +335,6 @@ def test_sign_in_is_possible_again_later(client, user, settings):
 
 @pytest.mark.django_db
 def test_sign_in_forgives_earlier_mistakes(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     passwords = 2 * ["wrong", "wrong", "analytical-engine"]
     forms = [{"username": "ada", "password": password} for password in passwords]
@@ -347,7 +344,6 @@ def test_sign_in_forgives_earlier_mistakes(client, user, settings):
 
 @pytest.mark.django_db
 def test_async_sign_in_is_limited(rf, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     sign_in = async_to_sync(aauthenticate)
     good = {"username": "ada", "password": "analytical-engine"}
@@ -355,6 +351,27 @@ def test_async_sign_in_is_limited(rf, user, settings):
     for _ in range(3):
         assert sign_in(rf.post("/"), **good | {"password": "wrong"}) is None
     assert sign_in(rf.post("/"), **good) is None
+
+
+@pytest.mark.django_db
+def test_passwords_without_a_request(client, user, settings):
+    """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
+    settings.AXES_FAILURE_LIMIT = 3
+    for _ in range(5):
+        assert authenticate(username="ada", password="wrong") is None
+        assert async_to_sync(aauthenticate)(username="ada", password="wrong") is None
+    assert authenticate(username="ada", password="analytical-engine") == user
+    assert client.login(username="ada", password="analytical-engine")
+
+
+@pytest.mark.django_db
+def test_sign_in_of_a_new_user(rf, client):
+    """As a sign-up view does, with a user that no backend has returned."""
+    request = rf.post("/")
+    request.session = client.session
+    user = get_user_model().objects.create_user("ada")
+    login(request, user)
+    assert get_user(request) == user
 
 
 @pytest.mark.django_db

@@ -187,12 +187,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-AUTHENTICATION_BACKENDS = [
-    "accounts.backends.LimitedSignIn",
-    "django.contrib.auth.backends.ModelBackend",
-]
+AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
 # After ten wrong passwords for one name from one address, that pair has to wait.
-AXES_ENABLED = not DEBUG
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
