@@ -5,6 +5,7 @@ from time import perf_counter
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
 from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -340,6 +341,38 @@ def test_sign_in_forgives_earlier_mistakes(client, user, settings):
     forms = [{"username": "ada", "password": password} for password in passwords]
     answers = [client.post("/accounts/login/", form).status_code for form in forms]
     assert answers == 2 * [200, 200, 302]
+
+
+@pytest.mark.django_db
+def test_sign_in_attempts_for_all_names_are_limited(client, user, settings):
+    """From one address; a user of the attacker's own does not start the count anew."""
+    settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
+    good = {"username": "ada", "password": "analytical-engine"}
+    names = ["grace", "joan", "mary", "katherine", "hedy", "ada"]
+    answers = []
+    for name in names:
+        wrong = {"username": name, "password": "wrong"}
+        answers.append(client.post("/accounts/login/", wrong).status_code)
+        if name == "hedy":
+            assert client.post("/accounts/login/", good).status_code == 302
+    assert answers == [200] * 5 + [429]
+    assert client.post("/accounts/login/", good).status_code == 429
+    assert client.post("/accounts/login/", good, REMOTE_ADDR="203.0.113.9").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("", "::"),
+        ("unix:", "::"),
+    ],
+)
+def test_what_counts_as_one_client(address, network, rf):
+    assert get_client_ip_address(rf.post("/", REMOTE_ADDR=address)) == network
 
 
 @pytest.mark.django_db

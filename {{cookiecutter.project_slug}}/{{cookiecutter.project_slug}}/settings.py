@@ -188,13 +188,16 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
-# After ten wrong passwords for one name from one address, that pair has to wait.
-AXES_FAILURE_LIMIT = 10
+# After so many wrong passwords for a name from an address, or for all names from it, nobody can sign in
+# there for a while. An IPv6 address counts as its /64 network.
+AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = AXES_VERBOSE = False
 AXES_RESET_ON_SUCCESS = AXES_DISABLE_ACCESS_LOG = True
-AXES_VERBOSE = False
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "accounts.backends.get_client_network"
+AXES_HANDLER = "accounts.backends.LimitedAddressHandler"
+AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 # Files
 
