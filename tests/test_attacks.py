@@ -1,12 +1,17 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
+import asyncio
 import re
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 
-from tests.template import Project
+from tests.template import CHOICES, Project, free_port
 
 MakeProject = Callable[..., Project]
 
@@ -64,6 +69,104 @@ def test_passwords_from_many_addresses_and_for_many_names(
 
 
 # Row 6: who has an account.
+
+
+class SlowMailServer:
+    """Takes 0.3 s for each mail."""
+
+    def __init__(self) -> None:
+        self.recipients: list[str] = []
+        self.links: list[str] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        await asyncio.sleep(0.3)
+        self.recipients += envelope.rcpt_tos
+        self.links += re.findall(r"https://example\.com/\S+", envelope.content.decode())
+        return "250 OK"
+
+
+@pytest.fixture
+def mail_server() -> Iterator[tuple[SlowMailServer, str]]:
+    handler, port = SlowMailServer(), free_port()
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, f"smtp://127.0.0.1:{port}"
+    controller.stop()
+
+
+USERS = [f"user-{number}@example.com" for number in range(10)]
+CREATE_USERS = f"for address in {USERS}: User.objects.create_user(address.partition('@')[0], address, 'analytical')"
+
+
+def ask_for_mail(client: httpx.Client, address: str) -> float:
+    """Ask for a link to set a new password; return how many seconds the response took."""
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/password_reset/").text)[1]
+    start = time.perf_counter()
+    answer = client.post(
+        "/accounts/password_reset/",
+        data={"email": address, "csrfmiddlewaretoken": token},
+        headers={"Origin": "https://example.com"},
+    )
+    seconds = time.perf_counter() - start
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/accounts/password_reset/done/")
+    assert "Server-Timing" not in answer.headers
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "django_version"),
+    [
+        ("uvicorn", "postgresql", "5.2"),
+        ("daphne", "sqlite", "6.1"),
+        ("hypercorn", "postgresql", "6.1"),
+        ("gunicorn", "sqlite", "5.2"),
+        ("granian", "sqlite", "5.2"),
+    ],
+)
+def test_who_has_an_account(
+    server: str,
+    database: str,
+    django_version: str,
+    production: MakeProject,
+    mail_server: tuple[SlowMailServer, str],
+) -> None:
+    """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
+    made = production(server=server, database=database, django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        for _ in range(5):
+            ask_for_mail(client, USERS[0])
+        running.wait_until(lambda: len(mails.recipients) == 3)
+        strangers = [f"stranger-{number}@example.com" for number in range(10)]
+        seconds = [
+            (ask_for_mail(client, user), ask_for_mail(client, stranger)) for user, stranger in zip(USERS, strangers, strict=True)
+        ]
+        known, unknown = (statistics.median(each) for each in zip(*seconds, strict=True))
+        assert abs(known - unknown) < 0.1, seconds
+        assert running.stop() in (0, -15), running.output
+        assert "Traceback" not in running.output
+    assert sorted(mails.recipients) == sorted(3 * USERS[:1] + USERS[1:])
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_who_has_an_account_with_a_worker(
+    django_version: str, production: MakeProject, mail_server: tuple[SlowMailServer, str]
+) -> None:
+    """The mail waits in the database, so that it outlives even the kill of all processes."""
+    made = production(starter="live", django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        ask_for_mail(client, "stranger@example.com")
+        for address in (*USERS[:2], *4 * USERS[2:3]):
+            ask_for_mail(client, address)
+    with made.served("web", "worker", EMAIL_URL=url) as running, running.client() as client:
+        running.wait_until(lambda: len(mails.recipients) == 5)
+        assert mails.recipients == [*USERS[:2], *3 * USERS[2:3]]
+        page = client.get(mails.links[0], follow_redirects=True)
+        assert "Set password" in page.text
+        assert "Traceback" not in running.output
 
 
 # Row 7: WebSockets of users who signed out.

@@ -10,6 +10,7 @@ from axes.models import AccessAttempt
 from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
+from django.core.cache import cache
 from django.db import OperationalError, connection, connections
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
@@ -46,13 +47,16 @@ def test_readyz_without_database(client, monkeypatch):
     assert response.json()["failing"] == ["database default"]
 
 
-def test_requests_are_timed(client, caplog):
+def test_requests_are_timed(client, caplog, settings):
+    settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
     response = client.get("/no%0Asuch%0Apage/")
     passed = 1000 * (perf_counter() - start)
     assert 0 < float(response.headers["Server-Timing"].removeprefix("app;dur=")) <= passed + 0.1
     assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
+    settings.SERVER_TIMING = False
+    assert "Server-Timing" not in client.get("/no-such-page/").headers
 
 
 @pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
@@ -407,8 +411,21 @@ def test_sign_in_of_a_new_user(rf, client):
     assert get_user(request) == user
 
 
+@pytest.fixture
+def send_now(monkeypatch, settings):
+    """Sends mails within the request that asks for them."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    cache.clear()
+{% if cookiecutter.starter == "live" %}
+    backend = "{{ "django_tasks" if cookiecutter.django_version == "5.2" else "django.tasks" }}.backends.immediate.ImmediateBackend"
+    settings.TASKS = {"default": {"BACKEND": backend}}
+{% else %}
+    monkeypatch.setattr("accounts.forms.defer", lambda call: call())
+{% endif %}
+
+
 @pytest.mark.django_db
-def test_reset_password(client, user, mailoutbox):
+def test_reset_password(client, user, mailoutbox, send_now):
     client.post("/accounts/password_reset/", {"email": "ada@example.com"})
     link = re.search(r"http://testserver(/\S+)", mailoutbox[0].body)[1]
     form = client.get(link, follow=True)
@@ -416,3 +433,22 @@ def test_reset_password(client, user, mailoutbox):
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
     assert "used already" in client.get(link, follow=True).text
+
+
+@pytest.mark.django_db
+def test_mails_to_one_user_are_limited(client, user, mailoutbox, send_now):
+    ask = {"email": "ADA@example.com"}
+    answers = [client.post("/accounts/password_reset/", ask).status_code for _ in range(5)]
+    assert answers == [302] * 5
+    assert len(mailoutbox) == 3
+
+
+@pytest.mark.django_db
+def test_requests_for_mails_are_limited(client, mailoutbox, send_now):
+    """For unknown addresses too, so that the answer is the same."""
+    asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
+    answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]
+    assert answers == [302] * 30 + [429]
+    elsewhere = client.post("/accounts/password_reset/", asks[0], REMOTE_ADDR="203.0.113.9")
+    assert elsewhere.status_code == 302
+    assert mailoutbox == []

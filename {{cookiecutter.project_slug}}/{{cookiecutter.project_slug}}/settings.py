@@ -188,8 +188,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
-# After so many wrong passwords for a name from an address, or for all names from it, nobody can sign in
-# there for a while. An IPv6 address counts as its /64 network.
+# So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
 AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = AXES_VERBOSE = False
@@ -224,9 +223,7 @@ STORAGES = {
 mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default="smtp://localhost:25")
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
-{% if cookiecutter.starter == "live" %}
 EMAIL_TIMEOUT = 10
-{% endif %}
 {% else %}
 mail = env.email_url_config(mail_url)
 mail_options = {
@@ -236,9 +233,7 @@ mail_options = {
     "password": mail["EMAIL_HOST_PASSWORD"],
     "use_tls": mail.get("EMAIL_USE_TLS"),
     "use_ssl": mail.get("EMAIL_USE_SSL"),
-{% if cookiecutter.starter == "live" %}
     "timeout": mail["EMAIL_HOST"] and 10,
-{% endif %}
 }
 MAILERS = {
     "default": {
@@ -257,4 +252,5 @@ TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG)  # strangers learn from it, too
 LOGGING = logs_as(env.one_of(["text", "json"], "DJANGO_LOG_FORMAT"))
