@@ -3,7 +3,9 @@
 import asyncio
 import re
 import socket
+import statistics
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 
 from tests.template import CHOICES, SERVERS, Project, connect, edit, free_port, generate
 from tests.test_cookiecutter import posix
@@ -26,6 +30,9 @@ WEBSOCKET_HEAD = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.com\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
 )
+
+
+MakeProject = Callable[..., Project]
 
 # Row 1: h2c past a proxy.
 
@@ -343,7 +350,144 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 # Row 5: the limits of sign-in.
 
 
+def sign_in(client: httpx.Client, address: str, name: str, password: str) -> int:
+    """The status that the sign-in page answers to this visitor of the proxy."""
+    headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+    form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+    return client.post("/accounts/login/", data=form, headers=headers).status_code
+
+
+@pytest.mark.parametrize(("database", "django_version"), [("sqlite", "6.1"), ("postgresql", "5.2")])
+def test_passwords_from_many_addresses_and_for_many_names(
+    database: str, django_version: str, production: MakeProject
+) -> None:
+    """One IPv6 network is one client, so is an IPv4 address in both of its forms, and names are counted together."""
+    made = production(database=database, django_version=django_version)
+    # Those of Django take most of a second for each password.
+    settings = (
+        "PASSWORD_HASHERS = [f'django.contrib.auth.hashers.{name}PasswordHasher' for name in ('MD5', 'PBKDF2')]\n"
+    )
+    with (made.path / "wiki" / "settings.py").open("a") as file:
+        file.write(settings)
+    with made.served() as running, running.client() as client:
+        attempts = [sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
+        assert attempts == [200] * 9 + [429]
+        assert sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
+
+        forms = ("203.0.113.9", "::ffff:203.0.113.9")
+        attempts = [sign_in(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
+        assert attempts == [200] * 9 + [429]
+
+        # A user of one's own does not start the count anew.
+        assert [sign_in(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
+        assert sign_in(client, forms[0], "ada", "analytical-engine") == 302
+        assert sign_in(client, forms[0], "one name more", "wrong") == 429
+        assert sign_in(client, forms[0], "ada", "analytical-engine") == 429
+        assert sign_in(client, "203.0.113.77", "ada", "analytical-engine") == 302
+        assert "Traceback" not in running.output
+
+
 # Row 6: who has an account.
+
+
+class SlowMailServer:
+    """Takes 0.3 s for each mail."""
+
+    def __init__(self) -> None:
+        self.recipients: list[str] = []
+        self.links: list[str] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        await asyncio.sleep(0.3)
+        self.recipients += envelope.rcpt_tos
+        self.links += re.findall(r"https://example\.com/\S+", envelope.content.decode())
+        return "250 OK"
+
+
+@pytest.fixture
+def mail_server() -> Iterator[tuple[SlowMailServer, str]]:
+    handler, port = SlowMailServer(), free_port()
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, f"smtp://127.0.0.1:{port}"
+    controller.stop()
+
+
+USERS = [f"user-{number}@example.com" for number in range(10)]
+CREATE_USERS = f"for address in {USERS}: User.objects.create_user(address.partition('@')[0], address, 'analytical')"
+
+
+def ask_for_mail(client: httpx.Client, address: str) -> float:
+    """Ask for a link to set a new password; return how many seconds the response took."""
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/password_reset/").text)[1]
+    start = time.perf_counter()
+    answer = client.post(
+        "/accounts/password_reset/",
+        data={"email": address, "csrfmiddlewaretoken": token},
+        headers={"Origin": "https://example.com"},
+    )
+    seconds = time.perf_counter() - start
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/accounts/password_reset/done/")
+    assert "Server-Timing" not in answer.headers
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "django_version"),
+    [
+        ("uvicorn", "postgresql", "5.2"),
+        ("daphne", "sqlite", "6.1"),
+        ("hypercorn", "postgresql", "6.1"),
+        ("gunicorn", "sqlite", "5.2"),
+        ("granian", "sqlite", "5.2"),
+    ],
+)
+def test_who_has_an_account(
+    server: str,
+    database: str,
+    django_version: str,
+    production: MakeProject,
+    mail_server: tuple[SlowMailServer, str],
+) -> None:
+    """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
+    made = production(server=server, database=database, django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        for _ in range(5):
+            ask_for_mail(client, USERS[0])
+        running.wait_until(lambda: len(mails.recipients) == 3)
+        strangers = [f"stranger-{number}@example.com" for number in range(10)]
+        seconds = [
+            (ask_for_mail(client, user), ask_for_mail(client, stranger))
+            for user, stranger in zip(USERS, strangers, strict=True)
+        ]
+        known, unknown = (statistics.median(each) for each in zip(*seconds, strict=True))
+        assert abs(known - unknown) < 0.1, seconds
+        assert running.stop() in (0, -15), running.output
+        assert "Traceback" not in running.output
+    assert sorted(mails.recipients) == sorted(3 * USERS[:1] + USERS[1:])
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_who_has_an_account_with_a_worker(
+    django_version: str, production: MakeProject, mail_server: tuple[SlowMailServer, str]
+) -> None:
+    """The mail waits in the database, so that it outlives even the kill of all processes."""
+    made = production(starter="live", django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        ask_for_mail(client, "stranger@example.com")
+        for address in (*USERS[:2], *4 * USERS[2:3]):
+            ask_for_mail(client, address)
+    with made.served("web", "worker", EMAIL_URL=url) as running, running.client() as client:
+        running.wait_until(lambda: len(mails.recipients) == 5)
+        assert mails.recipients == [*USERS[:2], *3 * USERS[2:3]]
+        page = client.get(mails.links[0], follow_redirects=True)
+        assert "Set password" in page.text
+        assert "Traceback" not in running.output
 
 
 # Row 7: WebSockets of users who signed out.

@@ -50,7 +50,7 @@ def check_pages(client, server):
     assert home.status_code == 200
     assert f"<dd>{server}</dd>" in home.text
     assert "<dd>ASGI</dd>" in home.text
-    assert float(home.headers["Server-Timing"].removeprefix("app;dur=")) > 0
+    assert "Server-Timing" not in home.headers
     for path in ("/async/", "/sync/"):
         assert client.get(path).status_code == 200
     assert client.get("/livez").json() == {"status": "ok", "failing": []}

@@ -188,18 +188,16 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-AUTHENTICATION_BACKENDS = [
-    "accounts.backends.LimitedSignIn",
-    "django.contrib.auth.backends.ModelBackend",
-]
-# After ten wrong passwords for one name from one address, that pair has to wait.
-AXES_ENABLED = not DEBUG
-AXES_FAILURE_LIMIT = 10
+AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
+# So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
+AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = AXES_VERBOSE = False
 AXES_RESET_ON_SUCCESS = AXES_DISABLE_ACCESS_LOG = True
-AXES_VERBOSE = False
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "accounts.backends.get_client_network"
+AXES_HANDLER = "accounts.backends.LimitedAddressHandler"
+AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 # Files
 
@@ -227,9 +225,7 @@ default_mail_url = "consolemail://" if DEBUG else "smtp://localhost:25"
 mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default=default_mail_url)
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
-{% if cookiecutter.starter == "live" %}
 EMAIL_TIMEOUT = 10
-{% endif %}
 {% else %}
 mail = env.email_url_config(mail_url)
 mail_options = {
@@ -239,9 +235,7 @@ mail_options = {
     "password": mail["EMAIL_HOST_PASSWORD"],
     "use_tls": mail.get("EMAIL_USE_TLS"),
     "use_ssl": mail.get("EMAIL_USE_SSL"),
-{% if cookiecutter.starter == "live" %}
     "timeout": mail["EMAIL_HOST"] and 10,
-{% endif %}
 }
 MAILERS = {
     "default": {
@@ -260,4 +254,5 @@ TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG)  # strangers learn from it, too
 LOGGING = logs_as(env.one_of(["text", "json"], "DJANGO_LOG_FORMAT"))
