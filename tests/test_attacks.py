@@ -2,11 +2,72 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from tests.template import CHOICES, ROOT, Project
+
+ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
+Production = Callable[..., Project]
+
+
+class Service(ThreadingHTTPServer):
+    """Something that the board of `live` checks: /drip/ sends 103 twice a second, /redirect/ leads to another path."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ServiceHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths: list[str] = []
+        self.closing = threading.Event()
+
+
+class ServiceHandler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        with suppress(OSError):  # the client has left
+            while self.path == "/drip/" and not self.server.closing.wait(0.5):
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            self.send_response(302 if self.path == "/redirect/" else 200)
+            self.send_header("Location", "/secret/")
+            self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+
+
+def add_services(made: Project, urls: dict[str, str]) -> None:
+    rows = f"[Service(name=name, url=url) for name, url in {urls!r}.items()]"
+    made.manage("shell", "--command", f"from status.models import *; Service.objects.bulk_create({rows})")
+
+
+def sign_in(client: httpx.Client) -> None:
+    client.headers["Origin"] = "https://example.com"
+    client.get("/accounts/login/")
+    form = {"username": "ada", "password": "analytical-engine"}
+    assert post(client, "/accounts/login/", **form).status_code == 302
+
+
+def post(client: httpx.Client, path: str, **form: str) -> httpx.Response:
+    return client.post(path, data=form | {"csrfmiddlewaretoken": client.cookies["csrftoken"]})
+
 
 # Row 1: h2c past a proxy.
 
@@ -15,6 +76,23 @@ from tests.template import CHOICES, ROOT, Project
 
 
 # Row 3: a service that drips.
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_service_that_drips(django_version: str, production: Production, service: Service) -> None:
+    """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
+    made = production(starter="live", django_version=django_version)
+    add_services(made, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
+    variables = {"STATUS_ALLOW_LOCAL_ADDRESSES": "true", "ASGI_THREADS": "1"}
+    with made.served(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
+        for _ in range(2):
+            start = time.monotonic()
+            answers = [pool.submit(client.get, f"/{view}/") for view in ("sync", "async")]
+            assert client.get("/").status_code == 200
+            for answer in answers:
+                assert answer.result().json()["services"] == {"drips": "down", "fine": "up"}
+            assert time.monotonic() - start < ATTACKS_ARE_REFUSED_WITHIN_SECONDS
+        assert service.paths.count("/drip/") == 4
 
 
 # Row 4: the owner's files and the generation of a project over them.
@@ -44,11 +122,50 @@ from tests.template import CHOICES, ROOT, Project
 # Row 12: URLs of services.
 
 
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_urls_of_services(django_version: str, production: Production, service: Service) -> None:
+    """In the admin, and in rows that got into the database another way."""
+    made = production(starter="live", django_version=django_version)
+    local_hosts = ["127.0.0.1", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST."]
+    local_urls = {host: f"http://{host}:{service.server_port}/" for host in local_hosts}
+    add_services(made, {"credentials": "http://ada:secret@example.com:1/"} | local_urls)
+    made.manage("check_services", "--once")
+    with made.served() as running, running.client() as client:
+        board = client.get("/").text
+        assert 'href="http://example.com:1/"' in board
+        assert "secret" not in board
+        assert set(client.get("/async/").json()["services"].values()) == {"down"}
+        sign_in(client)
+        for url in (
+            "http://ada:secret@example.com/",
+            "http://token@example.com/",
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://localhost:8000/",
+            "http://169.254.169.254/latest/meta-data/",
+            "ftp://example.com/",
+        ):
+            answer = post(client, "/admin/status/service/add/", name="new", url=url)
+            assert "errorlist" in answer.text, url
+        assert post(client, "/admin/status/service/add/", name="new", url="http://10.0.0.7/").status_code == 302
+    assert not service.paths
+
+
+def test_redirect_of_a_service(production: Production, service: Service) -> None:
+    """A service cannot have the check sent elsewhere."""
+    made = production(starter="live")
+    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    made.__dict__.pop("environment", None)
+    add_services(made, {"redirects": f"{service.url}/redirect/"})
+    made.manage("check_services", "--once")
+    assert service.paths == ["/redirect/"]
+
+
 # Row 13: the entries' files and names.
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_entries_that_are_not_what_they_seem(django_version: str, production: Callable[..., Project]) -> None:
+def test_entries_that_are_not_what_they_seem(django_version: str, production: Production) -> None:
     """A link, a FIFO, a folder, and bytes that are not UTF-8, in a file and in its name."""
     made = production(starter="wiki", django_version=django_version)
     shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
@@ -73,11 +190,10 @@ def test_entries_that_are_not_what_they_seem(django_version: str, production: Ca
         client.headers["Origin"] = "https://example.com"
         client.get("/accounts/login/")  # for the CSRF cookie
         for title in (*not_entries, "COM¹", "lpt³.x", "CLOCK$", "conin$", "CONOUT$", "con .x", "../up"):
-            form = {"title": title, "content": "x", "csrfmiddlewaretoken": client.cookies["csrftoken"]}
-            answer = client.post("/new/", data=form)
+            answer = post(client, "/new/", title=title, content="x")
             assert answer.status_code == 200
             assert "cannot be a title" in answer.text, title
-        assert client.post("/new/", data=form | {"title": "Fine"}).url.path == "/wiki/Fine/"
+        assert post(client, "/new/", title="Fine", content="x").url.path == "/wiki/Fine/"
         assert set(entries.iterdir()) == before | {entries / "Fine.md"}
         assert secret.read_text() == "secret"
         assert not (made.path / "new.txt").exists()

@@ -254,6 +254,9 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost"
 # Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
+# Whether the board may check services on this machine and its network segment: status/addresses.py.
+STATUS_ALLOW_LOCAL_ADDRESSES = env.bool("STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG)
 {% endif %}
 
 LANGUAGE_CODE = "en-us"
