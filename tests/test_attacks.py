@@ -1,18 +1,24 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
+import getpass
+import itertools
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, Project
+from tests.template import CHOICES, IN_CI, ROOT, SERVERS, Project, Server, free_port, label
 
 ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
 Production = Callable[..., Project]
@@ -111,6 +117,105 @@ def test_service_that_drips(django_version: str, production: Production, service
 
 
 # Row 9: what a shared cache keeps, and the headers of static files.
+
+PAGES = {
+    "blank": ["/", "/async/", "/sync/"],
+    "wiki": ["/", "/wiki/Python/", "/search/", "/wiki/nothing/"],
+    "chat": ["/", "/chat/lobby/"],
+    "live": ["/"],
+}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"starter": starter, "server": server, "django_version": django_version}
+        for starter, server, django_version in zip(
+            [*PAGES, "blank"], SERVERS, itertools.cycle(CHOICES["django_version"]), strict=False
+        )
+    ],
+    ids=label,
+)
+def test_pages_in_a_shared_cache(answers: dict[str, str], production: Production) -> None:
+    """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
+    made = production(**answers)
+    paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
+    with made.served() as running, running.client() as client:
+        check_pages(client, paths)
+        [style] = re.findall(r'href="(/static/site\.\w+\.css)"', client.get("/").text)
+        sign_in(client)
+        for page in check_pages(client, paths):
+            assert ">ada</a>" in page or "<strong>ada</strong>" in page
+        file = client.get(style)
+        assert file.headers["cache-control"] == "max-age=315360000, public, immutable"
+        assert file.headers["x-content-type-options"] == "nosniff"
+        assert file.headers["strict-transport-security"] == client.get("/").headers["strict-transport-security"]
+        with running.client(https=False) as insecure_client:
+            assert "strict-transport-security" not in insecure_client.get(style).headers
+        assert "Traceback" not in running.output
+
+
+def check_pages(client: httpx.Client, paths: list[str]) -> list[str]:
+    pages = [client.get(path) for path in paths]
+    for page in pages:
+        assert {"private", "no-store"} & set(page.headers.get("cache-control", "").split(", ")), page.url
+    return [page.text for page in pages]
+
+
+def test_shared_cache_that_ignores_vary(production: Production, tmp_path: Path) -> None:
+    if shutil.which("nginx") is None:
+        pytest.fail("there is no nginx") if IN_CI and sys.platform == "linux" else pytest.skip("there is no nginx")
+    made, port = production(), free_port()
+    with (
+        made.served() as running,
+        running.client() as signed_in,
+        cache_in_front(running, port, tmp_path),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": "example.com"}) as client,
+    ):
+        sign_in(signed_in)
+        page = client.get("/", headers={"Cookie": f"sessionid={signed_in.cookies['sessionid']}"})
+        assert ">ada</a>" in page.text
+        assert ">ada</a>" not in client.get("/").text
+        [style] = re.findall(r'href="(/static/site\.\w+\.css)"', page.text)
+        assert [client.get(style).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
+
+
+@contextmanager
+def cache_in_front(running: Server, port: int, folder: Path) -> Iterator[None]:
+    """An nginx that keeps what it may for all visitors, whatever cookies they send."""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(f"""
+        daemon off; pid {folder}/pid; error_log stderr; user {getpass.getuser()};
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/temp;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            proxy_cache_path {folder}/cache keys_zone=pages:1m;
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass {running.url};
+                    proxy_set_header Host $host;
+                    proxy_set_header X-Forwarded-Proto https;
+                    proxy_cache pages;
+                    proxy_cache_valid 200 1m;
+                    proxy_ignore_headers Vary Set-Cookie;
+                    add_header X-Cache $upstream_cache_status;
+                }}
+            }}
+        }}
+    """)
+    process = subprocess.Popen(["nginx", "-c", str(configuration)])
+    try:
+        running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200)
+        yield
+    finally:
+        process.terminate()
+        process.wait(15)
 
 
 # Row 10: sessions and names of guests.
