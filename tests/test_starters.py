@@ -19,7 +19,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, connect, edit, free_port, on_each_server
+from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
+
+ORIGIN = {"origin": "https://example.com"}
 
 
 @on_each_server("wiki")
@@ -276,7 +278,9 @@ def site():
     server.server_close()
 
 
-def add_service(made, url):
+def add_service(made: Project, url: str) -> None:
+    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    made.__dict__.pop("environment", None)
     made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
 
 
@@ -425,7 +429,7 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
     server, url = mail_server
     made = production(server="uvicorn", starter="live", django_version=django_version)
-    made.environment |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
+    made.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = made.path / "status" / "tasks.py"
     edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
     made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")

@@ -2,6 +2,7 @@ import asyncio
 import logging
 import re
 from time import perf_counter
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
@@ -12,11 +13,13 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.core.cache import cache
 from django.db import OperationalError, connection, connections
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
 from {{ cookiecutter.project_slug }}.serving import handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
+from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
@@ -57,6 +60,36 @@ def test_requests_are_timed(client, caplog, settings):
     assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
     settings.SERVER_TIMING = False
     assert "Server-Timing" not in client.get("/no-such-page/").headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "cookie", "cache_control"),
+    [
+        ({}, "", None),
+        ({"Cache-Control": "max-age=60"}, "", "max-age=60"),
+        ({"Vary": "Accept-Language"}, "", None),
+        ({"Vary": "Accept-Language, cookie"}, "", "private"),
+        ({}, "theme=dark", "private"),
+        ({"Vary": "Cookie", "Cache-Control": "max-age=60"}, "", "max-age=60, private"),
+        ({"Vary": "Cookie", "Cache-Control": "public, max-age=60"}, "", "public, max-age=60"),
+        ({"Vary": "Cookie", "Cache-Control": "s-maxage=60"}, "", "s-maxage=60"),
+        ({"Vary": "Cookie", "Cache-Control": "No-Store"}, "", "No-Store"),
+    ],
+)
+async def test_what_shared_caches_may_store(
+    headers: dict[str, str], cookie: str, cache_control: str | None, rf, async_rf
+) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        response = HttpResponse(headers=headers)
+        response.cookies.load(cookie)
+        return response
+
+    async def async_view(request: HttpRequest) -> HttpResponse:
+        return view(request)
+
+    middleware: Any = CacheControlMiddleware
+    responses = middleware(view)(rf.get("/")), await middleware(async_view)(async_rf.get("/"))
+    assert [response.get("Cache-Control") for response in responses] == 2 * [cache_control]
 
 
 @pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
@@ -178,7 +211,8 @@ async def talk(application, messages, **scope):
     async def send(message):
         sent.append(message)
 
-    await application({"type": "http", "method": "GET", **scope}, receive, send)
+    scope = {"type": "http", "method": "GET", "scheme": "http"} | scope
+    await application(scope, receive, send)
     return sent
 
 
@@ -217,6 +251,23 @@ async def test_static_files(static_files, method, path, size):
     assert sum(sizes) == size
     assert max(sizes) <= 65536
     assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_security_headers_of_static_files(scheme: str, static_files, settings) -> None:
+    settings.SECURE_HSTS_SECONDS = 60
+    [start, _] = await talk(
+        static.serve_static_files(no_file),
+        [],
+        path="/static/small.css",
+        headers=[],
+        scheme=scheme,
+    )
+    headers = dict(start["headers"])
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert headers.get(b"strict-transport-security", b"").startswith(b"max-age=60") == (
+        scheme == "https"
+    )
 
 
 async def test_static_file_for_a_client_that_left(static_files):

@@ -32,12 +32,10 @@ FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", default=["127.0.0.1", 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
     SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # Browsers remember for this long that the site has HTTPS only.
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     # What pages may load, and from where. It keeps out script that somebody got into a page.
     policy = {
         "default-src": ["'self'"],
@@ -84,6 +82,7 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.CacheControlMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "{{ cookiecutter.project_slug ~ ".serving.middleware.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -250,6 +249,9 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost"
 # Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
+# Whether the board may check services on this machine and its network segment: status/addresses.py.
+STATUS_ALLOW_LOCAL_ADDRESSES = env.bool("STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG)
 {% endif %}
 
 LANGUAGE_CODE = "en-us"

@@ -7,8 +7,10 @@ from contextlib import suppress
 
 import httpx2
 from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from .addresses import refuse_local_addresses, validate_url
 from .models import Result, Service
 from .tasks import tell_staff
 
@@ -48,20 +50,32 @@ async def check_concurrently(services: Iterable[Service], save: bool = False) ->
 
 
 def new_client() -> httpx2.AsyncClient:
-    # `check` has a deadline; the client's timeouts would start again with every byte it reads.
-    return httpx2.AsyncClient(timeout=None, headers={"User-Agent": "status board"})
+    return httpx2.AsyncClient(
+        # `check` has a deadline; the client's timeouts would start again with every byte it reads.
+        timeout=None,
+        # A service could send the check elsewhere; that it redirects shows that it is up.
+        follow_redirects=False,
+        headers={"User-Agent": "status board"},
+    )
 
 
 async def check(client: httpx2.AsyncClient, service: Service) -> Result:
     start = time.perf_counter()
     try:
+        validate_url(service.url)  # which may have come another way than through the admin
         async with (
             asyncio.timeout(CHECK_TIMEOUT_SECONDS),
-            client.stream("GET", service.url) as response,
+            client.stream("GET", service.url, extensions=get_extensions(service)) as response,
         ):
             return build_result(service, start, status=response.status_code)
     except Exception as error:  # noqa: BLE001 (whatever a URL or a service causes, others are checked)
         return build_result(service, start, error=error)
+
+
+def get_extensions(service: Service) -> dict[str, object]:
+    if settings.STATUS_ALLOW_LOCAL_ADDRESSES:
+        return {}
+    return {"trace": refuse_local_addresses(service.url)}
 
 
 def keep(result: Result) -> None:

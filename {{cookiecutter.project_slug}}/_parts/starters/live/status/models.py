@@ -1,3 +1,4 @@
+import re
 import uuid
 from datetime import timedelta
 
@@ -5,18 +6,25 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from .addresses import validate_url
+
 
 class Service(models.Model):
     """Somebody's site that is looked after."""
 
     name = models.CharField(max_length=100)
-    url = models.URLField("URL", unique=True)
+    url = models.URLField("URL", unique=True, validators=[validate_url])
 
     class Meta:
         ordering = ["name"]
 
     def __str__(self):
         return self.name
+
+    @property
+    def public_url(self) -> str:
+        """The URL without credentials, which a row that was not saved in the admin may hold."""
+        return re.sub("//[^/?#]*@", "//", self.url)
 
 
 class Result(models.Model):

@@ -30,7 +30,7 @@ def mail(address: str, subject: str, message: str) -> None:
 def tell_staff(result):
     """Have it mailed to all staff with an address that a service went down, or is up again."""
     subject = f"{result.service} is {'down' if result.is_down else 'up again'}"
-    message = f"{result.service.url}: {result.detail}, after {result.milliseconds} ms."
+    message = f"{result.service.public_url}: {result.detail}, after {result.milliseconds} ms."
     staff = get_user_model().objects.filter(is_staff=True, is_active=True).exclude(email="")
     for user in staff:
         mail.enqueue(user.email, subject, message)

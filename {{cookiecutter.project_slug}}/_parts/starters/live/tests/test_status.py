@@ -8,12 +8,14 @@ from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.cache import cache
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
 from django.utils import timezone
@@ -21,7 +23,7 @@ from django.utils.html import escape
 from django_tasks_db.models import DBTaskResult
 
 from accounts.models import User
-from status import checks, events, tasks, views
+from status import addresses, checks, events, tasks, views
 from status.management.commands import check_services
 from status.models import Lease, Result, Service
 
@@ -93,6 +95,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
+def local_addresses(settings) -> None:
+    """Those of the services in these tests."""
+    settings.STATUS_ALLOW_LOCAL_ADDRESSES = True
+
+
+@pytest.fixture(autouse=True)
 def new_event_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "newest", events.Newest())
     monkeypatch.setattr(events, "POLL_INTERVAL_SECONDS", 0.01)
@@ -157,6 +165,77 @@ def test_deadline(check: Callable, site: Site, monkeypatch: pytest.MonkeyPatch) 
     [result] = check([Service(url=f"{site.url}/200")])
     checked.set()
     assert (result.state, result.detail) == ("down", "TimeoutError")
+
+
+@each_way
+def test_local_addresses(check: Callable, site: Site, settings) -> None:
+    """Neither by their numbers nor by a name, and no request is sent."""
+    settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
+    requests: list[Handler] = []
+    site.before_response = requests.append
+    hosts = ["127.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "0", "localhost"]
+    results = check([Service(url=f"http://{host}:{site.server_port}/200") for host in hosts])
+    assert {result.state for result in results} == {"down"}
+    assert {result.detail for result in results} <= {"ValidationError", "LocalAddressError"}
+    assert not requests
+
+
+def test_name_that_resolves_to_another_address_later(site: Site, settings, monkeypatch) -> None:
+    settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
+    monkeypatch.setattr(addresses, "resolve", AsyncMock(return_value=["192.0.2.1"]))
+    monkeypatch.setattr(checks, "validate_url", lambda url: None)
+    requests: list[Handler] = []
+    site.before_response = requests.append
+    [result] = checks.check_sequentially([Service(url=f"{site.url}/200")])
+    assert (result.detail, requests) == ("LocalAddressError", [])
+
+
+def test_redirects_are_not_followed(site: Site) -> None:
+    paths: list[str] = []
+
+    def redirect(handler: Handler) -> None:
+        paths.append(handler.path)
+        handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: /200\r\nContent-Length: 0\r\n\r\n")
+
+    site.before_response = redirect
+    [result] = checks.check_sequentially([Service(url=f"{site.url}/302")])
+    assert (result.detail, paths) == ("302", ["/302"])
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://ada:secret@example.com/", "leave the credentials out"),
+        ("https://token@example.com/", "leave the credentials out"),
+        ("ftp://example.com/", "http:// or https://"),
+        ("http://example.com:port/", "not a URL"),
+        ("http://127.0.0.1/", "loopback or link-local"),
+        ("http://[::1]:8000/", "loopback or link-local"),
+        ("http://169.254.169.254/latest/", "loopback or link-local"),
+        ("http://[fe80::1]/", "loopback or link-local"),
+        ("http://app.localhost/", "loopback or link-local"),
+    ],
+)
+def test_urls_that_no_service_may_have(url: str, reason: str, settings) -> None:
+    settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
+    with pytest.raises(ValidationError, match=reason):
+        Service(name="site", url=url).full_clean()
+
+
+def test_urls_that_a_service_may_have(settings) -> None:
+    Service(name="site", url="http://127.0.0.1/").full_clean()
+    settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
+    for url in ("https://example.com/@ada?a=b@c", "http://10.0.0.7:8000/", "http://[2001:db8::1]/"):
+        service = Service(name="site", url=url)
+        service.full_clean()
+        assert service.public_url == url
+
+
+def test_board_without_credentials(client) -> None:
+    Service.objects.create(name="site", url="http://ada:secret@example.com/@bob")
+    page = client.get("/").text
+    assert 'href="http://example.com/@bob"' in page
+    assert "secret" not in page
 
 
 def test_checker(services: list[Service], caplog) -> None:

@@ -3,6 +3,7 @@
 Each function has an async form: `await util.aget_entry(title)` in an `async def` view.
 """
 
+import os
 import re
 import unicodedata
 
@@ -12,16 +13,24 @@ from django.core.files.storage import storages
 
 # What no file may be called on one system or another. A dot at the start would hide the file.
 FORBIDDEN = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+RESERVED = re.compile(
+    r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
+)
 
 
 def list_entries():
-    """The titles of all entries, in alphabetical order."""
+    """The titles of all entries, in alphabetical order.
+
+    Symbolic links are not entries: they may point to files outside the folder.
+    """
     try:
-        _, names = storages["entries"].listdir("")
+        with os.scandir(storages["entries"].path("")) as files:
+            names = [file.name for file in files if file.is_file(follow_symlinks=False)]
     except FileNotFoundError:  # git keeps no empty folder
         return []
-    return sorted((name.removesuffix(".md") for name in names if name.endswith(".md")), key=fold)
+    titles = [name.removesuffix(".md") for name in names if name.endswith(".md")]
+    # A name that is not valid UTF-8 cannot be printed.
+    return sorted(filter(str.isprintable, titles), key=fold)
 
 
 def save_entry(title, content):
@@ -30,10 +39,13 @@ def save_entry(title, content):
     Raises ValueError, with a sentence for people to read, if there can be no entry with this title.
     """
     check(title)
-    title = find(title) or unicodedata.normalize("NFC", title)
+    existing_title = find(title)
+    name = f"{existing_title or unicodedata.normalize('NFC', title)}.md"
+    if existing_title is None and os.path.lexists(storages["entries"].path(name)):
+        raise ValueError(f"“{title}” cannot be a title: {name} exists and is not a regular file.")
     # Browsers send \r\n. On Windows, written as text, that would become \r\r\n.
     lines = content.replace("\r\n", "\n").encode()
-    storages["entries"].save(f"{title}.md", ContentFile(lines))
+    storages["entries"].save(name, ContentFile(lines))
 
 
 def get_entry(title):
@@ -42,7 +54,8 @@ def get_entry(title):
     if title is None:
         return None
     with storages["entries"].open(f"{title}.md") as file:
-        return file.read().decode().replace("\r\n", "\n")
+        # Some editors begin a file with a byte order mark, or save it in another encoding than UTF-8.
+        return file.read().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
 def find(title):

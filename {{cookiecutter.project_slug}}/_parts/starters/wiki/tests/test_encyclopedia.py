@@ -90,9 +90,10 @@ def test_titles(title):
 
 BAD_TITLES = ["", "..", "../up", "/etc/passwd", "a\\b", ".env", "end.", " a", "a\nb", "a\0b", "NUL"]
 BAD_TITLES += ["a\x7fb", "a\N{RIGHT-TO-LEFT OVERRIDE}b"]
+BAD_TITLES += ["com1.x", "COM¹", "con .x", "conin$", "CLOCK$"]
 
 
-@pytest.mark.parametrize("title", [*BAD_TITLES, "com1.x", "é" * 100 + "x"])
+@pytest.mark.parametrize("title", [*BAD_TITLES, "é" * 100 + "x"])
 def test_titles_that_cannot_be(title, entries):
     reasons = {"": "needs a title", "é" * 100 + "x": "200 bytes are the limit"}
     with pytest.raises(ValueError, match=reasons.get(title, "cannot be a title.+may not hold any")):
@@ -119,6 +120,21 @@ def test_line_breaks_do_not_double(entries):
 def test_line_breaks_of_windows(entries) -> None:
     (entries / "CSS.md").write_bytes(b"# CSS\r\n\r\nStyles.\r\n")
     assert util.get_entry("CSS") == "# CSS\n\nStyles.\n"
+
+
+def test_other_encodings(entries) -> None:
+    (entries / "CSS.md").write_bytes("\ufeffcafé".encode())
+    assert util.get_entry("CSS") == "café"
+    (entries / "CSS.md").write_bytes("café".encode("latin-1"))
+    assert util.get_entry("CSS") == "caf\N{REPLACEMENT CHARACTER}"
+
+
+def test_what_is_no_file(entries) -> None:
+    (entries / "Folder.md").mkdir()
+    assert util.list_entries() == ["CSS", "Python"]
+    assert util.get_entry("Folder") is None
+    with pytest.raises(ValueError, match="Folder.md exists and is not a regular file"):
+        util.save_entry("Folder", "")
 
 
 async def test_async_forms():

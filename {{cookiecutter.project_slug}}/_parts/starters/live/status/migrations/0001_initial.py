@@ -1,6 +1,8 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+import status.addresses
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -31,7 +33,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(max_length=100)),
-                ("url", models.URLField(unique=True, verbose_name="URL")),
+                (
+                    "url",
+                    models.URLField(
+                        unique=True,
+                        validators=[status.addresses.validate_url],
+                        verbose_name="URL",
+                    ),
+                ),
             ],
             options={
                 "ordering": ["name"],
