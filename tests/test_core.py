@@ -87,6 +87,15 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
         assert connections() <= 2
 
 
+def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
+    """By later requests, and by later calls of event streams."""
+    most = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
+    with probed().served() as running, running.client() as client:
+        for view in most:
+            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
+            assert 1 <= len({process for answer in answers for process in answer}) <= most[view], view
+
+
 def test_threads_are_started_once(probed):
     with probed().served() as running, running.client() as client:
         for _ in range(5):

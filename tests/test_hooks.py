@@ -120,6 +120,12 @@ def test_it_ends_with_what_to_type_next(tmp_path):
     ]
 
 
+def test_it_says_that_a_database_is_needed(tmp_path: Path) -> None:
+    _, lines = cookiecutter(tmp_path, "project_name=wiki", "database=postgresql")
+    [line] = [line for line in lines if "docker compose up --detach postgres" in line]
+    assert "DATABASE_URL in .env" in line
+
+
 @pytest.mark.parametrize(("name", "comment"), [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip")])
 def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tmp_path: Path) -> None:
     settings = generate(tmp_path, project_name=name, project_slug="wiki").path / "wiki" / "settings.py"

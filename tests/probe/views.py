@@ -1,10 +1,12 @@
 import asyncio
 import gc
 import hashlib
+import json
 import os
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -210,6 +212,28 @@ async def event_stream(request):
             yield "data: more\n\n"
 
     return EventStreamResponse(events())
+
+
+def backend_process() -> int:
+    """The process of PostgreSQL that serves this connection."""
+    connection.ensure_connection()
+    return connection.connection.info.backend_pid
+
+
+def backend(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"processes": [backend_process()]})
+
+
+async def async_backend(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"processes": [await sync_to_async(backend_process)()]})
+
+
+async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
+    async def parts() -> AsyncIterator[str]:
+        processes = [await sync_to_async(backend_process)() for _ in range(10)]
+        yield json.dumps({"processes": processes})
+
+    return EventStreamResponse(parts())
 
 
 LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
