@@ -37,13 +37,7 @@ WEBSOCKET_HEAD = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.com\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
 )
-
-
 MakeProject = Callable[..., Project]
-
-
-ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
-Production = Callable[..., Project]
 
 
 class Service(ThreadingHTTPServer):
@@ -126,7 +120,7 @@ WEBSOCKET_PROXY = """
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_h2c_is_no_tunnel_past_nginx(server: str, production: Callable[..., Project], run_nginx: RunNginx) -> None:
+def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_nginx: RunNginx) -> None:
     proxy = free_port()
     with production(server=server).served() as running:
         with run_nginx(WEBSOCKET_PROXY.format(port=proxy, server_port=running.port)):
@@ -141,7 +135,7 @@ def test_h2c_is_no_tunnel_past_nginx(server: str, production: Callable[..., Proj
         assert "Traceback" not in running.output
 
 
-def test_h2c_is_no_tunnel_past_caddy(production: Callable[..., Project], docker: Callable[..., str]) -> None:
+def test_h2c_is_no_tunnel_past_caddy(production: MakeProject, docker: Callable[..., str]) -> None:
     """As in compose.yaml. Of the five servers only hypercorn knows h2c."""
     with production(server="hypercorn").served() as running:
         proxy = free_port()
@@ -193,7 +187,7 @@ class Measure(AsyncWebsocketConsumer):
 
 
 @pytest.fixture
-def measured(production: Callable[..., Project]) -> Callable[[str], Project]:
+def measured(production: MakeProject) -> Callable[[str], Project]:
     """`measured(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
 
     def make(server: str) -> Project:
@@ -354,7 +348,7 @@ def read_status(pid: int, name: str) -> int:
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_service_that_drips(django_version: str, production: Production, service: Service) -> None:
+def test_service_that_drips(django_version: str, production: MakeProject, service: Service) -> None:
     """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
     made = production(starter="live", django_version=django_version)
     add_services(made, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
@@ -430,7 +424,7 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 # Row 5: the limits of sign-in.
 
 
-def sign_in(client: httpx.Client, address: str, name: str, password: str) -> int:
+def status_of_sign_in(client: httpx.Client, address: str, name: str, password: str) -> int:
     """The status that the sign-in page answers to this visitor of the proxy."""
     headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
     token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
@@ -451,20 +445,20 @@ def test_passwords_from_many_addresses_and_for_many_names(
     with (made.path / "wiki" / "settings.py").open("a") as file:
         file.write(settings)
     with made.served() as running, running.client() as client:
-        attempts = [sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
+        attempts = [status_of_sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
         assert attempts == [200] * 9 + [429]
-        assert sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
+        assert status_of_sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
 
         forms = ("203.0.113.9", "::ffff:203.0.113.9")
-        attempts = [sign_in(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
+        attempts = [status_of_sign_in(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
         assert attempts == [200] * 9 + [429]
 
         # A user of one's own does not start the count anew.
-        assert [sign_in(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
-        assert sign_in(client, forms[0], "ada", "analytical-engine") == 302
-        assert sign_in(client, forms[0], "one name more", "wrong") == 429
-        assert sign_in(client, forms[0], "ada", "analytical-engine") == 429
-        assert sign_in(client, "203.0.113.77", "ada", "analytical-engine") == 302
+        assert [status_of_sign_in(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
+        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 302
+        assert status_of_sign_in(client, forms[0], "one name more", "wrong") == 429
+        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 429
+        assert status_of_sign_in(client, "203.0.113.77", "ada", "analytical-engine") == 302
         assert "Traceback" not in running.output
 
 
@@ -613,7 +607,7 @@ PAGES = {
     ],
     ids=label,
 )
-def test_pages_in_a_shared_cache(answers: dict[str, str], production: Production) -> None:
+def test_pages_in_a_shared_cache(answers: dict[str, str], production: MakeProject) -> None:
     """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
     made = production(**answers)
     paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
@@ -639,7 +633,7 @@ def check_pages(client: httpx.Client, paths: list[str]) -> list[str]:
     return [page.text for page in pages]
 
 
-def test_shared_cache_that_ignores_vary(production: Production, tmp_path: Path) -> None:
+def test_shared_cache_that_ignores_vary(production: MakeProject, tmp_path: Path) -> None:
     if shutil.which("nginx") is None:
         pytest.fail("there is no nginx") if IN_CI and sys.platform == "linux" else pytest.skip("there is no nginx")
     made, port = production(), free_port()
@@ -750,7 +744,7 @@ def test_origins(server: str, measured: Callable[[str], Project]) -> None:
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_urls_of_services(django_version: str, production: Production, service: Service) -> None:
+def test_urls_of_services(django_version: str, production: MakeProject, service: Service) -> None:
     """In the admin, and in rows that got into the database another way."""
     made = production(starter="live", django_version=django_version)
     local_hosts = ["127.0.0.1", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST."]
@@ -778,7 +772,7 @@ def test_urls_of_services(django_version: str, production: Production, service: 
     assert not service.paths
 
 
-def test_redirect_of_a_service(production: Production, service: Service) -> None:
+def test_redirect_of_a_service(production: MakeProject, service: Service) -> None:
     """A service cannot have the check sent elsewhere."""
     made = production(starter="live")
     made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
@@ -792,7 +786,7 @@ def test_redirect_of_a_service(production: Production, service: Service) -> None
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_entries_that_are_not_what_they_seem(django_version: str, production: Production) -> None:
+def test_entries_that_are_not_what_they_seem(django_version: str, production: MakeProject) -> None:
     """A link, a FIFO, a folder, and bytes that are not UTF-8, in a file and in its name."""
     made = production(starter="wiki", django_version=django_version)
     shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
@@ -884,7 +878,7 @@ def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Pa
 
 
 def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
-    production: Callable[..., Project],
+    production: MakeProject,
 ) -> None:
     made = production()
     command = "from accounts.models import User; User.objects.filter(username='ada').update(email='ada@example.com')"
