@@ -38,6 +38,7 @@ WEBSOCKET_HEAD = (
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
 )
 MakeProject = Callable[..., Project]
+ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
 
 
 class Service(ThreadingHTTPServer):

@@ -91,9 +91,9 @@ def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
     """By later requests, and by later calls of event streams."""
     most = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
     with probed().served() as running, running.client() as client:
-        for view in most:
+        for view, processes in most.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
-            assert 1 <= len({process for answer in answers for process in answer}) <= most[view], view
+            assert 1 <= len({process for answer in answers for process in answer}) <= processes, view
 
 
 def test_threads_are_started_once(probed):
