@@ -19,7 +19,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, SERVERS, edit, free_port, generate
+from tests.template import CHOICES, SERVERS, blocks, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -165,7 +165,7 @@ def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> Non
 
 
 @on("gunicorn")
-def test_wiki_stack(server, stack, docker):
+def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[..., str], tmp_path: Path) -> None:
     with (
         stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
@@ -179,6 +179,20 @@ def test_wiki_stack(server, stack, docker):
         compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
         wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
+        check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
+
+
+def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> None:
+    """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
+    port = free_port()
+    override.write_text(blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
+    compose("down", "--timeout", "15")
+    compose("up", "--build", "--detach", "web")
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, lambda: compose("logs"))
+    for protocol in ("https", "https,http"):
+        headers = {"Host": "localhost", "X-Forwarded-Proto": protocol, "X-Forwarded-For": "198.51.100.7"}
+        assert httpx.get(f"{url}/wiki/new/", headers=headers).status_code == 200
 
 
 @on("hypercorn")
