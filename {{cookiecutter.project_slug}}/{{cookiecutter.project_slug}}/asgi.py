@@ -48,7 +48,7 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
-application = RequestTargetMiddleware(application)
+application = RequestTargetMiddleware(application, root_path=settings.SCRIPT_NAME)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 

@@ -46,6 +46,12 @@ class Environment(environ.Env):
     def origins(self, var):
         return self.words(var, r"https?://[^/\s]+", "origins such as https://www.example.com")
 
+    def script_name(self, var):
+        value = self.str(var, default="").strip().rstrip("/")
+        if value and not re.fullmatch(r"(/[\w.~-]+)+", value):
+            refuse(var, value, "a path such as /app")
+        return value
+
     def words(self, var, pattern, accepted):
         words = [word.strip() for word in self.str(var, default="").split(",") if word.strip()]
         for word in words:

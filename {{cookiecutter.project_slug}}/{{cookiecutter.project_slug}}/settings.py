@@ -98,6 +98,9 @@ MIDDLEWARE = [
 env.int("PORT", default=8000, most=65535)
 env.int("WEB_CONCURRENCY", default=1, most=1000)
 
+# The path below which the site is.
+SCRIPT_NAME = env.script_name("DJANGO_SCRIPT_NAME")
+FORCE_SCRIPT_NAME = SCRIPT_NAME or None
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
@@ -186,7 +189,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
 # So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
 AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
@@ -200,7 +203,7 @@ AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 # Files
 
-STATIC_URL = "static/"
+STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 STORAGES = {

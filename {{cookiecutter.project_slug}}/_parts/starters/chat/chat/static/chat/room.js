@@ -18,7 +18,7 @@ let timer;
 
 function connect() {
   clearTimeout(timer);
-  const url = new URL(`/ws/chat/${list.dataset.room}/?after=${last}&presence=1`, location.href);
+  const url = new URL(`${list.dataset.socket}?after=${last}&presence=1`, location.href);
   url.protocol = url.protocol.replace("http", "ws");
   socket = new WebSocket(url);
   socket.addEventListener("open", () => {

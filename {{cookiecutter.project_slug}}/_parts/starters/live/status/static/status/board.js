@@ -62,7 +62,7 @@ measure.addEventListener("click", async () => {
     const time = document.getElementById(`${view}-time`);
     time.textContent = "…";
     try {
-      const { milliseconds, error } = await (await fetch(`/${view}/`)).json();
+      const { milliseconds, error } = await (await fetch(`${view}/`)).json();
       time.textContent = error ?? `${milliseconds} ms`;
     } catch {
       time.textContent = "no answer";
