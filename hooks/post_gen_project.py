@@ -74,6 +74,7 @@ def main():
     choose("servers", ANSWERS["server"])
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
+        Path(SLUG, "serving", "websockets.py").unlink(missing_ok=True)
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),

@@ -28,6 +28,9 @@ from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
+{% if cookiecutter.server == "granian" %}
+from {{ cookiecutter.project_slug }}.serving.websockets import CloseMiddleware
+{% endif %}
 {% endif %}
 
 application = get_asgi_application()
@@ -36,6 +39,9 @@ application = serve_static_files(application)
 {% if cookiecutter.__channels %}
 # By its name: consumers import models, and those can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
+{% if cookiecutter.server == "granian" %}
+websockets = CloseMiddleware(websockets)
+{% endif %}
 application = ProtocolTypeRouter(
     {
         "http": application,
