@@ -78,6 +78,7 @@ def main():
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
+        Path(SLUG, "serving", "websockets.py").unlink(missing_ok=True)
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import itertools
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
@@ -26,6 +27,7 @@ import pytest
 import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
+from websockets.asyncio.client import connect
 
 from tests.template import CHOICES, IN_CI, ROOT, SERVERS, Project, Server, connect, edit, free_port, generate, label
 from tests.test_cookiecutter import posix
@@ -490,7 +492,9 @@ def mail_server() -> Iterator[tuple[SlowMailServer, str]]:
 
 
 USERS = [f"user-{number}@example.com" for number in range(10)]
-CREATE_USERS = f"for address in {USERS}: User.objects.create_user(address.partition('@')[0], address, 'analytical')"
+CREATE_USERS = (
+    f"for address in {USERS}: User.objects.create(username=address.partition('@')[0], email=address, password='a hash')"
+)
 
 
 def ask_for_mail(client: httpx.Client, address: str) -> float:
@@ -566,6 +570,72 @@ def test_who_has_an_account_with_a_worker(
 
 
 # Row 7: WebSockets of users who signed out.
+
+
+NEW_PASSWORD = "user = User.objects.get(username='joan'); user.set_password('compiler'); user.save()"
+ENDS = {
+    "grace": "User.objects.filter(username='grace').update(is_active=False)",
+    "joan": NEW_PASSWORD,
+    "hedy": "User.objects.filter(username='hedy').delete()",
+}
+CREATE_MEMBERS = f"""
+password = User.objects.get(username="ada").password
+for name in {[*ENDS, "mary"]}: User.objects.create(username=name, password=password)
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "django_version"),
+    [
+        ("uvicorn", "sqlite", "6.1"),
+        ("daphne", "postgresql", "5.2"),
+        ("hypercorn", "sqlite", "5.2"),
+        ("gunicorn", "postgresql", "6.1"),
+        ("granian", "sqlite", "5.2"),
+    ],
+)
+def test_websockets_of_users_who_are_gone(
+    server: str, database: str, django_version: str, production: MakeProject
+) -> None:
+    """Signed out, deactivated, deleted or with a new password: the connection ends within 15 s, that of others does not."""
+    made = production(server=server, database=database, django_version=django_version, starter="chat")
+    made.manage("shell", "--command", CREATE_MEMBERS)
+    with made.served() as running, ExitStack() as stack:
+        clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *ENDS)}
+        for number, (name, client) in enumerate(clients.items()):
+            assert sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
+
+        def end_sessions() -> None:
+            made.manage("shell", "--command", "\n".join(ENDS.values()))
+            sign_out(clients["ada"])
+
+        asyncio.run(outlive_sessions(running, clients, end_sessions))
+        assert "Traceback" not in running.output
+
+
+def sign_out(client: httpx.Client) -> None:
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)[1]
+    headers = {"Origin": "https://example.com"}
+    answer = client.post("/accounts/logout/", data={"csrfmiddlewaretoken": token}, headers=headers)
+    assert answer.status_code == 302
+
+
+async def outlive_sessions(running: Server, clients: dict[str, httpx.Client], end_sessions: Callable[[], None]) -> None:
+    async with AsyncExitStack() as stack:
+        members = {}
+        for name, client in clients.items():
+            headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)}
+            url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
+            connection = connect(url, origin="https://example.com", additional_headers=headers)
+            members[name] = await stack.enter_async_context(connection)
+        stay = members.pop("mary")
+        await asyncio.to_thread(end_sessions)
+        ended = [asyncio.create_task(member.wait_closed(), name=name) for name, member in members.items()]
+        _, open_connections = await asyncio.wait(ended, timeout=15)
+        assert [task.get_name() for task in open_connections] == [], running.output
+        assert {name: member.close_code for name, member in members.items()} == dict.fromkeys(members, 3000)
+        await stay.send('{"message": "still here"}')
+        assert json.loads(await stay.recv())["user"] == "mary"
 
 
 # Row 8: trusted hosts.
@@ -691,6 +761,40 @@ def cache_in_front(running: Server, port: int, folder: Path) -> Iterator[None]:
 
 
 # Row 10: sessions and names of guests.
+
+
+COUNT_ROWS = "from django.contrib.sessions.models import Session; print('rows:', Session.objects.count())"
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_guests(django_version: str, production: MakeProject) -> None:
+    """They have no row of a session, their names differ, and stay as the server has made them."""
+    made = production(starter="chat", django_version=django_version)
+    with made.served() as running, running.client() as client:
+        names = set()
+        for _ in range(300):
+            client.cookies.clear()
+            answer = client.get("/chat/lobby/")
+            names.add(re.search(r"You are <strong>(Guest \w{8})</strong>", answer.text)[1])
+        assert len(names) == 300  # of 90,000, as many would differ in 6 of 10 tries
+        [cookie] = answer.headers.get_list("Set-Cookie")
+        assert {"HttpOnly", "SameSite=Lax", "Secure"} <= set(cookie.split("; "))
+        guest = re.search(r"Guest \w{8}", answer.text)[0]
+        assert guest in client.get("/chat/lobby/").text
+        asyncio.run(speak(running, client.cookies["guest"], guest))
+        assert made.manage("shell", "--command", COUNT_ROWS).stdout.endswith("rows: 0\n")
+
+
+async def speak(running: Server, cookie: str, guest: str) -> None:
+    url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
+    chosen = cookie.replace(guest, "Guest 22222222")
+    for value, name in ((cookie, guest), (chosen, None), ('"Guest 22222222"', None)):
+        async with connect(
+            url, origin="https://example.com", additional_headers={"Cookie": f"guest={value}"}
+        ) as member:
+            await member.send('{"message": "hello"}')
+            user = json.loads(await member.recv())["user"]
+            assert user == name if name else user not in ("Guest 22222222", guest)
 
 
 # Row 11: the Origin of a WebSocket.

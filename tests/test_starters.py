@@ -85,9 +85,9 @@ def test_chat(answers, production):
     with made.served() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
-            guest = re.search(r"Guest \d+", page.text)[0]
+            guest = re.search(r"Guest \w{8}", page.text)[0]
         url = f"ws://127.0.0.1:{running.port}/ws/chat/"
-        cookie = f"sessionid={client.cookies['sessionid']}"
+        cookie = f"guest={client.cookies['guest']}"
         asyncio.run(talk(url, guest, cookie))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output

@@ -23,12 +23,15 @@ from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 {% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
-from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody{{ ", MessageLimitMiddleware" if cookiecutter.server == "granian" and cookiecutter.__channels }}
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.request_target import RequestTargetMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
+{% if cookiecutter.server == "granian" %}
+from {{ cookiecutter.project_slug }}.serving.websockets import CloseMiddleware, MessageLimitMiddleware
+{% endif %}
 {% endif %}
 
 application = get_asgi_application()
@@ -38,7 +41,7 @@ application = serve_static_files(application)
 # By its name: consumers import models, and those can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
 {% if cookiecutter.server == "granian" %}
-websockets = MessageLimitMiddleware(websockets, limit=1024 * 1024)
+websockets = CloseMiddleware(MessageLimitMiddleware(websockets, limit=1024 * 1024))
 {% endif %}
 application = ProtocolTypeRouter(
     {

@@ -11,11 +11,15 @@ import logging
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.http import QueryDict
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from redis.exceptions import RedisError
 
 from .models import Message, Presence, Room
@@ -30,6 +34,7 @@ HEARTBEAT_INTERVAL_SECONDS = 10
 GONE = timedelta(seconds=3 * HEARTBEAT_INTERVAL_SECONDS)
 BATCH = 200
 
+UNAUTHORIZED = 3000
 # As 1003 and 1008, which not every server lets an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
 
@@ -57,7 +62,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         query = QueryDict(self.scope["query_string"])
         self.room = self.scope["url_route"]["kwargs"]["room"]
         self.group = f"chat.{self.room}"
-        self.name = await name_of(self.scope["user"], self.scope["session"])
+        self.name = name_of(self.scope["user"], self.scope["cookies"])
         self.wants_presence, self.here = "presence" in query, None
         self.allowance, self.counted = MAX_BURST_FRAMES, time.monotonic()
         self.turn, self.presence_lock = asyncio.Lock(), asyncio.Lock()
@@ -177,11 +182,29 @@ class ChatConsumer(AsyncWebsocketConsumer):
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
+                if not await has_same_user(self.scope):
+                    return await self.close(UNAUTHORIZED, "You are no longer signed in.")
                 async with self.presence_lock:
                     await self.be_present()
                 await self.catch_up()
             except Exception:  # the next beat tries again
                 logger.exception("A heartbeat failed")
+
+
+async def has_same_user(scope: dict[str, Any]) -> bool:
+    """Say whether the user of the handshake is still signed in, active, and has the same password."""
+    user, session = scope["user"], scope["session"]
+    if not user.is_authenticated:
+        return True
+    session_store = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+    user_id = await session_store(session.session_key).aget(SESSION_KEY)
+    current = await get_user_model().objects.filter(pk=user.pk).afirst()
+    return (
+        user_id == session[SESSION_KEY]
+        and current is not None
+        and current.is_active
+        and current.get_session_auth_hash() == user.get_session_auth_hash()
+    )
 
 
 def parse(text):

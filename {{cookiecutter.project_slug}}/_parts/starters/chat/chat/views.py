@@ -1,9 +1,10 @@
+from django.conf import settings
 from django.contrib import messages
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
 
 from .models import Message, Room
-from .names import name_of
+from .names import GUEST_COOKIE, name_of
 
 LATEST = 50  # messages that a page shows
 
@@ -23,14 +24,22 @@ async def join(request):
 
 
 async def room(request, room):
+    user = await request.auser()
+    name = name_of(user, request.COOKIES)
     latest = Message.objects.filter(room__name=room).order_by("-id")[:LATEST]
-    return await page(
-        request,
-        "room",
-        room=room,
-        latest=[message async for message in latest][::-1],
-        name=await name_of(await request.auser(), request.session),
-    )
+    context = {"room": room, "name": name}
+    context["latest"] = [message async for message in latest][::-1]
+    response = await page(request, "room", **context)
+    if not user.is_authenticated:
+        response.set_signed_cookie(
+            GUEST_COOKIE,
+            name,
+            max_age=settings.SESSION_COOKIE_AGE,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Lax",
+        )
+    return response
 
 
 async def page(request, template, /, **context):

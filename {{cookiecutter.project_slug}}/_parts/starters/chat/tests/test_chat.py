@@ -11,6 +11,8 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.core import signing
 from django.db import OperationalError, connections
 from django.utils import timezone
 from django.utils.html import escape
@@ -20,6 +22,7 @@ from redis.exceptions import RedisError
 from chat import consumers
 from chat.consumers import ChatConsumer
 from chat.models import Message, Presence, Room
+from chat.names import new_guest_name
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -226,16 +229,75 @@ async def test_keys_are_optional():
 
 async def test_names(async_client):
     page = await async_client.get("/chat/lobby/")
-    guest = re.search(r"You are <strong>(Guest \d+)</strong>", page.text)[1]
+    guest = re.search(r"You are <strong>(Guest \w{8})</strong>", page.text)[1]
+    assert guest in (await async_client.get("/chat/lobby/")).text
     user = await get_user_model().objects.acreate_user("ada")
     signed_in = type(async_client)()
     await signed_in.aforce_login(user)
     for browser, name in ((async_client, guest), (signed_in, "ada")):
-        cookie = f"sessionid={browser.cookies['sessionid'].value}"
         for _ in range(2):
-            async with member(cookie=cookie) as socket:
+            async with member(cookie=cookies_of(browser)) as socket:
                 await socket.say("hello")
                 assert (await socket.receive_json_from())["user"] == name
+
+
+def cookies_of(browser):
+    return "; ".join(f"{name}={cookie.value}" for name, cookie in browser.cookies.items())
+
+
+async def test_guests_cannot_choose_their_name(async_client):
+    assert len({new_guest_name() for _ in range(1000)}) == 1000
+    forged = signing.TimestampSigner(key="of somebody else").sign("Guest 22222222")
+    for cookie in ("Guest 22222222", forged, ""):
+        async with member(cookie=f'guest="{cookie}"') as socket:
+            await socket.say("hello")
+            assert (await socket.receive_json_from())["user"] != "Guest 22222222"
+
+
+async def test_guests_have_no_session(async_client):
+    await async_client.get("/chat/lobby/")
+    async with member(cookie=cookies_of(async_client)) as socket:
+        await socket.say("hello")
+        await socket.receive_json_from()
+    assert not await Session.objects.aexists()
+
+
+async def sign_out(browser, user):
+    await browser.post("/accounts/logout/")
+
+
+async def deactivate(browser, user):
+    await type(user).objects.filter(pk=user.pk).aupdate(is_active=False)
+
+
+async def change_password(browser, user):
+    user.set_password("difference-engine")
+    await user.asave()
+
+
+async def delete(browser, user):
+    await user.adelete()
+
+
+@pytest.mark.parametrize("end", [sign_out, deactivate, change_password, delete])
+async def test_end_of_a_users_session(end, async_client, monkeypatch):
+    """The next heartbeat closes the connection."""
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
+    user = await get_user_model().objects.acreate_user("ada")
+    await async_client.aforce_login(user)
+    async with member(cookie=cookies_of(async_client)) as ada, member() as guest:
+        await ada.say("hello")
+        assert await ada.said() == "hello"
+        async with asyncio.timeout(5):
+            seen = (await Presence.objects.aget(user="ada")).seen
+            while (await Presence.objects.aget(user="ada")).seen == seen:
+                pass
+        await end(async_client, user)
+        close = await ada.receive_output(timeout=5)
+        assert (close["code"], close["reason"]) == (3000, "You are no longer signed in.")
+        await ada.say("too late")
+        await guest.say("still here")
+        assert [await guest.said() for _ in range(2)] == ["hello", "still here"]
 
 
 INVALID = 'Send JSON like {"message": "hello"}.'
@@ -407,7 +469,7 @@ async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPat
 
 async def test_two_tabs_have_one_name(async_client) -> None:
     await async_client.get("/chat/lobby/")
-    cookie = f"sessionid={async_client.cookies['sessionid'].value}"
+    cookie = cookies_of(async_client)
     async with member(query="presence=1", cookie=cookie) as tab, member(cookie=cookie):
         [name] = (await tab.receive_json_from())["here"]
         async with member() as other:

@@ -8,7 +8,7 @@ const here = document.getElementById("here");
 
 const FIRST_PAUSE = 500; // ms; doubles with each attempt that fails
 const LONGEST_PAUSE = 30_000;
-const REFUSED = [4003, 4008]; // close codes that another attempt would only meet again
+const REFUSED = [3000, 4003, 4008]; // close codes that another attempt would only meet again
 
 const unsent = new Map(); // key → text, until the server says that it is stored
 let last = Number(list.lastElementChild?.dataset.id ?? 0);
