@@ -42,6 +42,7 @@ SERVERS = {
     "gunicorn": {
         "dependency": "gunicorn>=27,<28",
         "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
+        "builds_on": ["uvicorn"],
         "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
         # gunicorn's own --reload does not end uvicorn's workers.
@@ -49,7 +50,8 @@ SERVERS = {
     },
     "granian": {
         "dependency": "granian[reload]>=2.8,<3",
-        "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
+        # Where HTTP/2 is possible, a connection that says nothing stays open without limit.
+        "command": "granian {app} --interface asgi --http 1 --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
         # Also for the next request on an idle connection; it can be no longer.
         " --http1-header-read-timeout 60000"
@@ -71,7 +73,7 @@ def main():
     about.unlink(missing_ok=True)
     choose("starters", ANSWERS["starter"])
     choose("pipelines", ANSWERS["ci"])
-    choose("servers", ANSWERS["server"])
+    choose("servers", *server.get("builds_on", []), ANSWERS["server"])
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
@@ -92,15 +94,16 @@ def main():
     say_what_is_next(server)
 
 
-def choose(folder, choice):
-    """Move what is in `folder/choice` to the root of the project, and remove the other choices."""
-    chosen = Path(folder, choice)
-    for source in sorted(chosen.rglob("*")):
-        target = source.relative_to(chosen)
-        if source.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            source.replace(target)
+def choose(folder, *choices):
+    """Move what is in `folder/choice` of each choice to the root of the project, and remove the others."""
+    for choice in choices:
+        chosen = Path(folder, choice)
+        for source in sorted(chosen.rglob("*")):
+            target = source.relative_to(chosen)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.replace(target)
     shutil.rmtree(folder)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -398,3 +399,75 @@ def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
 
 
 # Row 16: half-open connections.
+
+HEAD_TIMEOUT_SECONDS = 3
+# Where each server's timeout stands, which is too long to wait for here.
+HEAD_TIMEOUT = {
+    "uvicorn": ("Procfile", "--timeout-keep-alive 75", f"--timeout-keep-alive {HEAD_TIMEOUT_SECONDS}"),
+    "daphne": (
+        "wiki/serving/graceful_shutdown.py",
+        "KEEP_ALIVE_SECONDS = 75",
+        f"KEEP_ALIVE_SECONDS = {HEAD_TIMEOUT_SECONDS}",
+    ),
+    "hypercorn": ("Procfile", "--keep-alive 75", f"--keep-alive {HEAD_TIMEOUT_SECONDS}"),
+    "gunicorn": ("Procfile", "--keep-alive 75", f"--keep-alive {HEAD_TIMEOUT_SECONDS}"),
+    "granian": (
+        "Procfile",
+        "--http1-header-read-timeout 60000",
+        f"--http1-header-read-timeout {1000 * HEAD_TIMEOUT_SECONDS}",
+    ),
+}
+HALF_OPEN = {
+    "silent": b"",
+    "half a head": b"GET / HTTP/1.1\r\nHost: exam",
+    "half a handshake": b"GET /ws/measure/ HTTP/1.1\r\n" + WEBSOCKET_HEAD,
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_half_open_connections_are_closed(server: str, measured: Callable[[str], Project]) -> None:
+    """Also those that send a byte now and then; a slow body is waited for."""
+    made = measured(server)
+    name, old, new = HEAD_TIMEOUT[server]
+    edit(made.path / name, old, new)
+    with made.served() as running:
+        asyncio.run(stay_half_open(running.port))
+        assert "Traceback" not in running.output
+
+
+async def stay_half_open(port: int) -> None:
+    start = time.monotonic()
+    async with asyncio.timeout(HEAD_TIMEOUT_SECONDS + 20):
+        upload = asyncio.create_task(upload_slowly(port, 2 * HEAD_TIMEOUT_SECONDS))
+        waiting = []
+        for words in list(HALF_OPEN.values()) * 100:
+            # One by one: more than a server has in its backlog would be open for the client alone.
+            connection = await asyncio.open_connection("127.0.0.1", port)
+            waiting.append(wait_until_closed(*connection, words, drips=bool(words) and len(waiting) % 2 == 0))
+        await asyncio.gather(*waiting)
+        assert time.monotonic() - start > HEAD_TIMEOUT_SECONDS / 2
+        assert await upload == 403  # without a CSRF token
+
+
+async def wait_until_closed(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: bytes, *, drips: bool
+) -> None:
+    writer.write(words)
+    closed = asyncio.create_task(reader.read())
+    while not (await asyncio.wait([closed], timeout=0.5))[0]:
+        if drips:
+            writer.write(b"x")
+    with suppress(ConnectionError):
+        assert await closed == b""
+    writer.transport.abort()
+
+
+async def upload_slowly(port: int, seconds: int) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /accounts/login/ HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % seconds)
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        writer.write(b"x")
+    status = int((await reader.readuntil(b"\r\n")).split(b" ")[1])
+    writer.transport.abort()
+    return status

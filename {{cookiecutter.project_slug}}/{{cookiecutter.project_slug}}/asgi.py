@@ -17,8 +17,8 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 {% endif %}
 
-{% if cookiecutter.server in ("daphne", "hypercorn") %}
-from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
+{% if cookiecutter.server != "granian" %}
+from {{ cookiecutter.project_slug }}.serving import {{ "graceful_shutdown, " if cookiecutter.server in ("daphne", "hypercorn") }}hardening
 
 {% endif %}
 # Django's own is in django.core.asgi: the same, but slower.
@@ -50,8 +50,7 @@ application = ProtocolTypeRouter(
 {% endif %}
 application = RequestTargetMiddleware(application)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
-{% if cookiecutter.server in ("daphne", "hypercorn") %}
+{% if cookiecutter.server != "granian" %}
 
-graceful_shutdown.install()
-hardening.install()
+{{ "graceful_shutdown.install()\n" if cookiecutter.server in ("daphne", "hypercorn") }}hardening.install()
 {% endif %}
