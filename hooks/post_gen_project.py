@@ -49,7 +49,8 @@ SERVERS = {
     },
     "granian": {
         "dependency": "granian[reload]>=2.8.3,<3",
-        "command": "granian {app} --interface asgi --host 0.0.0.0 --port ${PORT:-8000}"
+        # Where HTTP/2 is possible, a connection that says nothing stays open without limit.
+        "command": "granian {app} --interface asgi --http 1 --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
         # Also for the next request on an idle connection; it can be no longer.
         " --http1-header-read-timeout 60000"

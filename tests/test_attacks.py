@@ -27,7 +27,6 @@ import pytest
 import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
-from websockets.asyncio.client import connect
 
 from tests.template import CHOICES, IN_CI, ROOT, SERVERS, Project, Server, connect, edit, free_port, generate, label
 from tests.test_cookiecutter import posix
@@ -626,7 +625,7 @@ async def outlive_sessions(running: Server, clients: dict[str, httpx.Client], en
         for name, client in clients.items():
             headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)}
             url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
-            connection = connect(url, origin="https://example.com", additional_headers=headers)
+            connection = connect(url, headers=headers)
             members[name] = await stack.enter_async_context(connection)
         stay = members.pop("mary")
         await asyncio.to_thread(end_sessions)
@@ -789,9 +788,7 @@ async def speak(running: Server, cookie: str, guest: str) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
     chosen = cookie.replace(guest, "Guest 22222222")
     for value, name in ((cookie, guest), (chosen, None), ('"Guest 22222222"', None)):
-        async with connect(
-            url, origin="https://example.com", additional_headers={"Cookie": f"guest={value}"}
-        ) as member:
+        async with connect(url, headers={"Cookie": f"guest={value}"}) as member:
             await member.send('{"message": "hello"}')
             user = json.loads(await member.recv())["user"]
             assert user == name if name else user not in ("Guest 22222222", guest)
@@ -998,3 +995,84 @@ def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
 
 
 # Row 16: half-open connections.
+
+HEAD_TIMEOUT_SECONDS = 3
+# Where each server's timeout stands, which is too long to wait for here.
+HEAD_TIMEOUT = {
+    "daphne": (
+        "wiki/serving/graceful_shutdown.py",
+        "KEEP_ALIVE_SECONDS = 75",
+        f"KEEP_ALIVE_SECONDS = {HEAD_TIMEOUT_SECONDS}",
+    ),
+    "hypercorn": ("Procfile", "--keep-alive 75", f"--keep-alive {HEAD_TIMEOUT_SECONDS}"),
+    "granian": (
+        "Procfile",
+        "--http1-header-read-timeout 60000",
+        f"--http1-header-read-timeout {1000 * HEAD_TIMEOUT_SECONDS}",
+    ),
+}
+HALF_OPEN = {
+    "silent": b"",
+    "half a head": b"GET / HTTP/1.1\r\nHost: exam",
+    "half a handshake": b"GET /ws/measure/ HTTP/1.1\r\n" + WEBSOCKET_HEAD,
+}
+
+
+@pytest.mark.parametrize("server", HEAD_TIMEOUT)
+def test_half_open_connections_are_closed(server: str, measured: Callable[[str], Project]) -> None:
+    """Also those that send a byte now and then; a slow body is waited for."""
+    made = measured(server)
+    name, old, new = HEAD_TIMEOUT[server]
+    edit(made.path / name, old, new)
+    with made.served() as running:
+        asyncio.run(stay_half_open(running.port))
+        assert "Traceback" not in running.output
+
+
+def test_half_open_connections_are_closed_by_the_proxy(production: MakeProject, run_nginx: RunNginx) -> None:
+    """uvicorn has no limit of its own."""
+    with production().served() as running:
+        port = free_port()
+        limited = f"client_header_timeout {HEAD_TIMEOUT_SECONDS}s; listen 127.0.0.1:{port};"
+        headers = "proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;"
+        with run_nginx(f"server {{ {limited} {headers} location / {{ proxy_pass {running.url}; }} }}"):
+            running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200)
+            asyncio.run(stay_half_open(port))
+
+
+async def stay_half_open(port: int) -> None:
+    start = time.monotonic()
+    async with asyncio.timeout(HEAD_TIMEOUT_SECONDS + 20):
+        upload = asyncio.create_task(upload_slowly(port, 2 * HEAD_TIMEOUT_SECONDS))
+        waiting = []
+        for words in list(HALF_OPEN.values()) * 100:
+            # One by one: more than a server has in its backlog would be open for the client alone.
+            connection = await asyncio.open_connection("127.0.0.1", port)
+            waiting.append(wait_until_closed(*connection, words, drips=bool(words) and len(waiting) % 2 == 0))
+        await asyncio.gather(*waiting)
+        assert time.monotonic() - start > HEAD_TIMEOUT_SECONDS / 2
+        assert await upload == 403  # without a CSRF token
+
+
+async def wait_until_closed(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: bytes, *, drips: bool
+) -> None:
+    writer.write(words)
+    closed = asyncio.create_task(reader.read())
+    while not (await asyncio.wait([closed], timeout=0.5))[0]:
+        if drips:
+            writer.write(b"x")
+    with suppress(ConnectionError):
+        assert await closed == b""
+    writer.transport.abort()
+
+
+async def upload_slowly(port: int, seconds: int) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /accounts/login/ HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % seconds)
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        writer.write(b"x")
+    status = int((await reader.readuntil(b"\r\n")).split(b" ")[1])
+    writer.transport.abort()
+    return status

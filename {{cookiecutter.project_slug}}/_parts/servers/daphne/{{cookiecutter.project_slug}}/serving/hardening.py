@@ -3,6 +3,8 @@
 import daphne.server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet import reactor
+from twisted.protocols.policies import TimeoutMixin
+from twisted.web.http import HTTPChannel
 
 MAX_QUEUED_MESSAGES = 10
 POLL_INTERVAL_SECONDS = 0.05
@@ -11,6 +13,16 @@ POLL_INTERVAL_SECONDS = 0.05
 def install() -> None:
     """Change what daphne accepts. Call this when the application is loaded."""
     daphne.server.WebSocketFactory = HardenedWebSocketFactory
+    HTTPChannel.resetTimeout = reset_timeout_for_body  # type: ignore[assignment, method-assign]
+
+
+def reset_timeout_for_body(channel: HTTPChannel) -> None:
+    """Give a client that sends a body more time with each part of it, but not one that sends a head.
+
+    It has KEEP_ALIVE_SECONDS for all of the head, as a `HTTPChannel.resetTimeout`.
+    """
+    if not channel.line_mode:
+        TimeoutMixin.resetTimeout(channel)
 
 
 class LimitedWebSocketProtocol(WebSocketProtocol):
