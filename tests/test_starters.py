@@ -11,8 +11,10 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -62,6 +64,65 @@ def test_students_work(project):
     shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
     tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
+
+
+# To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
+COURSE_UTIL = """
+import os
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+
+def list_entries():
+    names = default_storage.listdir("entries")[1]
+    return sorted(name[:-3] for name in names if name.endswith(".md"))
+
+def save_entry(title, content):
+    path = f"entries/{title}.md"
+    if default_storage.exists(path):
+        default_storage.delete(path)
+    default_storage.save(path, ContentFile(content))
+
+def get_entry(title):
+    try:
+        with default_storage.open(f"entries/{title}.md") as file:
+            return file.read().decode()
+    except FileNotFoundError:
+        return None
+"""
+SAVE_WITH_OPEN = """
+def save_entry(title, content):
+    os.makedirs(FOLDER, exist_ok=True)
+    path = os.path.join(FOLDER, f"{title}.md")
+    if os.path.exists(path):
+        os.remove(path)
+    with open(path, "w") as file:
+        file.write(content)
+"""
+
+
+@pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
+def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tmp_path: Path) -> None:
+    """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
+    made = project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
+    folder = str(made.path / "entries") if way == "absolute path" else "entries"
+    code = COURSE_UTIL if way == "default storage" else f"{COURSE_UTIL}\nFOLDER = {folder!r}\n{SAVE_WITH_OPEN}"
+    (made.path / "encyclopedia" / "util.py").write_text(code)
+    before = read_files(made.path.parent)
+    for start in (made.path, tmp_path):
+        command = [made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", made.path]
+        tests = subprocess.run(command, cwd=start, env=made.environment, capture_output=True, text=True, check=False)
+        assert " passed" in tests.stdout, tests.stdout + tests.stderr
+        assert read_files(made.path.parent) == before
+        assert not Path("/etc/passwd.md").exists()
+        if way == "absolute path":
+            assert "A test tried to change" in tests.stdout
+        else:
+            assert not re.search("(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout)
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_codespaces(project):

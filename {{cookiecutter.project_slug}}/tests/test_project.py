@@ -1,15 +1,21 @@
 import asyncio
 import logging
 import re
+import shutil
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from axes.models import AccessAttempt
+from django.conf import settings
 from django.contrib.auth import aauthenticate, get_user_model
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -19,6 +25,28 @@ from {{ cookiecutter.project_slug }}.serving import handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+
+
+def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
+    """Whichever way a test, or the code under test, changes them."""
+    default_storage.save("folder/saved", ContentFile(b""))
+    Path("folder/opened").touch()
+    assert {path.name for path in tmp_path.joinpath("folder").iterdir()} == {"saved", "opened"}
+    opened = Path("folder/opened")
+    for folder in (settings.BASE_DIR, Path(settings.BASE_DIR.anchor)):
+        path = folder / "refused"
+        for change in (
+            path.touch,
+            path.mkdir,
+            path.unlink,
+            path.rmdir,
+            partial(shutil.rmtree, path),
+            partial(opened.rename, path),
+            partial(path.symlink_to, opened),
+            partial(path.hardlink_to, opened),
+        ):
+            with pytest.raises(PermissionError, match="A test tried to change"):
+                change()
 
 
 async def test_livez_asks_nobody(async_client, settings):

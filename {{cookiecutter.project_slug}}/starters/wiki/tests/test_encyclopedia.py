@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -9,14 +12,12 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def entries(settings, tmp_path):
-    """Entries of the tests' own, so that none of yours is touched."""
-    storage = settings.STORAGES["entries"]
-    storage = storage | {"OPTIONS": storage["OPTIONS"] | {"location": tmp_path}}
-    settings.STORAGES = settings.STORAGES | {"entries": storage}
+def entries(tmp_path: Path) -> Path:
+    """A folder with two entries: conftest.py keeps yours from being changed."""
+    shutil.rmtree(tmp_path / "entries", ignore_errors=True)
     util.save_entry("CSS", "# CSS\n\nStyles.\n")
     util.save_entry("Python", "# Python\n\n<b>bold</b>\n")
-    return tmp_path
+    return tmp_path / "entries"
 
 
 def test_index(client):
