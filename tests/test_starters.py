@@ -27,45 +27,6 @@ from tests.template import CHOICES, ROOT, SERVERS, Project, edit, free_port, on_
 ORIGIN = {"origin": "https://example.com"}
 
 
-@on_each_server("wiki")
-def test_wiki(answers, production):
-    made = production(**answers)
-    with made.served() as running:
-        with running.client() as client:
-            assert "Python" in client.get("/").text
-            for end in ("", "/"):
-                assert "    for name in" in client.get(f"/wiki/python{end}").text
-                for path in ("/wiki/nothing", "/wiki/..%2f.env", "/wiki/%00", "/wiki/../manage.py"):
-                    assert client.get(path + end, follow_redirects=True).status_code == 404, path
-            assert "yours to build" in client.get("/search/", params={"q": "py"}).text
-        assert running.stop(seconds=15) in (0, -15), running.output
-        assert "Traceback" not in running.output
-
-
-def test_wiki_from_elsewhere(project, tmp_path):
-    """The entries are found wherever a command is started."""
-    made = project(starter="wiki")
-    script = "from encyclopedia import util; util.save_entry('New', 'x'); print(util.list_entries())"
-    command = [made.python, made.path / "manage.py", "shell", "--command", script]
-    result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Python']"
-    assert (made.path / "entries" / "New.md").exists()
-
-
-def test_course_layout(project):
-    """What the course wants handed in, at the root."""
-    made = project(starter="wiki", project_name="wiki")
-    assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in made.path.iterdir()}
-
-
-def test_students_work(project):
-    """With the course's task done, the project's tests pass but for the two that say so."""
-    made = project(starter="wiki")
-    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
-    tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
-    assert " passed, " in tests.stdout
-
-
 # To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
 COURSE_UTIL = """
 import os
@@ -100,6 +61,52 @@ def save_entry(title, content):
 """
 
 
+@on_each_server("wiki")
+def test_wiki(answers, production):
+    made = production(**answers)
+    with made.served() as running:
+        with running.client() as client:
+            assert "Python" in client.get("/").text
+            for end in ("", "/"):
+                assert "    for name in" in client.get(f"/wiki/python{end}").text
+                for path in ("/wiki/nothing", "/wiki/..%2f.env", "/wiki/%00", "/wiki/../manage.py"):
+                    assert client.get(path + end, follow_redirects=True).status_code == 404, path
+            assert "yours to build" in client.get("/search/", params={"q": "py"}).text
+        assert running.stop(seconds=15) in (0, -15), running.output
+        assert "Traceback" not in running.output
+
+
+def test_wiki_from_elsewhere(project, tmp_path):
+    """The entries are found wherever a command is started, with the course's util.py as with ours."""
+    made = project(starter="wiki")
+    (made.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
+    script = (
+        "from encyclopedia import course_util, util\n"
+        "util.save_entry('New', 'x')\n"
+        "course_util.save_entry('Newer', 'x')\n"
+        "assert course_util.list_entries() == util.list_entries()\n"
+        "print(util.list_entries())\n"
+    )
+    command = [made.python, made.path / "manage.py", "shell", "--command", script]
+    result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
+    assert not list(tmp_path.glob("entries"))
+
+
+def test_course_layout(project):
+    """What the course wants handed in, at the root."""
+    made = project(starter="wiki", project_name="wiki")
+    assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in made.path.iterdir()}
+
+
+def test_students_work(project):
+    """With the course's task done, the project's tests pass but for the two that say so."""
+    made = project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
+    tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
+    assert " passed, " in tests.stdout
+
+
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
 def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tmp_path: Path) -> None:
     """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
@@ -118,7 +125,9 @@ def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tm
         if way == "absolute path":
             assert "A test tried to change" in tests.stdout
         else:
-            assert not re.search("(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout)
+            assert not re.search(
+                "(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout
+            )
 
 
 def read_files(folder: Path) -> dict[Path, bytes]:
