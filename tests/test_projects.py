@@ -1,10 +1,11 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
+from collections.abc import Callable
 from itertools import zip_longest
 
 import pytest
 
-from tests.template import CHOICES, SERVERS, label, pairwise
+from tests.template import CHOICES, SERVERS, Project, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
@@ -15,7 +16,7 @@ def test_checks_and_own_tests(answers, project, request):
 def check_project(made, request):
     if made.answers["database"] == "postgresql":  # which is not there on Windows
         made.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
-    tests = made.run(str(made.python), "-m", "pytest", "-q", "--create-db")
+    tests = made.run(str(made.python), "-m", "pytest", "-q", "--create-db", "-W", "error")
     assert " passed" in tests.stdout
 
     assert "No changes detected" in made.manage("makemigrations", "--check", "--dry-run").stdout
@@ -39,6 +40,34 @@ def test_types(django_version, project, tmp_path):
         )
         types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
         assert types.stdout.startswith("Success: no issues found")
+
+
+# What is valid, but makes Python warn: a string with an escape that there is not, and a file that nobody closes.
+CARELESS_CODE = """
+
+def words(path):
+    return re.findall("\\w+", open(path).read())
+
+assert words(__file__)
+"""
+
+
+def test_warnings(project: Callable[..., Project]) -> None:
+    """A student's code does not fail for them; the project's own modules do."""
+    made = project(starter="wiki")
+    views = made.path / "encyclopedia" / "views.py"
+    views.write_text("import re\n" + views.read_text() + CARELESS_CODE)
+    command = (str(made.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "index or sign_in or change")
+    tests = made.run(*command)
+    assert "invalid escape sequence" in tests.stdout
+    assert "unclosed file" in tests.stdout
+    for module in ("accounts/views.py", "wiki/context_processors.py"):
+        text = (made.path / module).read_text()
+        (made.path / module).write_text(f"import warnings\n{text}\nwarnings.warn('old', DeprecationWarning)\n")
+        tests = made.run(*command, check=False)
+        assert "DeprecationWarning: old" in tests.stdout
+        assert tests.returncode == 1
+        (made.path / module).write_text(text)
 
 
 def test_without_a_secret_key(project):
