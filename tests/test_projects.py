@@ -70,6 +70,28 @@ def test_warnings(project: Callable[..., Project]) -> None:
         (made.path / module).write_text(text)
 
 
+OTHER_PAGES = """
+from django.contrib.auth import get_user_model
+from django.http import HttpResponse
+from django.urls import path
+
+def page(request, name=""):
+    return HttpResponse(f"One of {get_user_model().objects.count()} users")
+
+urlpatterns = [path("", page), path("<path:name>", page)]
+"""
+
+
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_other_pages(starter: str, project: Callable[..., Project]) -> None:
+    """Whoever replaces a starter's pages loses the tests that are about them, and no other."""
+    made = project(starter=starter, channels=True)
+    app = {"blank": "pages", "wiki": "encyclopedia", "chat": "chat", "live": "status"}[starter]
+    (made.path / app / "urls.py").write_text(OTHER_PAGES)
+    (made.path / "tests" / f"test_{app}.py").unlink()
+    made.run(str(made.python), "-m", "pytest", "-q", "-W", "error")
+
+
 def test_without_a_secret_key(project):
     made = project()
     (made.path / ".env").unlink()

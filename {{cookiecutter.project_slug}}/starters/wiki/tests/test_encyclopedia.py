@@ -1,3 +1,5 @@
+"""Tests of the app `encyclopedia`: when you replace its pages, replace them too."""
+
 import shutil
 from pathlib import Path
 
