@@ -171,13 +171,13 @@ def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[
         httpx.Client(base_url=url, verify=False) as client,
     ):
         check_limits(docker, compose)
-        assert "Python" in client.get("/wiki/python/").text
+        assert "Python" in client.get("/wiki/python").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
         save = "from encyclopedia import util; util.save_entry('New', 'kept')"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
         compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
-        wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
+        wait_until(lambda: client.get("/wiki/new").status_code == 200, lambda: compose("logs"))
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
         check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
 
@@ -192,7 +192,7 @@ def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> N
     wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, lambda: compose("logs"))
     for protocol in ("https", "https,http"):
         headers = {"Host": "localhost", "X-Forwarded-Proto": protocol, "X-Forwarded-For": "198.51.100.7"}
-        assert httpx.get(f"{url}/wiki/new/", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/wiki/new", headers=headers).status_code == 200
 
 
 @on("hypercorn")

@@ -11,8 +11,10 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -24,29 +26,70 @@ from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_
 ORIGIN = {"origin": "https://example.com"}
 
 
+# To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
+COURSE_UTIL = """
+import os
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+
+def list_entries():
+    names = default_storage.listdir("entries")[1]
+    return sorted(name[:-3] for name in names if name.endswith(".md"))
+
+def save_entry(title, content):
+    path = f"entries/{title}.md"
+    if default_storage.exists(path):
+        default_storage.delete(path)
+    default_storage.save(path, ContentFile(content))
+
+def get_entry(title):
+    try:
+        with default_storage.open(f"entries/{title}.md") as file:
+            return file.read().decode()
+    except FileNotFoundError:
+        return None
+"""
+SAVE_WITH_OPEN = """
+def save_entry(title, content):
+    os.makedirs(FOLDER, exist_ok=True)
+    path = os.path.join(FOLDER, f"{title}.md")
+    if os.path.exists(path):
+        os.remove(path)
+    with open(path, "w") as file:
+        file.write(content)
+"""
+
+
 @on_each_server("wiki")
 def test_wiki(answers, production):
     made = production(**answers)
     with made.served() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
-            assert client.get("/wiki/python").headers["location"] == "/wiki/python/"
-            assert "    for name in" in client.get("/wiki/python/").text
-            for path in ("/wiki/nothing/", "/wiki/..%2f.env/", "/wiki/%00/", "/wiki/../manage.py/"):
-                assert client.get(path).status_code == 404, path
+            for end in ("", "/"):
+                assert "    for name in" in client.get(f"/wiki/python{end}").text
+                for path in ("/wiki/nothing", "/wiki/..%2f.env", "/wiki/%00", "/wiki/../manage.py"):
+                    assert client.get(path + end, follow_redirects=True).status_code == 404, path
             assert "yours to build" in client.get("/search/", params={"q": "py"}).text
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
 def test_wiki_from_elsewhere(project, tmp_path):
-    """The entries are found wherever a command is started."""
+    """The entries are found wherever a command is started, with the course's util.py as with ours."""
     made = project(starter="wiki")
-    script = "from encyclopedia import util; util.save_entry('New', 'x'); print(util.list_entries())"
+    (made.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
+    script = (
+        "from encyclopedia import course_util, util\n"
+        "util.save_entry('New', 'x')\n"
+        "course_util.save_entry('Newer', 'x')\n"
+        "assert course_util.list_entries() == util.list_entries()\n"
+        "print(util.list_entries())\n"
+    )
     command = [made.python, made.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Python']"
-    assert (made.path / "entries" / "New.md").exists()
+    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
+    assert not list(tmp_path.glob("entries"))
 
 
 def test_course_layout(project):
@@ -61,6 +104,33 @@ def test_students_work(project):
     shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
     tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
+
+
+@pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
+def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tmp_path: Path) -> None:
+    """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
+    made = project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
+    folder = str(made.path / "entries") if way == "absolute path" else "entries"
+    code = COURSE_UTIL if way == "default storage" else f"{COURSE_UTIL}\nFOLDER = {folder!r}\n{SAVE_WITH_OPEN}"
+    (made.path / "encyclopedia" / "util.py").write_text(code)
+    before = read_files(made.path.parent)
+    for start in (made.path, tmp_path):
+        command = [made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", made.path]
+        tests = subprocess.run(command, cwd=start, env=made.environment, capture_output=True, text=True, check=False)
+        assert " passed" in tests.stdout, tests.stdout + tests.stderr
+        assert read_files(made.path.parent) == before
+        assert not Path("/etc/passwd.md").exists()
+        if way == "absolute path":
+            assert "A test tried to change" in tests.stdout
+        else:
+            assert not re.search(
+                "(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout
+            )
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_codespaces(project):

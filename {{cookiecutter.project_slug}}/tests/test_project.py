@@ -1,6 +1,11 @@
+"""Tests of the accounts, the health checks and the ASGI core. None is about the pages of an app."""
+
 import asyncio
 import logging
 import re
+import shutil
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -8,10 +13,13 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
+from django.conf import settings
 from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -21,6 +29,28 @@ from {{ cookiecutter.project_slug }}.serving import handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+
+
+def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
+    """Whichever way a test, or the code under test, changes them."""
+    default_storage.save("folder/saved", ContentFile(b""))
+    Path("folder/opened").touch()
+    assert {path.name for path in tmp_path.joinpath("folder").iterdir()} == {"saved", "opened"}
+    opened = Path("folder/opened")
+    for folder in (settings.BASE_DIR, Path(settings.BASE_DIR.anchor)):
+        path = folder / "refused"
+        for change in (
+            path.touch,
+            path.mkdir,
+            path.unlink,
+            path.rmdir,
+            partial(shutil.rmtree, path),
+            partial(opened.rename, path),
+            partial(path.symlink_to, opened),
+            partial(path.hardlink_to, opened),
+        ):
+            with pytest.raises(PermissionError, match="A test tried to change"):
+                change()
 
 
 async def test_livez_asks_nobody(async_client, settings):
@@ -50,14 +80,15 @@ def test_readyz_without_database(client, monkeypatch):
     assert response.json()["failing"] == ["database default"]
 
 
+@pytest.mark.django_db
 def test_requests_are_timed(client, caplog, settings):
     settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
-    response = client.get("/no%0Asuch%0Apage/")
+    response = client.get("/a%0Along%0Apath/")
     passed = 1000 * (perf_counter() - start)
     assert 0 < float(response.headers["Server-Timing"].removeprefix("app;dur=")) <= passed + 0.1
-    assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
+    assert f"GET /a%0Along%0Apath/ {response.status_code}" in caplog.text
     settings.SERVER_TIMING = False
     assert "Server-Timing" not in client.get("/no-such-page/").headers
 
@@ -92,6 +123,7 @@ async def test_what_shared_caches_may_store(
     assert [response.get("Cache-Control") for response in responses] == 2 * [cache_control]
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
 async def test_request_id(async_client, sent):
     response = await async_client.get("/no-such-page/", headers={"X-Request-ID": sent})
@@ -328,10 +360,10 @@ def user(settings):
 @pytest.mark.django_db
 def test_sign_in_and_out(client, user):
     form = {"username": "ada", "password": "analytical-engine"}
-    page = client.post("/accounts/login/", form, follow=True)
-    assert page.redirect_chain == [("/", 302)]
-    assert "Sign out" in page.text
-    assert "Sign in" in client.post("/accounts/logout/", follow=True).text
+    for path, destination in (("login", "LOGIN_REDIRECT_URL"), ("logout", "LOGOUT_REDIRECT_URL")):
+        answer = client.post(f"/accounts/{path}/", form)
+        assert (answer.status_code, answer.url) == (302, getattr(settings, destination))
+        assert (get_user(client) == user) == (path == "login")
 
 
 @pytest.mark.django_db

@@ -1,3 +1,5 @@
+"""Tests of the app `pages`: when you replace its pages, replace them too."""
+
 import platform
 import re
 import sys

@@ -1,3 +1,5 @@
+"""Tests of the app `chat`: when you replace its pages, replace them too."""
+
 import asyncio
 import json
 import re

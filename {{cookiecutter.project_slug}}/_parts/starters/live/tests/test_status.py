@@ -1,3 +1,5 @@
+"""Tests of the app `status`: when you replace its pages, replace them too."""
+
 import asyncio
 import json
 import logging
@@ -14,6 +16,7 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
@@ -22,7 +25,6 @@ from django.utils import timezone
 from django.utils.html import escape
 from django_tasks_db.models import DBTaskResult
 
-from accounts.models import User
 from status import addresses, checks, events, tasks, views
 from status.management.commands import check_services
 from status.models import Lease, Result, Service
@@ -303,7 +305,7 @@ async def test_check_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_service_that_is_deleted_during_its_check(site: Site) -> None:
-    await User.objects.acreate_user("ada", "ada@example.com", is_staff=True)
+    await get_user_model().objects.acreate_user("ada", "ada@example.com", is_staff=True)
     gone = await Service.objects.acreate(name="gone", url="http://127.0.0.1:1/")
     other = await Service.objects.acreate(name="other", url=f"{site.url}/200")
     await Service.objects.filter(id=gone.id).adelete()
@@ -314,10 +316,11 @@ async def test_service_that_is_deleted_during_its_check(site: Site) -> None:
 
 def test_staff_are_told_of_changes(mailoutbox):
     service = Service.objects.create(name="shop", url="http://127.0.0.1:1/")
-    User.objects.create_user("ada", "ada@example.com", is_staff=True)
-    User.objects.create_user("bob", is_staff=True)
-    User.objects.create_user("eve", "eve@example.com")
-    User.objects.create_user("joe", "joe@example.com", is_staff=True, is_active=False)
+    users = get_user_model().objects
+    users.create_user("ada", "ada@example.com", is_staff=True)
+    users.create_user("bob", is_staff=True)
+    users.create_user("eve", "eve@example.com")
+    users.create_user("joe", "joe@example.com", is_staff=True, is_active=False)
     for state in ("up", "down", "down", "slow", "up"):
         checks.keep(Result(service=service, state=state, milliseconds=7, detail="200"))
     waiting = DBTaskResult.objects.ready().order_by("enqueued_at")
@@ -430,7 +433,7 @@ def test_board(client, services):
 
 
 async def test_signed_in_user(async_client) -> None:
-    await async_client.aforce_login(await User.objects.acreate_user("ada"))
+    await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
     assert ">ada</a>" in (await async_client.get("/")).text
 
 

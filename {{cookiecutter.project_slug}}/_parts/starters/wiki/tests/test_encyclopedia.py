@@ -1,6 +1,12 @@
+"""Tests of the app `encyclopedia`: when you replace its pages, replace them too."""
+
+import shutil
+from pathlib import Path
+
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.urls import reverse
 from django.utils.html import escape
 
 from encyclopedia import util
@@ -9,18 +15,21 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def entries(settings, tmp_path):
-    """Entries of the tests' own, so that none of yours is touched."""
-    storage = settings.STORAGES["entries"]
-    storage = storage | {"OPTIONS": storage["OPTIONS"] | {"location": tmp_path}}
-    settings.STORAGES = settings.STORAGES | {"entries": storage}
+def entries(tmp_path: Path) -> Path:
+    """A folder with two entries: conftest.py keeps yours from being changed."""
+    shutil.rmtree(tmp_path / "entries", ignore_errors=True)
     util.save_entry("CSS", "# CSS\n\nStyles.\n")
     util.save_entry("Python", "# Python\n\n<b>bold</b>\n")
-    return tmp_path
+    return tmp_path / "entries"
+
+
+def entry_url(title: str) -> str:
+    """The path of an entry's page, with the title as it stands: it may be quoted, or wrong."""
+    return reverse("entry", args=["TITLE"]).replace("TITLE", title)
 
 
 def test_index(client):
-    page = client.get("/")
+    page = client.get(reverse("index"))
     assert page.status_code == 200
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
     for title in ("CSS", "Python"):
@@ -29,12 +38,12 @@ def test_index(client):
 
 def test_signed_in_user(client) -> None:
     client.force_login(get_user_model().objects.create_user("ada"))
-    assert ">ada</a>" in client.get("/").text
+    assert ">ada</a>" in client.get(reverse("index")).text
 
 
 @pytest.mark.parametrize("title", ["Python", "python", "PYTHON"])
 async def test_entry(async_client, title):
-    page = await async_client.get(f"/wiki/{title}/")
+    page = await async_client.get(entry_url(title))
     assert page.status_code == 200
     assert f"<title>{title} ·" in page.text
     assert "bold" in page.text
@@ -44,22 +53,22 @@ async def test_entry(async_client, title):
 
 
 async def test_plain_text_until_you_build_it(async_client):
-    page = await async_client.get("/wiki/Python/")
+    page = await async_client.get(entry_url("Python"))
     assert "# Python\n\n&lt;b&gt;bold&lt;/b&gt;" in page.text
 
 
-@pytest.mark.parametrize("path", ["/search/?q=py", "/new/", "/random/"])
-def test_what_to_do_until_you_build_it(client, path):
-    assert "yours to build" in client.get(path).text
+@pytest.mark.parametrize("name", ["search", "new_page", "random_page"])
+def test_what_to_do_until_you_build_it(client, name):
+    assert "yours to build" in client.get(reverse(name), {"q": "py"}).text
 
 
 @pytest.mark.parametrize("title", ["Nothing", "..", "..%2fmanage.py", "%00", "%ff", "a" * 5000])
 def test_no_such_entry(client, title):
-    assert client.get(f"/wiki/{title}/").status_code == 404
+    assert client.get(entry_url(title)).status_code == 404
 
 
 def test_title_that_is_not_found(client) -> None:
-    page = client.get("/wiki/<b>/")
+    page = client.get(entry_url("<b>"))
     assert page.status_code == 404
     assert "There is no entry “&lt;b&gt;”" in page.text
 
@@ -68,7 +77,7 @@ def test_no_entries_yet(client, entries):
     for path in entries.iterdir():
         path.unlink()
     entries.rmdir()
-    assert client.get("/").status_code == 200
+    assert client.get(reverse("index")).status_code == 200
     util.save_entry("First", "")
     assert util.list_entries() == ["First"]
 
