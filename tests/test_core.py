@@ -59,6 +59,7 @@ def test_nothing_is_left_for_the_next_request(probed):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/disconnect/").status_code == 200
+            assert client.get("/probe/vendor/").text == "postgresql"
         for _ in range(3 * THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"
@@ -401,6 +402,17 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert (
             client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
         )
+        assert "Traceback" not in running.output
+
+
+def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("CSRF_USE_SESSIONS = True\n")
+    with made.served() as running, running.client(headers={"Origin": "https://example.com"}) as client:
+        token = client.get("/probe/visit/").json()["token"]
+        for sent, status in ((token, 200), ("x" * len(token), 403)):
+            assert client.post("/probe/visit/", data={"csrfmiddlewaretoken": sent}).status_code == status
         assert "Traceback" not in running.output
 
 

@@ -166,6 +166,11 @@ def disconnect(request):
     return HttpResponse("closed")
 
 
+def vendor(request: HttpRequest) -> HttpResponse:
+    """Use a connection that is never opened."""
+    return HttpResponse(connection.vendor)
+
+
 def closing(request):
     return Closing("sync")
 
