@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -77,6 +78,7 @@ def test_a_transaction_in_sqlite_ends_with_its_request(probed):
         for _ in range(2 * THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
+        assert "Traceback" not in running.output
 
 
 def test_with_djangos_own_pool_of_connections(probed, connections):
@@ -89,13 +91,34 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
         assert connections() <= 2
 
 
+BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
+
+
 def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
     """By later requests, and by later calls of event streams."""
-    most = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
     with probed().served() as running, running.client() as client:
-        for view in most:
+        for view, most in BACKEND_VIEWS.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
-            assert 1 <= len({process for answer in answers for process in answer}) <= most[view], view
+            assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
+
+
+def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
+    """However often they are used, and if nobody used them for longer than that."""
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("ASGI_CONN_MAX_AGE = 1\n")
+    with made.served() as running, running.client() as client:
+
+        def check(view: str) -> None:
+            ages = [age for _, age in client.get(f"/probe/{view}/").json()["processes"]]
+            assert max(ages) < 2, view
+
+        for used in ("backend", "event_stream_backends", "backend"):
+            for view in BACKEND_VIEWS:
+                check(view)
+            end = time.monotonic() + 2.5
+            while time.monotonic() < end:
+                check(used)
 
 
 def test_threads_are_started_once(probed):

@@ -125,6 +125,7 @@ def test_many_plain_streams(limited: Callable[..., Project]) -> None:
         assert len([name for name in threads if name.startswith("asgi-")]) <= THREADS + BACKGROUND_THREADS
         assert running.output.count("EventStreamResponse") == 1, running.output[-3000:]
         assert "Traceback" not in running.output
+        assert "ResourceWarning" not in running.output, "a thread that ended left its connection open"
 
 
 def test_many_event_streams(limited: Callable[..., Project], connections: Callable[[], int]) -> None:
