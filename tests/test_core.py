@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -58,6 +59,7 @@ def test_nothing_is_left_for_the_next_request(probed):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/disconnect/").status_code == 200
+            assert client.get("/probe/vendor/").text == "postgresql"
         for _ in range(3 * THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"
@@ -75,6 +77,7 @@ def test_a_transaction_in_sqlite_ends_with_its_request(probed):
         for _ in range(2 * THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
+        assert "Traceback" not in running.output
 
 
 def test_with_djangos_own_pool_of_connections(probed, connections):
@@ -87,13 +90,34 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
         assert connections() <= 2
 
 
+BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
+
+
 def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
     """By later requests, and by later calls of event streams."""
-    most = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
     with probed().served() as running, running.client() as client:
-        for view, processes in most.items():
+        for view, most in BACKEND_VIEWS.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
-            assert 1 <= len({process for answer in answers for process in answer}) <= processes, view
+            assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
+
+
+def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
+    """However often they are used, and if nobody used them for longer than that."""
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("ASGI_CONN_MAX_AGE = 1\n")
+    with made.served() as running, running.client() as client:
+
+        def check(view: str) -> None:
+            ages = [age for _, age in client.get(f"/probe/{view}/").json()["processes"]]
+            assert max(ages) < 2, view
+
+        for used in ("backend", "event_stream_backends", "backend"):
+            for view in BACKEND_VIEWS:
+                check(view)
+            end = time.monotonic() + 2.5
+            while time.monotonic() < end:
+                check(used)
 
 
 def test_threads_are_started_once(probed):
@@ -400,6 +424,17 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert (
             client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
         )
+        assert "Traceback" not in running.output
+
+
+def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
+    made = probed()
+    with (made.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write("CSRF_USE_SESSIONS = True\n")
+    with made.served() as running, running.client(headers={"Origin": "https://example.com"}) as client:
+        token = client.get("/probe/visit/").json()["token"]
+        for sent, status in ((token, 200), ("x" * len(token), 403)):
+            assert client.post("/probe/visit/", data={"csrfmiddlewaretoken": sent}).status_code == status
         assert "Traceback" not in running.output
 
 

@@ -125,6 +125,7 @@ def test_many_plain_streams(limited: Callable[..., Project]) -> None:
         assert len([name for name in threads if name.startswith("asgi-")]) <= THREADS + BACKGROUND_THREADS
         assert running.output.count("EventStreamResponse") == 1, running.output[-3000:]
         assert "Traceback" not in running.output
+        assert "ResourceWarning" not in running.output, "a thread that ended left its connection open"
 
 
 def test_many_event_streams(limited: Callable[..., Project], connections: Callable[[], int]) -> None:
@@ -336,13 +337,16 @@ def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]
             assert seen == {"debug": False, "wrappers": 0, "panel": None}
 
 
-def test_atomic_requests_are_named(project: Callable[..., Project]) -> None:
-    """With it Django answers each async view with 500."""
+@pytest.mark.parametrize(("setting", "message_id"), [("ATOMIC_REQUESTS", "E003"), ("CONN_MAX_AGE", "W004")])
+def test_settings_that_do_not_go_with_asgi_are_named(
+    setting: str, message_id: str, project: Callable[..., Project]
+) -> None:
+    """With the first one Django answers each async view with 500; the second one leaks connections with Django's handler."""
     made = project()
-    assert "ATOMIC_REQUESTS" not in made.manage("check").stderr
+    assert setting not in made.manage("check").stderr
     with (made.path / "wiki" / "settings.py").open("a") as settings:
-        settings.write('DATABASES["default"]["ATOMIC_REQUESTS"] = True\n')
-    assert "ATOMIC_REQUESTS" in made.manage("check", check=False).stderr
+        settings.write(f'DATABASES["default"]["{setting}"] = 1\n')
+    assert f"(serving.{message_id}) {setting} of database 'default'" in made.manage("check", check=False).stderr
 
 
 @contextmanager

@@ -166,6 +166,11 @@ def disconnect(request):
     return HttpResponse("closed")
 
 
+def vendor(request: HttpRequest) -> HttpResponse:
+    """Use a connection that is never opened."""
+    return HttpResponse(connection.vendor)
+
+
 def closing(request):
     return Closing("sync")
 
@@ -214,10 +219,12 @@ async def event_stream(request):
     return EventStreamResponse(events())
 
 
-def backend_process() -> int:
-    """The process of PostgreSQL that serves this connection."""
-    connection.ensure_connection()
-    return connection.connection.info.backend_pid
+def backend_process() -> tuple[int, float]:
+    """The process of PostgreSQL that serves this connection, and its age in seconds."""
+    with connection.cursor() as cursor:
+        age = "extract(epoch FROM clock_timestamp() - backend_start)::float"
+        cursor.execute(f"SELECT pid, {age} FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        return cursor.fetchone()
 
 
 def backend(request: HttpRequest) -> JsonResponse:
