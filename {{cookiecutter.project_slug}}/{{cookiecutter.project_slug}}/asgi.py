@@ -19,8 +19,9 @@ from django.utils.module_loading import import_string
 
 {% if cookiecutter.server != "granian" %}
 from {{ cookiecutter.project_slug }}.serving import {{ "graceful_shutdown, " if cookiecutter.server in ("daphne", "hypercorn") }}hardening
-
 {% endif %}
+from {{ cookiecutter.project_slug }}.serving.cookies import CookieHeaderMiddleware
+
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody{{ ", MessageLimitMiddleware" if cookiecutter.server == "granian" and cookiecutter.__channels }}
@@ -48,6 +49,7 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
+application = CookieHeaderMiddleware(application)
 application = RequestTargetMiddleware(application)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server != "granian" %}
