@@ -36,7 +36,9 @@ def test_production(answers, production):
             check_pages(client, server)
             check_static_files(client)
             check_sign_in(client)
+            check_cookies_in_two_headers(running, client.cookies["sessionid"])
         check_untrusted_proxy(running)
+        check_chain_of_proxies(running)
         with running.client(https=False) as client:
             check_without_proxy(client)
             status = running.stop(seconds=15)  # with a connection that is still open
@@ -101,6 +103,28 @@ def check_sign_in(client):
     for path in ("/", "/async/", "/sync/"):
         assert "Sign out" in client.get(path).text
     assert client.get("/admin/").status_code == 200
+
+
+def check_cookies_in_two_headers(running: Server, session: str) -> None:
+    """As browsers send them over HTTP/2."""
+    cookies = ["theme=dark", f"sessionid={session}", "other=1"]
+    with running.client() as client:
+        assert "Sign out" in client.get("/", headers=[("Cookie", cookie) for cookie in cookies]).text
+
+
+def check_chain_of_proxies(running: Server) -> None:
+    """The first proxy knows the visitor's scheme."""
+    chains = {
+        ("https,http",): 200,
+        ("https, https",): 200,
+        ("HTTPS",): 200,
+        ("https", "http"): 200,
+        ("http, https",): 301,
+    }
+    with running.client(https=False) as client:
+        for schemes, status in chains.items():
+            headers = [("Host", "example.com"), *(("X-Forwarded-Proto", scheme) for scheme in schemes)]
+            assert client.get("/", headers=headers).status_code == status, schemes
 
 
 def check_untrusted_proxy(running: Server) -> None:
