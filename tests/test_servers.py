@@ -5,6 +5,7 @@ import re
 import select
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Server, connect, edit, free_port, on_each_server
+from tests.template import SERVERS, Project, Server, connect, edit, free_port, on_each_server
 
 # nginx keeps an idle connection for so long, as AWS's load balancers do.
 PROXY_IDLE_SECONDS = 60
@@ -24,6 +25,12 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 class Echo(AsyncWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None):
         await self.send(text_data=text_data, bytes_data=bytes_data)
+"""
+
+
+SAY_WHO_LEAVES = """
+    async def disconnect(self, code):
+        print("has left", code, flush=True)
 """
 
 
@@ -235,6 +242,32 @@ async def talk(url):
     for path, origin in (("/ws/echo/", "https://evil.example"), ("/ws/nothing/", "https://example.com")):
         with pytest.raises(websockets.InvalidStatus):
             await connect(f"{url}{path}", origin=origin)
+
+
+def test_pings_of_hypercorn(production: Callable[..., Project]) -> None:
+    """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
+    made = production(server="hypercorn", channels=True)
+    (made.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
+    routing = made.path / "wiki" / "routing.py"
+    edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
+    edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
+    edit(made.path / "hypercorn.conf.py", "websocket_ping_interval = 20", "websocket_ping_interval = 1")
+    with made.served() as running:
+        asyncio.run(answer_pings_or_not(running))
+        start = time.monotonic()
+        assert running.stop(seconds=15) == 0, running.output
+        assert time.monotonic() - start < 5
+        assert "Traceback" not in running.output
+
+
+async def answer_pings_or_not(running: Server) -> None:
+    url = f"ws://127.0.0.1:{running.port}/ws/echo/"
+    async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
+        vanished.transport.pause_reading()
+        await asyncio.to_thread(running.wait_until, lambda: running.output.count("has left") == 1, 10)
+        await present.send("hello")
+        assert await present.recv() == "hello"
+        vanished.transport.abort()
 
 
 def test_runserver_speaks_websockets(project):
