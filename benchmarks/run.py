@@ -192,7 +192,7 @@ def candidate(name, project, command, views):
         "from django.contrib.auth import *\n"
         "user = get_user_model().objects.get()\n"
         "session = SessionStore()\n"
-        "session.update({SESSION_KEY: str(user.pk), BACKEND_SESSION_KEY: 'django.contrib.auth.backends.ModelBackend',"
+        "session.update({SESSION_KEY: str(user.pk), BACKEND_SESSION_KEY: 'accounts.backends.LimitedModelBackend',"
         " HASH_SESSION_KEY: user.get_session_auth_hash(), 'visits': 7})\n"
         "session.create()\n"
         "print('cookie', session.session_key)\n"

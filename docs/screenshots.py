@@ -43,7 +43,7 @@ for number, (name, (base, spread)) in enumerate(times.items()):
         Result.objects.create(service=service, state=state, milliseconds=ms, detail=detail)
 """,
 }
-PAGES = {"blank": "/", "wiki": "/wiki/Python/", "chat": "/chat/analytical-engine/", "live": "/"}
+PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
 
 
 def main():

@@ -18,7 +18,7 @@ SLUG = ANSWERS["project_slug"]
 # environment, requests in flight get 10 seconds at a stop, a WebSocket message may have 1 MiB, and a connection stays
 # open for longer than proxies keep it (60 s in nginx and at AWS), or they would use one that was just closed. `serving/proxy.py`
 # reads the proxy's headers, the same on every server, so the servers' own readers of them stay off. What a server needs
-# besides, because its command line has no option for it, is in servers/<name>/. `develop` waits for one second, or an open
+# besides, because its command line has no option for it, is in _parts/servers/<name>/. `develop` waits for one second, or an open
 # event stream would hold up each reload.
 SERVERS = {
     "uvicorn": {
@@ -42,14 +42,13 @@ SERVERS = {
     "gunicorn": {
         "dependency": "gunicorn>=27,<28",
         "extra_dependencies": ["uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
-        "builds_on": ["uvicorn"],
         "command": "gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
         # gunicorn's own --reload does not end uvicorn's workers.
         "develop": "uvicorn {app} --reload --timeout-graceful-shutdown 1",
     },
     "granian": {
-        "dependency": "granian[reload]>=2.8,<3",
+        "dependency": "granian[reload]>=2.8.3,<3",
         # Where HTTP/2 is possible, a connection that says nothing stays open without limit.
         "command": "granian {app} --interface asgi --http 1 --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
@@ -63,20 +62,24 @@ SERVERS = {
 }
 
 
-OVERWRITTEN = Path("starters", "OVERWRITTEN").exists()  # by pre_gen_project.py
+# What belongs to one answer each. A slug cannot begin with _, and nobody calls a folder of their own so.
+PARTS = Path("_parts")
+OVERWRITTEN = Path(PARTS, "OVERWRITTEN").exists()  # by pre_gen_project.py
 
 
 def main():
     server = SERVERS[ANSWERS["server"]]
-    about = Path("starters", ANSWERS["starter"], "ABOUT.md")
+    about = Path(PARTS, "starters", ANSWERS["starter"], "ABOUT.md")
     about_starter = about.read_text(encoding="utf-8") + "\n" if about.exists() else ""
     about.unlink(missing_ok=True)
-    choose("starters", ANSWERS["starter"])
-    choose("pipelines", ANSWERS["ci"])
-    choose("servers", *server.get("builds_on", []), ANSWERS["server"])
+    move_to_root(Path(PARTS, "starters", ANSWERS["starter"]))
+    move_to_root(Path(PARTS, "pipelines", ANSWERS["ci"]))
+    move_to_root(Path(PARTS, "servers", ANSWERS["server"]))
+    shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
+        Path(SLUG, "serving", "websockets.py").unlink(missing_ok=True)
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
@@ -94,17 +97,14 @@ def main():
     say_what_is_next(server)
 
 
-def choose(folder, *choices):
-    """Move what is in `folder/choice` of each choice to the root of the project, and remove the others."""
-    for choice in choices:
-        chosen = Path(folder, choice)
-        for source in sorted(chosen.rglob("*")):
-            target = source.relative_to(chosen)
-            if source.is_dir():
-                target.mkdir(exist_ok=True)
-            else:
-                source.replace(target)
-    shutil.rmtree(folder)
+def move_to_root(chosen: Path) -> None:
+    """Move what is in the folder `chosen`, which some answers lack, to the root of the project."""
+    for source in sorted(chosen.rglob("*")):
+        target = source.relative_to(chosen)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            source.replace(target)
 
 
 def fill_in(values):
@@ -151,12 +151,17 @@ def markdown_text(text):
     return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split())) or SLUG
 
 
-def write_env():
-    """`.env` is `.env.example` with a secret key of its own; nobody else may read it. One that is there stays."""
-    if Path(".env").exists():
+def write_env() -> None:
+    """Write `.env`: `.env.example` with a secret key of its own. One that is there keeps its content. Nobody else may read either."""
+    env = Path(".env")
+    if env.exists():
+        if env.stat().st_mode & 0o077 and os.name == "posix":
+            env.chmod(0o600)
+            print(
+                ".env could be read by other users of this machine. It is yours alone now (mode 600); what it says did not change."
+            )
         return
     text = Path(".env.example").read_text(encoding="utf-8")
-    env = Path(".env")
     env.touch(mode=0o600)
     env.write_text(
         text.replace("DJANGO_SECRET_KEY=", f"DJANGO_SECRET_KEY={secrets.token_urlsafe(50)}", 1),

@@ -28,7 +28,7 @@ TAKEN = """
     mypy_django_plugin mypy_extensions mypyc nh3 openssl opentelemetry packaging pages pathspec pluggy
     priority psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser pydantic pydantic_core
     pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff servestatic
-    service_identity settings sniffio sqlparse starlette starters static staticfiles status templates test
+    service_identity settings sniffio sqlparse starlette static staticfiles status templates test
     tests truststore twisted txaio typing_extensions typing_inspection tzdata ujson urls uv uvicorn
     uvicorn_worker uvloop valkey venv watchfiles websockets wsgi wsproto xdist yaml zope
 """.split()  # noqa: SIM905 (a list of a hundred lines says no more)
@@ -77,6 +77,17 @@ def unknown_choice():
     return None
 
 
+def symbolic_link_in_the_way(slug: str) -> Path | None:
+    """A path that the template writes and that is a symbolic link in a folder that is there, or None."""
+    repository = Path(ANSWERS.get("_repo_dir", ""))
+    written = {Path(".env"), Path("uv.lock"), Path("_parts")}
+    # This file is rendered, so it cannot name the folder as the template does.
+    for source in repository.glob("*cookiecutter.project_slug*/**/*"):
+        parts = [slug if "project_slug" in part else part for part in source.relative_to(repository).parts[1:]]
+        written.add(Path(*(parts[3:] if parts[0] == "_parts" else parts)))
+    return next((path for path in sorted(written) if path.is_symlink()), None)
+
+
 def main():
     slug, name = ANSWERS.get("__slug", ANSWERS["project_slug"]), ANSWERS["project_name"]
     if reason := reason_to_refuse_name(name, GIVEN.get("project_name", name)):
@@ -87,10 +98,14 @@ def main():
         sys.exit(sentence)
     if shutil.disk_usage(".").free < ROOM:
         sys.exit(f"There is no room for a project in {Path.cwd().parent}: less than {ROOM // 1_000_000} MB are left.")
+    if link := symbolic_link_in_the_way(slug):
+        sys.exit(
+            f"{link} is a symbolic link, and a file would be written through it. Move it away, or generate into another folder."
+        )
     if any(Path().iterdir()):
         # For --overwrite-if-exists: post_gen_project.py must not throw away what is not ours.
-        Path("starters").mkdir(exist_ok=True)
-        Path("starters", "OVERWRITTEN").touch()
+        Path("_parts").mkdir(exist_ok=True)
+        Path("_parts", "OVERWRITTEN").touch()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,36 @@
 """Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
 
 import asyncio
+import getpass
+import itertools
+import json
+import os
 import re
+import shutil
 import socket
+import statistics
+import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 
-from tests.template import SERVERS, Project, connect, edit, free_port
+from tests.template import CHOICES, IN_CI, ROOT, SERVERS, Project, Server, connect, edit, free_port, generate, label
+from tests.test_cookiecutter import posix
+from tests.test_hooks import cookiecutter
 
 RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
 HEAD = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n"
@@ -24,6 +38,60 @@ WEBSOCKET_HEAD = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.com\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
 )
+MakeProject = Callable[..., Project]
+ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
+
+
+class Service(ThreadingHTTPServer):
+    """Something that the board of `live` checks: /drip/ sends 103 twice a second, /redirect/ leads to another path."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ServiceHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths: list[str] = []
+        self.closing = threading.Event()
+
+
+class ServiceHandler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        with suppress(OSError):  # the client has left
+            while self.path == "/drip/" and not self.server.closing.wait(0.5):
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            self.send_response(302 if self.path == "/redirect/" else 200)
+            self.send_header("Location", "/secret/")
+            self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+
+
+def add_services(made: Project, urls: dict[str, str]) -> None:
+    rows = f"[Service(name=name, url=url) for name, url in {urls!r}.items()]"
+    made.manage("shell", "--command", f"from status.models import *; Service.objects.bulk_create({rows})")
+
+
+def sign_in(client: httpx.Client) -> None:
+    client.headers["Origin"] = "https://example.com"
+    client.get("/accounts/login/")
+    form = {"username": "ada", "password": "analytical-engine"}
+    assert post(client, "/accounts/login/", **form).status_code == 302
+
+
+def post(client: httpx.Client, path: str, **form: str) -> httpx.Response:
+    return client.post(path, data=form | {"csrfmiddlewaretoken": client.cookies["csrftoken"]})
+
 
 # Row 1: h2c past a proxy.
 
@@ -54,7 +122,7 @@ WEBSOCKET_PROXY = """
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_h2c_is_no_tunnel_past_nginx(server: str, production: Callable[..., Project], run_nginx: RunNginx) -> None:
+def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_nginx: RunNginx) -> None:
     proxy = free_port()
     with production(server=server).served() as running:
         with run_nginx(WEBSOCKET_PROXY.format(port=proxy, server_port=running.port)):
@@ -69,7 +137,7 @@ def test_h2c_is_no_tunnel_past_nginx(server: str, production: Callable[..., Proj
         assert "Traceback" not in running.output
 
 
-def test_h2c_is_no_tunnel_past_caddy(production: Callable[..., Project], docker: Callable[..., str]) -> None:
+def test_h2c_is_no_tunnel_past_caddy(production: MakeProject, docker: Callable[..., str]) -> None:
     """As in compose.yaml. Of the five servers only hypercorn knows h2c."""
     with production(server="hypercorn").served() as running:
         proxy = free_port()
@@ -121,7 +189,7 @@ class Measure(AsyncWebsocketConsumer):
 
 
 @pytest.fixture
-def measured(production: Callable[..., Project]) -> Callable[[str], Project]:
+def measured(production: MakeProject) -> Callable[[str], Project]:
     """`measured(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
 
     def make(server: str) -> Project:
@@ -281,25 +349,449 @@ def read_status(pid: int, name: str) -> int:
 # Row 3: a service that drips.
 
 
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_service_that_drips(django_version: str, production: MakeProject, service: Service) -> None:
+    """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
+    made = production(starter="live", django_version=django_version)
+    add_services(made, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
+    variables = {"STATUS_ALLOW_LOCAL_ADDRESSES": "true", "ASGI_THREADS": "1"}
+    with made.served(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
+        for _ in range(2):
+            start = time.monotonic()
+            answers = [pool.submit(client.get, f"/{view}/") for view in ("sync", "async")]
+            assert client.get("/").status_code == 200
+            for answer in answers:
+                assert answer.result().json()["services"] == {"drips": "down", "fine": "up"}
+            assert time.monotonic() - start < ATTACKS_ARE_REFUSED_WITHIN_SECONDS
+        assert service.paths.count("/drip/") == 4
+
+
 # Row 4: the owner's files and the generation of a project over them.
+
+
+def generate_again(folder: Path, *answers: str) -> tuple[int, str]:
+    """The exit status of `cookiecutter --overwrite-if-exists` for the project `wiki`, and what a person sees."""
+    status, lines = cookiecutter(folder, "project_name=wiki", *answers, options=["--overwrite-if-exists"])
+    return status, "\n".join(lines)
+
+
+def test_folders_of_the_owner_stay(tmp_path: Path) -> None:
+    """Also those that are called as the template calls its own, and one for each question."""
+    assert generate_again(tmp_path)[0] == 0
+    mine = [tmp_path / "wiki" / name / "mine.py" for name in ("starters", "servers", "pipelines", "wiki", "tests")]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    status, said = generate_again(tmp_path, "starter=chat", "server=daphne", "ci=gitlab")
+    assert status == 0, said
+    assert [file.read_text() for file in mine] == ["mine"] * len(mine)
+    assert not (tmp_path / "wiki" / "_parts").exists()
+
+
+@pytest.mark.parametrize("slug", ["starters", "servers", "pipelines"])
+def test_a_project_may_have_the_name_of_a_folder_of_the_template(slug: str, tmp_path: Path) -> None:
+    status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
+    assert status == 0, lines
+    assert (tmp_path / slug / slug / "settings.py").exists()
+
+
+@posix
+@pytest.mark.parametrize("name", ["Procfile", "wiki/settings.py", "chat", "chat/views.py", ".env", "uv.lock", "_parts"])
+def test_nothing_is_written_through_a_symbolic_link(name: str, tmp_path: Path) -> None:
+    link, elsewhere = tmp_path / "wiki" / name, tmp_path / "elsewhere"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    for make in (lambda: None, elsewhere.touch):
+        make()
+        status, said = generate_again(tmp_path, "starter=chat")
+        assert status == 1
+        assert f"{name} is a symbolic link" in said
+        assert not elsewhere.exists() or elsewhere.read_text() == ""
+        assert set((tmp_path / "wiki").rglob("*")) <= {link, *link.parents}
+
+
+@posix
+def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
+    env = tmp_path / "wiki" / ".env"
+    env.parent.mkdir()
+    env.write_text("DJANGO_SECRET_KEY=mine\n")
+    env.chmod(0o644)
+    status, said = generate_again(tmp_path)
+    assert status == 0, said
+    assert (env.read_text(), env.stat().st_mode & 0o777) == ("DJANGO_SECRET_KEY=mine\n", 0o600)
+    assert ".env could be read by other users of this machine" in said
+    assert ".env could be read" not in generate_again(tmp_path)[1]
 
 
 # Row 5: the limits of sign-in.
 
 
+def status_of_sign_in(client: httpx.Client, address: str, name: str, password: str) -> int:
+    """The status that the sign-in page answers to this visitor of the proxy."""
+    headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+    form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+    return client.post("/accounts/login/", data=form, headers=headers).status_code
+
+
+@pytest.mark.parametrize(("database", "django_version"), [("sqlite", "6.1"), ("postgresql", "5.2")])
+def test_passwords_from_many_addresses_and_for_many_names(
+    database: str, django_version: str, production: MakeProject
+) -> None:
+    """One IPv6 network is one client, so is an IPv4 address in both of its forms, and names are counted together."""
+    made = production(database=database, django_version=django_version)
+    # Those of Django take most of a second for each password.
+    settings = (
+        "PASSWORD_HASHERS = [f'django.contrib.auth.hashers.{name}PasswordHasher' for name in ('MD5', 'PBKDF2')]\n"
+    )
+    with (made.path / "wiki" / "settings.py").open("a") as file:
+        file.write(settings)
+    with made.served() as running, running.client() as client:
+        attempts = [status_of_sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
+        assert attempts == [200] * 9 + [429]
+        assert status_of_sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
+
+        forms = ("203.0.113.9", "::ffff:203.0.113.9")
+        attempts = [status_of_sign_in(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
+        assert attempts == [200] * 9 + [429]
+
+        # A user of one's own does not start the count anew.
+        assert [status_of_sign_in(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
+        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 302
+        assert status_of_sign_in(client, forms[0], "one name more", "wrong") == 429
+        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 429
+        assert status_of_sign_in(client, "203.0.113.77", "ada", "analytical-engine") == 302
+        assert "Traceback" not in running.output
+
+
 # Row 6: who has an account.
+
+
+class SlowMailServer:
+    """Takes 0.3 s for each mail."""
+
+    def __init__(self) -> None:
+        self.recipients: list[str] = []
+        self.links: list[str] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        await asyncio.sleep(0.3)
+        self.recipients += envelope.rcpt_tos
+        self.links += re.findall(r"https://example\.com/\S+", envelope.content.decode())
+        return "250 OK"
+
+
+@pytest.fixture
+def mail_server() -> Iterator[tuple[SlowMailServer, str]]:
+    handler, port = SlowMailServer(), free_port()
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, f"smtp://127.0.0.1:{port}"
+    controller.stop()
+
+
+USERS = [f"user-{number}@example.com" for number in range(10)]
+CREATE_USERS = (
+    f"for address in {USERS}: User.objects.create(username=address.partition('@')[0], email=address, password='a hash')"
+)
+
+
+def ask_for_mail(client: httpx.Client, address: str) -> float:
+    """Ask for a link to set a new password; return how many seconds the response took."""
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/password_reset/").text)[1]
+    start = time.perf_counter()
+    answer = client.post(
+        "/accounts/password_reset/",
+        data={"email": address, "csrfmiddlewaretoken": token},
+        headers={"Origin": "https://example.com"},
+    )
+    seconds = time.perf_counter() - start
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/accounts/password_reset/done/")
+    assert "Server-Timing" not in answer.headers
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "django_version"),
+    [
+        ("uvicorn", "postgresql", "5.2"),
+        ("daphne", "sqlite", "6.1"),
+        ("hypercorn", "postgresql", "6.1"),
+        ("gunicorn", "sqlite", "5.2"),
+        ("granian", "sqlite", "5.2"),
+    ],
+)
+def test_who_has_an_account(
+    server: str,
+    database: str,
+    django_version: str,
+    production: MakeProject,
+    mail_server: tuple[SlowMailServer, str],
+) -> None:
+    """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
+    made = production(server=server, database=database, django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        for _ in range(5):
+            ask_for_mail(client, USERS[0])
+        running.wait_until(lambda: len(mails.recipients) == 3)
+        strangers = [f"stranger-{number}@example.com" for number in range(10)]
+        seconds = [
+            (ask_for_mail(client, user), ask_for_mail(client, stranger))
+            for user, stranger in zip(USERS, strangers, strict=True)
+        ]
+        known, unknown = (statistics.median(each) for each in zip(*seconds, strict=True))
+        assert abs(known - unknown) < 0.1, seconds
+        assert running.stop() in (0, -15), running.output
+        assert "Traceback" not in running.output
+    assert sorted(mails.recipients) == sorted(3 * USERS[:1] + USERS[1:])
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_who_has_an_account_with_a_worker(
+    django_version: str, production: MakeProject, mail_server: tuple[SlowMailServer, str]
+) -> None:
+    """The mail waits in the database, so that it outlives even the kill of all processes."""
+    made = production(starter="live", django_version=django_version)
+    made.manage("shell", "--command", CREATE_USERS)
+    mails, url = mail_server
+    with made.served(EMAIL_URL=url) as running, running.client() as client:
+        ask_for_mail(client, "stranger@example.com")
+        for address in (*USERS[:2], *4 * USERS[2:3]):
+            ask_for_mail(client, address)
+    with made.served("web", "worker", EMAIL_URL=url) as running, running.client() as client:
+        running.wait_until(lambda: len(mails.recipients) == 5)
+        assert mails.recipients == [*USERS[:2], *3 * USERS[2:3]]
+        page = client.get(mails.links[0], follow_redirects=True)
+        assert "Set password" in page.text
+        assert "Traceback" not in running.output
 
 
 # Row 7: WebSockets of users who signed out.
 
 
+NEW_PASSWORD = "user = User.objects.get(username='joan'); user.set_password('compiler'); user.save()"
+ENDS = {
+    "grace": "User.objects.filter(username='grace').update(is_active=False)",
+    "joan": NEW_PASSWORD,
+    "hedy": "User.objects.filter(username='hedy').delete()",
+}
+CREATE_MEMBERS = f"""
+password = User.objects.get(username="ada").password
+for name in {[*ENDS, "mary"]}: User.objects.create(username=name, password=password)
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "database", "django_version"),
+    [
+        ("uvicorn", "sqlite", "6.1"),
+        ("daphne", "postgresql", "5.2"),
+        ("hypercorn", "sqlite", "5.2"),
+        ("gunicorn", "postgresql", "6.1"),
+        ("granian", "sqlite", "5.2"),
+    ],
+)
+def test_websockets_of_users_who_are_gone(
+    server: str, database: str, django_version: str, production: MakeProject
+) -> None:
+    """Signed out, deactivated, deleted or with a new password: the connection ends within 15 s, that of others does not."""
+    made = production(server=server, database=database, django_version=django_version, starter="chat")
+    made.manage("shell", "--command", CREATE_MEMBERS)
+    with made.served() as running, ExitStack() as stack:
+        clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *ENDS)}
+        for number, (name, client) in enumerate(clients.items()):
+            assert sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
+
+        def end_sessions() -> None:
+            made.manage("shell", "--command", "\n".join(ENDS.values()))
+            sign_out(clients["ada"])
+
+        asyncio.run(outlive_sessions(running, clients, end_sessions))
+        assert "Traceback" not in running.output
+
+
+def sign_out(client: httpx.Client) -> None:
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)[1]
+    headers = {"Origin": "https://example.com"}
+    answer = client.post("/accounts/logout/", data={"csrfmiddlewaretoken": token}, headers=headers)
+    assert answer.status_code == 302
+
+
+async def outlive_sessions(running: Server, clients: dict[str, httpx.Client], end_sessions: Callable[[], None]) -> None:
+    async with AsyncExitStack() as stack:
+        members = {}
+        for name, client in clients.items():
+            headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)}
+            url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
+            connection = connect(url, headers=headers)
+            members[name] = await stack.enter_async_context(connection)
+        stay = members.pop("mary")
+        await asyncio.to_thread(end_sessions)
+        ended = [asyncio.create_task(member.wait_closed(), name=name) for name, member in members.items()]
+        _, open_connections = await asyncio.wait(ended, timeout=15)
+        assert [task.get_name() for task in open_connections] == [], running.output
+        assert {name: member.close_code for name, member in members.items()} == dict.fromkeys(members, 3000)
+        await stay.send('{"message": "still here"}')
+        assert json.loads(await stay.recv())["user"] == "mary"
+
+
 # Row 8: trusted hosts.
+
+
+def test_nobody_elses_codespace_is_trusted_in_production(project: Callable[..., Project]) -> None:
+    """With the variables of `.env`, as compose has them, but for debug mode."""
+    made = project()
+    made.environment["DJANGO_DEBUG"] = "false"
+    made.manage("migrate")
+    made.manage("collectstatic", "--no-input")
+    strangers = {"Host": "fuzzy-8000.app.github.dev", "X-Forwarded-Proto": "https"}
+    with made.served() as running, running.client() as client:
+        assert httpx.get(running.url, headers=strangers).status_code == 400
+        page = client.get("/accounts/login/", headers={"Host": "localhost"})
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        headers = {"Host": "localhost", "Origin": "https://fuzzy-8000.app.github.dev"}
+        form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
+        assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
+        assert client.post("/accounts/login/", data=form, headers=headers | {"Origin": "https://localhost"}).is_success
 
 
 # Row 9: what a shared cache keeps, and the headers of static files.
 
+PAGES = {
+    "blank": ["/", "/async/", "/sync/"],
+    "wiki": ["/", "/wiki/Python", "/search/", "/wiki/nothing"],
+    "chat": ["/", "/chat/lobby/"],
+    "live": ["/"],
+}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"starter": starter, "server": server, "django_version": django_version}
+        for starter, server, django_version in zip(
+            [*PAGES, "blank"], SERVERS, itertools.cycle(CHOICES["django_version"]), strict=False
+        )
+    ],
+    ids=label,
+)
+def test_pages_in_a_shared_cache(answers: dict[str, str], production: MakeProject) -> None:
+    """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
+    made = production(**answers)
+    paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
+    with made.served() as running, running.client() as client:
+        check_pages(client, paths)
+        [style] = re.findall(r'href="(/static/site\.\w+\.css)"', client.get("/").text)
+        sign_in(client)
+        for page in check_pages(client, paths):
+            assert ">ada</a>" in page or "<strong>ada</strong>" in page
+        file = client.get(style)
+        assert file.headers["cache-control"] == "max-age=315360000, public, immutable"
+        assert file.headers["x-content-type-options"] == "nosniff"
+        assert file.headers["strict-transport-security"] == client.get("/").headers["strict-transport-security"]
+        with running.client(https=False) as insecure_client:
+            assert "strict-transport-security" not in insecure_client.get(style).headers
+        assert "Traceback" not in running.output
+
+
+def check_pages(client: httpx.Client, paths: list[str]) -> list[str]:
+    pages = [client.get(path) for path in paths]
+    for page in pages:
+        assert {"private", "no-store"} & set(page.headers.get("cache-control", "").split(", ")), page.url
+    return [page.text for page in pages]
+
+
+def test_shared_cache_that_ignores_vary(production: MakeProject, tmp_path: Path) -> None:
+    if shutil.which("nginx") is None:
+        pytest.fail("there is no nginx") if IN_CI and sys.platform == "linux" else pytest.skip("there is no nginx")
+    made, port = production(), free_port()
+    with (
+        made.served() as running,
+        running.client() as signed_in,
+        cache_in_front(running, port, tmp_path),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": "example.com"}) as client,
+    ):
+        sign_in(signed_in)
+        page = client.get("/", headers={"Cookie": f"sessionid={signed_in.cookies['sessionid']}"})
+        assert ">ada</a>" in page.text
+        assert ">ada</a>" not in client.get("/").text
+        [style] = re.findall(r'href="(/static/site\.\w+\.css)"', page.text)
+        assert [client.get(style).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
+
+
+@contextmanager
+def cache_in_front(running: Server, port: int, folder: Path) -> Iterator[None]:
+    """An nginx that keeps what it may for all visitors, whatever cookies they send."""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(f"""
+        daemon off; pid {folder}/pid; error_log stderr; user {getpass.getuser()};
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/temp;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            proxy_cache_path {folder}/cache keys_zone=pages:1m;
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass {running.url};
+                    proxy_set_header Host $host;
+                    proxy_set_header X-Forwarded-Proto https;
+                    proxy_cache pages;
+                    proxy_cache_valid 200 1m;
+                    proxy_ignore_headers Vary Set-Cookie;
+                    add_header X-Cache $upstream_cache_status;
+                }}
+            }}
+        }}
+    """)
+    process = subprocess.Popen(["nginx", "-c", str(configuration)])
+    try:
+        running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200)
+        yield
+    finally:
+        process.terminate()
+        process.wait(15)
+
 
 # Row 10: sessions and names of guests.
+
+
+COUNT_ROWS = "from django.contrib.sessions.models import Session; print('rows:', Session.objects.count())"
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_guests(django_version: str, production: MakeProject) -> None:
+    """They have no row of a session, their names differ, and stay as the server has made them."""
+    made = production(starter="chat", django_version=django_version)
+    with made.served() as running, running.client() as client:
+        names = set()
+        for _ in range(300):
+            client.cookies.clear()
+            answer = client.get("/chat/lobby/")
+            names.add(re.search(r"You are <strong>(Guest \w{8})</strong>", answer.text)[1])
+        assert len(names) == 300  # of 90,000, as many would differ in 6 of 10 tries
+        [cookie] = answer.headers.get_list("Set-Cookie")
+        assert {"HttpOnly", "SameSite=Lax", "Secure"} <= set(cookie.split("; "))
+        guest = re.search(r"Guest \w{8}", answer.text)[0]
+        assert guest in client.get("/chat/lobby/").text
+        asyncio.run(speak(running, client.cookies["guest"], guest))
+        assert made.manage("shell", "--command", COUNT_ROWS).stdout.endswith("rows: 0\n")
+
+
+async def speak(running: Server, cookie: str, guest: str) -> None:
+    url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
+    chosen = cookie.replace(guest, "Guest 22222222")
+    for value, name in ((cookie, guest), (chosen, None), ('"Guest 22222222"', None)):
+        async with connect(url, headers={"Cookie": f"guest={value}"}) as member:
+            await member.send('{"message": "hello"}')
+            user = json.loads(await member.recv())["user"]
+            assert user == name if name else user not in ("Guest 22222222", guest)
 
 
 # Row 11: the Origin of a WebSocket.
@@ -353,7 +845,82 @@ def test_origins(server: str, measured: Callable[[str], Project]) -> None:
 # Row 12: URLs of services.
 
 
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_urls_of_services(django_version: str, production: MakeProject, service: Service) -> None:
+    """In the admin, and in rows that got into the database another way."""
+    made = production(starter="live", django_version=django_version)
+    local_hosts = ["127.0.0.1", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST."]
+    local_urls = {host: f"http://{host}:{service.server_port}/" for host in local_hosts}
+    add_services(made, {"credentials": "http://ada:secret@example.com:1/"} | local_urls)
+    made.manage("check_services", "--once")
+    with made.served() as running, running.client() as client:
+        board = client.get("/").text
+        assert 'href="http://example.com:1/"' in board
+        assert "secret" not in board
+        assert set(client.get("/async/").json()["services"].values()) == {"down"}
+        sign_in(client)
+        for url in (
+            "http://ada:secret@example.com/",
+            "http://token@example.com/",
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://localhost:8000/",
+            "http://169.254.169.254/latest/meta-data/",
+            "ftp://example.com/",
+        ):
+            answer = post(client, "/admin/status/service/add/", name="new", url=url)
+            assert "errorlist" in answer.text, url
+        assert post(client, "/admin/status/service/add/", name="new", url="http://10.0.0.7/").status_code == 302
+    assert not service.paths
+
+
+def test_redirect_of_a_service(production: MakeProject, service: Service) -> None:
+    """A service cannot have the check sent elsewhere."""
+    made = production(starter="live")
+    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    made.__dict__.pop("environment", None)
+    add_services(made, {"redirects": f"{service.url}/redirect/"})
+    made.manage("check_services", "--once")
+    assert service.paths == ["/redirect/"]
+
+
 # Row 13: the entries' files and names.
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_entries_that_are_not_what_they_seem(django_version: str, production: MakeProject) -> None:
+    """A link, a FIFO, a folder, and bytes that are not UTF-8, in a file and in its name."""
+    made = production(starter="wiki", django_version=django_version)
+    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
+    entries, secret = made.path / "entries", made.path / "secret.txt"
+    secret.write_text("secret")
+    (entries / "Link.md").symlink_to(secret)
+    (entries / "Dangling.md").symlink_to(made.path / "new.txt")
+    (entries / "Folder.md").mkdir()
+    os.mkfifo(entries / "Fifo.md")
+    (entries / "Latin.md").write_bytes("café".encode("latin-1"))
+    (entries / os.fsdecode(b"\xff.md")).write_bytes(b"")
+    not_entries = ("Link", "Dangling", "Folder", "Fifo")
+    with made.served() as running, running.client(follow_redirects=True) as client:
+        index = client.get("/")
+        assert index.status_code == 200
+        assert "Latin" in index.text
+        assert not [title for title in not_entries if title in index.text]
+        assert "caf\N{REPLACEMENT CHARACTER}" in client.get("/wiki/Latin").text
+        for title in not_entries:
+            assert client.get(f"/wiki/{title}").status_code == 404
+        before = set(entries.iterdir())
+        client.headers["Origin"] = "https://example.com"
+        client.get("/accounts/login/")  # for the CSRF cookie
+        for title in (*not_entries, "COM¹", "lpt³.x", "CLOCK$", "conin$", "CONOUT$", "con .x", "../up"):
+            answer = post(client, "/new/", title=title, content="x")
+            assert answer.status_code == 200
+            assert "cannot be a title" in answer.text, title
+        assert post(client, "/new/", title="Fine", content="x").url.path == "/wiki/Fine"
+        assert set(entries.iterdir()) == before | {entries / "Fine.md"}
+        assert secret.read_text() == "secret"
+        assert not (made.path / "new.txt").exists()
+        assert "Traceback" not in running.output
 
 
 # Row 14: raw request targets.
@@ -398,19 +965,46 @@ def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
 # Row 15: what a container may do.
 
 
+@pytest.mark.parametrize("starter", CHOICES["starter"])
+def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Path) -> None:
+    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
+    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    assert {"proxy", "migrate", "web", "postgres", "redis"} <= set(services)
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert (service["mem_limit"], service["pids_limit"]) == ("1g", 500), name
+    assert {name for name, service in services.items() if "cap_add" in service} == {"proxy", "postgres"}
+    published = [port for service in services.values() for port in service.get("ports", []) if "HTTP" not in port]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
+    production: MakeProject,
+) -> None:
+    made = production()
+    command = "from accounts.models import User; User.objects.filter(username='ada').update(email='ada@example.com')"
+    made.manage("shell", "--command", command)
+    with made.served() as running, running.client(timeout=60) as client:
+        page = client.get("/accounts/password_reset/")
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        form = {"email": "ada@example.com", "csrfmiddlewaretoken": token}
+        client.post("/accounts/password_reset/", data=form, headers={"Referer": "https://example.com/"})
+        running.wait_until(lambda: "Connection refused" in running.output)  # there is no mail server
+        assert "/accounts/reset/" not in running.output
+
+
 # Row 16: half-open connections.
 
 HEAD_TIMEOUT_SECONDS = 3
 # Where each server's timeout stands, which is too long to wait for here.
 HEAD_TIMEOUT = {
-    "uvicorn": ("Procfile", "--timeout-keep-alive 75", f"--timeout-keep-alive {HEAD_TIMEOUT_SECONDS}"),
     "daphne": (
         "wiki/serving/graceful_shutdown.py",
         "KEEP_ALIVE_SECONDS = 75",
         f"KEEP_ALIVE_SECONDS = {HEAD_TIMEOUT_SECONDS}",
     ),
     "hypercorn": ("Procfile", "--keep-alive 75", f"--keep-alive {HEAD_TIMEOUT_SECONDS}"),
-    "gunicorn": ("Procfile", "--keep-alive 75", f"--keep-alive {HEAD_TIMEOUT_SECONDS}"),
     "granian": (
         "Procfile",
         "--http1-header-read-timeout 60000",
@@ -424,7 +1018,7 @@ HALF_OPEN = {
 }
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", HEAD_TIMEOUT)
 def test_half_open_connections_are_closed(server: str, measured: Callable[[str], Project]) -> None:
     """Also those that send a byte now and then; a slow body is waited for."""
     made = measured(server)
@@ -433,6 +1027,17 @@ def test_half_open_connections_are_closed(server: str, measured: Callable[[str],
     with made.served() as running:
         asyncio.run(stay_half_open(running.port))
         assert "Traceback" not in running.output
+
+
+def test_half_open_connections_are_closed_by_the_proxy(production: MakeProject, run_nginx: RunNginx) -> None:
+    """uvicorn has no limit of its own."""
+    with production().served() as running:
+        port = free_port()
+        limited = f"client_header_timeout {HEAD_TIMEOUT_SECONDS}s; listen 127.0.0.1:{port};"
+        headers = "proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;"
+        with run_nginx(f"server {{ {limited} {headers} location / {{ proxy_pass {running.url}; }} }}"):
+            running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200)
+            asyncio.run(stay_half_open(port))
 
 
 async def stay_half_open(port: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, SERVERS, edit, free_port, generate
+from tests.template import CHOICES, SERVERS, blocks, edit, free_port, generate
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -114,17 +114,21 @@ def stack(docker, tmp_path):
     @contextmanager
     def start(**answers):
         made = generate(tmp_path, lock=True, project_name="wiki", **answers)
-        ports = {"HTTP_PORT": str(free_port()), "HTTPS_PORT": str(free_port())}
+        variables = {
+            "HTTP_PORT": str(free_port()),
+            "HTTPS_PORT": str(free_port()),
+            "POSTGRES_PASSWORD": "p@ss:/w#1%41?[$x]",
+        }
         name = f"test{uuid.uuid4().hex[:8]}"
 
         def compose(*arguments):
-            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | ports)
+            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | variables)
 
         try:
             # Its port is for development on this machine, where something else may have it.
             edit(made.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
-            url = f"https://localhost:{ports['HTTPS_PORT']}"
+            url = f"https://localhost:{variables['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
             yield url, compose
         except Exception:
@@ -147,8 +151,12 @@ def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> Non
     )
 
 
-def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> None:
+def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> None:
     """What the stack really runs with."""
+    show = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"
+    everything = compose("ps", "--all", "--quiet").split()
+    limits = docker("inspect", "--format", show, *everything).splitlines()
+    assert limits == ["[ALL] [no-new-privileges:true] 1073741824 500"] * len(everything)
     containers = compose("ps", "--all", "--quiet", "web", "migrate").split()
     assert len(containers) == 3
     assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", *containers).split() == ["true"] * 3
@@ -157,26 +165,42 @@ def check_read_only(docker: Callable[..., str], compose: Callable[..., str]) -> 
 
 
 @on("gunicorn")
-def test_wiki_stack(server, stack, docker):
+def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[..., str], tmp_path: Path) -> None:
     with (
         stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
-        check_read_only(docker, compose)
-        assert "Python" in client.get("/wiki/python/").text
+        check_limits(docker, compose)
+        assert "Python" in client.get("/wiki/python").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
         save = "from encyclopedia import util; util.save_entry('New', 'kept')"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
         compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
-        wait_until(lambda: client.get("/wiki/new/").status_code == 200, lambda: compose("logs"))
+        wait_until(lambda: client.get("/wiki/new").status_code == 200, lambda: compose("logs"))
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
+        check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
+
+
+def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> None:
+    """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
+    port = free_port()
+    override.write_text(blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
+    compose("down", "--timeout", "15")
+    compose("up", "--build", "--detach", "web")
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, lambda: compose("logs"))
+    for protocol in ("https", "https,http"):
+        headers = {"Host": "localhost", "X-Forwarded-Proto": protocol, "X-Forwarded-For": "198.51.100.7"}
+        assert httpx.get(f"{url}/wiki/new", headers=headers).status_code == 200
 
 
 @on("hypercorn")
 def test_chat_stack(server, stack):
     with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
+        ping = ("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
+        assert "NOAUTH" in compose(*ping)
         for number in (1, 2):
             logs = compose("logs", "web")
             assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"

@@ -111,7 +111,7 @@ def test_overwrite_if_exists(cookiecutter):
     assert "exec granian" in read(project, "Procfile")
     assert read(project, "notes.txt") == "mine"
     assert read(project, ".env") == key, "sessions would end"
-    assert not (project / "starters").exists()
+    assert not (project / "_parts").exists()
     status, said = cookiecutter(
         "--no-input", "--overwrite-if-exists", str(ROOT), "project_slug=my_site", "project_name= "
     )

@@ -78,6 +78,7 @@ def test_a_loop_of_its_own_in_a_sync_view(
 def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Project]) -> None:
     """`/readyz` answers quickly and says why; the log names the setting and what holds the threads, once."""
     with limited().served() as running, running.client() as client, ThreadPoolExecutor(THREADS + 2) as executor:
+        assert client.get("/probe/count/").status_code == 200  # it holds no thread after its response
         held = [executor.submit(ask_at_once, running, [f"/limits/{view}/"], 30) for _ in range(THREADS)]
         try:
             running.wait_until(lambda: is_at_limit(client), seconds=10)
@@ -96,7 +97,7 @@ def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Projec
         assert client.get("/readyz").json() == {"status": "ok", "failing": []}
         assert ask_at_once(running, ["/probe/count/"] * 2 * THREADS) == [200] * 2 * THREADS
         [warning] = warnings(running)
-        assert f"/limits/{view}/" in warning
+        assert re.findall(r"([A-Z]+ \S+) for \d+ s", warning) == [f"GET /limits/{view}/"] * THREADS
 
 
 def is_at_limit(client: httpx.Client) -> bool:
@@ -329,19 +330,24 @@ def test_an_async_receiver_in_the_place_of_djangos(limited: Callable[..., Projec
 
 def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]) -> None:
     with limited().served() as running, running.client() as client:
-        ask_at_once(running, ["/limits/mark_connection/", "/limits/async_mark_connection/"] * 2 * THREADS)
-        for _ in range(2 * THREADS):
-            seen = client.get("/limits/look_at_connection/").json()
-            assert seen == {"debug": False, "wrappers": 0, "panel": None}
+        for what in ("debug", "wrappers", "panel"):
+            paths = [f"/limits/mark_connection/{what}/", f"/limits/async_mark_connection/{what}/"] * THREADS
+            assert ask_at_once(running, paths) == [200] * len(paths)
+            for _ in range(2 * THREADS):
+                seen = client.get("/limits/look_at_connection/").json()
+                assert seen == {"debug": False, "wrappers": 0, "panel": None}, what
 
 
-def test_atomic_requests_are_named(project: Callable[..., Project]) -> None:
-    """With it Django answers each async view with 500."""
+@pytest.mark.parametrize(("setting", "message_id"), [("ATOMIC_REQUESTS", "E003"), ("CONN_MAX_AGE", "W004")])
+def test_settings_that_do_not_go_with_asgi_are_named(
+    setting: str, message_id: str, project: Callable[..., Project]
+) -> None:
+    """With the first one Django answers each async view with 500; the second one leaks connections with Django's handler."""
     made = project()
-    assert "ATOMIC_REQUESTS" not in made.manage("check").stderr
+    assert setting not in made.manage("check").stderr
     with (made.path / "wiki" / "settings.py").open("a") as settings:
-        settings.write('DATABASES["default"]["ATOMIC_REQUESTS"] = True\n')
-    assert "ATOMIC_REQUESTS" in made.manage("check", check=False).stderr
+        settings.write(f'DATABASES["default"]["{setting}"] = 1\n')
+    assert f"(serving.{message_id}) {setting} of database 'default'" in made.manage("check", check=False).stderr
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import yaml
 from websockets.sync.client import connect
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, blocks, free_port
+from tests.template import CHOICES, IN_CI, ROOT, Project, Server, blocks, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
@@ -269,8 +270,9 @@ def test_other_middleware_and_applications(probed, follow):
 
 
 def test_commands_for_hosts(project, follow, tmp_path):
-    compose, heroku, scale, launch, deploy, release = blocks("deploying.md", "sh")
-    assert compose == "docker compose up --build --detach\n"  # test_containers.py does
+    compose, compose_web, heroku, scale, launch, deploy, release = blocks("deploying.md", "sh")
+    assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
+    assert compose_web == "docker compose up --build --detach web\n"
     made = project()
     calls = follow(heroku.replace("git push heroku main", ""), made.path, "heroku")
     settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
@@ -298,7 +300,7 @@ def test_files_for_hosts(project, tmp_path):
     """They parse, name what a project has, and start it by the line of its Procfile."""
     made = project(database="postgresql")
     fly, processes = blocks("deploying.md", "toml")
-    [render] = blocks("deploying.md", "yaml")
+    _, render = blocks("deploying.md", "yaml")
     [unit] = blocks("deploying.md", "ini")
     fly, render = tomllib.loads(fly), yaml.safe_load(render)
     release = made.procfile()["release"]
@@ -324,6 +326,34 @@ def test_files_for_hosts(project, tmp_path):
             ["systemd-analyze", "verify", tmp_path / "wiki.service"], capture_output=True, text=True, check=False
         )
         assert [line for line in result.stderr.splitlines() if "wiki.service" in line] == []
+
+
+def test_visitors_have_their_own_address_on_each_host(production: Callable[..., Project]) -> None:
+    """With the host's own form of the header, and what a client may send with it."""
+    fly = tomllib.loads(blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
+    [cloudflare] = blocks("deploying.md", "text")
+    made = production()
+    for trusted, proxies in (
+        ("*", ""),
+        (fly, ", 66.241.124.1"),
+        (cloudflare.strip(), ", 104.22.17.40"),
+        (f"{cloudflare.strip()},66.241.124.1", ", 104.22.17.40, 66.241.124.1"),
+    ):
+        made.manage("shell", "--command", "from axes.utils import reset; reset()")
+        with made.served(FORWARDED_ALLOW_IPS=trusted) as running:
+            for forged in range(10):
+                assert sign_in(running, f"203.0.113.{forged}, 198.51.100.7{proxies}", "wrong") in (200, 429), trusted
+            assert sign_in(running, f"198.51.100.7{proxies}", "analytical-engine") == 429, trusted
+            assert sign_in(running, f"198.51.100.8{proxies}", "analytical-engine") == 302, trusted
+
+
+def sign_in(running: Server, forwarded_for: str, password: str) -> int:
+    with running.client() as client:
+        page = client.get("/accounts/login/").text
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)[1]
+        form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
+        headers = {"X-Forwarded-For": forwarded_for, "Origin": "https://example.com"}
+        return client.post("/accounts/login/", data=form, headers=headers).status_code
 
 
 def test_links_lead_somewhere():

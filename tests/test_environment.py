@@ -32,6 +32,7 @@ WRONG = [
     ("WEB_CONCURRENCY", "0", "'0' cannot be used. Accepted: a whole number from 1"),
     ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "'10.0.0.0/33' cannot be used. Accepted: addresses or networks"),
     ("FORWARDED_ALLOW_IPS", "proxy", "'proxy' cannot be used. Accepted: addresses or networks"),
+    ("DJANGO_SCRIPT_NAME", "app", "'app' cannot be used. Accepted: a path such as /app."),
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
 RIGHT = {
@@ -43,6 +44,7 @@ RIGHT = {
     "EMAIL_URL": ["", "smtp+tls://user:word@mail.example.com:587", "consolemail://"],
     "ASGI_THREADS": ["", "1", "1000"],
     "FORWARDED_ALLOW_IPS": ["", "*", "10.0.0.0/8, ::1"],
+    "DJANGO_SCRIPT_NAME": ["", "/", "/app", "/sites/my-site/"],
     "DJANGO_LOG_FORMAT": ["", "json"],
 }
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ HOSTILE_NAMES = [
 ]
 
 
-def cookiecutter(folder: Path, *answers: str, path: str = "") -> tuple[int, list[str]]:
+def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path: str = "") -> tuple[int, list[str]]:
     """The exit status, and the lines that a person sees: both streams in one."""
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(folder), str(ROOT), *answers]
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, "--output-dir", str(folder), str(ROOT)]
+    command += answers
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     result = subprocess.run(command, check=False, env=os.environ | {"PATH": path}, **pipes)
     return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
@@ -40,6 +42,8 @@ def cookiecutter(folder: Path, *answers: str, path: str = "") -> tuple[int, list
         ("3d", "use lower-case letters"),
         ("site_", "use lower-case letters"),
         ("größe", "use lower-case letters"),
+        ("x" * 31, "longer than 30 characters"),
+        ("con", "Windows can have no folder"),
         ("class", "a word of the Python language"),
         ("match", "a word of the Python language"),
         ("site", "standard library"),
@@ -116,6 +120,12 @@ def test_it_ends_with_what_to_type_next(tmp_path):
         "uv run manage.py migrate",
         "uv run uvicorn wiki.asgi:application --reload --timeout-graceful-shutdown 1",
     ]
+
+
+def test_it_says_that_a_database_is_needed(tmp_path: Path) -> None:
+    _, lines = cookiecutter(tmp_path, "project_name=wiki", "database=postgresql")
+    [line] = [line for line in lines if "docker compose up --detach postgres" in line]
+    assert "DATABASE_URL in .env" in line
 
 
 @pytest.mark.parametrize(("name", "comment"), [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip")])

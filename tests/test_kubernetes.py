@@ -43,4 +43,14 @@ def test_manifests(worker, tmp_path):
         assert selector.get("matchLabels", selector) == web["metadata"]["labels"]
     assert kinds["HorizontalPodAutoscaler", "my-board"]["spec"]["scaleTargetRef"]["name"] == "my-board"
     assert container["envFrom"][0]["configMapRef"]["name"] == "my-board"
+    restricted = kinds["NetworkPolicy", "my-board-pods"]["spec"]
+    for (kind, name), manifest in kinds.items():
+        if kind not in ("Deployment", "Job"):
+            continue
+        pod = manifest["spec"]["template"]
+        assert restricted["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), name
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        for container in pod["spec"]["containers"]:
+            assert container["resources"]["limits"]["memory"], name
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
     assert ("ConfigMap", "my-board") in kinds

@@ -11,15 +11,53 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 from aiosmtpd.controller import Controller
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, connect, edit, free_port, on_each_server
+from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
+
+ORIGIN = {"origin": "https://example.com"}
+
+
+# To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
+COURSE_UTIL = """
+import os
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+
+def list_entries():
+    names = default_storage.listdir("entries")[1]
+    return sorted(name[:-3] for name in names if name.endswith(".md"))
+
+def save_entry(title, content):
+    path = f"entries/{title}.md"
+    if default_storage.exists(path):
+        default_storage.delete(path)
+    default_storage.save(path, ContentFile(content))
+
+def get_entry(title):
+    try:
+        with default_storage.open(f"entries/{title}.md") as file:
+            return file.read().decode()
+    except FileNotFoundError:
+        return None
+"""
+SAVE_WITH_OPEN = """
+def save_entry(title, content):
+    os.makedirs(FOLDER, exist_ok=True)
+    path = os.path.join(FOLDER, f"{title}.md")
+    if os.path.exists(path):
+        os.remove(path)
+    with open(path, "w") as file:
+        file.write(content)
+"""
 
 
 @on_each_server("wiki")
@@ -28,23 +66,30 @@ def test_wiki(answers, production):
     with made.served() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
-            assert client.get("/wiki/python").headers["location"] == "/wiki/python/"
-            assert "    for name in" in client.get("/wiki/python/").text
-            for path in ("/wiki/nothing/", "/wiki/..%2f.env/", "/wiki/%00/", "/wiki/../manage.py/"):
-                assert client.get(path).status_code == 404, path
+            for end in ("", "/"):
+                assert "    for name in" in client.get(f"/wiki/python{end}").text
+                for path in ("/wiki/nothing", "/wiki/..%2f.env", "/wiki/%00", "/wiki/../manage.py"):
+                    assert client.get(path + end, follow_redirects=True).status_code == 404, path
             assert "yours to build" in client.get("/search/", params={"q": "py"}).text
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
 def test_wiki_from_elsewhere(project, tmp_path):
-    """The entries are found wherever a command is started."""
+    """The entries are found wherever a command is started, with the course's util.py as with ours."""
     made = project(starter="wiki")
-    script = "from encyclopedia import util; util.save_entry('New', 'x'); print(util.list_entries())"
+    (made.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
+    script = (
+        "from encyclopedia import course_util, util\n"
+        "util.save_entry('New', 'x')\n"
+        "course_util.save_entry('Newer', 'x')\n"
+        "assert course_util.list_entries() == util.list_entries()\n"
+        "print(util.list_entries())\n"
+    )
     command = [made.python, made.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Python']"
-    assert (made.path / "entries" / "New.md").exists()
+    assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
+    assert not list(tmp_path.glob("entries"))
 
 
 def test_course_layout(project):
@@ -61,9 +106,37 @@ def test_students_work(project):
     assert " passed, " in tests.stdout
 
 
+@pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
+def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tmp_path: Path) -> None:
+    """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
+    made = project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
+    folder = str(made.path / "entries") if way == "absolute path" else "entries"
+    code = COURSE_UTIL if way == "default storage" else f"{COURSE_UTIL}\nFOLDER = {folder!r}\n{SAVE_WITH_OPEN}"
+    (made.path / "encyclopedia" / "util.py").write_text(code)
+    before = read_files(made.path.parent)
+    for start in (made.path, tmp_path):
+        command = [made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", made.path]
+        tests = subprocess.run(command, cwd=start, env=made.environment, capture_output=True, text=True, check=False)
+        assert " passed" in tests.stdout, tests.stdout + tests.stderr
+        assert read_files(made.path.parent) == before
+        assert not Path("/etc/passwd.md").exists()
+        if way == "absolute path":
+            assert "A test tried to change" in tests.stdout
+        else:
+            assert not re.search(
+                "(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout
+            )
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_codespaces(project):
     """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
     made = project(starter="wiki")
+    made.environment |= json.loads((made.path / ".devcontainer" / "devcontainer.json").read_text())["containerEnv"]
     made.manage("migrate")
     with made.served() as running, running.client(https=False) as client:
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
@@ -82,9 +155,9 @@ def test_chat(answers, production):
     with made.served() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
-            guest = re.search(r"Guest \d+", page.text)[0]
+            guest = re.search(r"Guest \w{8}", page.text)[0]
         url = f"ws://127.0.0.1:{running.port}/ws/chat/"
-        cookie = f"sessionid={client.cookies['sessionid']}"
+        cookie = f"guest={client.cookies['guest']}"
         asyncio.run(talk(url, guest, cookie))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
@@ -275,7 +348,9 @@ def site():
     server.server_close()
 
 
-def add_service(made, url):
+def add_service(made: Project, url: str) -> None:
+    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    made.__dict__.pop("environment", None)
     made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
 
 
@@ -424,7 +499,7 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
     server, url = mail_server
     made = production(server="uvicorn", starter="live", django_version=django_version)
-    made.environment |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
+    made.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = made.path / "status" / "tasks.py"
     edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
     made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")

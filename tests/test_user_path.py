@@ -5,11 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, follow, free_port, generate
+from tests.template import IMAGE_PYTHON, SERVERS, Project, follow, free_port, generate
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,29 @@ def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
     else:
         version = [found.stdout.strip(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         assert subprocess.check_output(version, text=True).strip() == IMAGE_PYTHON
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
+def test_a_clone_starts_as_its_readme_says(project: Callable[..., Project], tmp_path: Path) -> None:
+    """Line by line: git leaves `.env` out."""
+    made = project(project_name="wiki")
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
+        made.run("git", *command)
+    made.run("git", "clone", "--quiet", str(made.path), str(tmp_path / "clone" / "wiki"))
+    made.path = tmp_path / "clone" / "wiki"
+    assert not (made.path / ".env").exists()
+    readme = (made.path / "README.md").read_text()
+    copy, migrate, start = re.findall("^    (.+)$", readme.split("Open <http")[0], re.MULTILINE)
+    assert start.startswith("uv run uvicorn ")
+    for line in (copy, migrate):
+        made.run("sh", "-c", line.replace("uv run", str(made.python)))
+    with made.developed() as running, running.client(https=False) as client:
+        assert client.get("/").status_code == 200
+    # What works for a reader of the code must not start in production.
+    made.variables["DJANGO_DEBUG"] = "false"
+    del made.environment
+    assert "DJANGO_SECRET_KEY is not set" in made.manage("check", check=False).stderr
 
 
 def test_course_project(project):

@@ -8,7 +8,8 @@ NAMES = """
     careless_stream async_large large large_stream cached async_cached closing async_closing
     closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
     stuck stream_with_calls how_many_things event_stream announced
-    let_finish async_patient cancel_a_call
+    let_finish async_patient cancel_a_call backend async_backend event_stream_backends
+    vendor how_many_connected notify
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

@@ -1,10 +1,13 @@
 import asyncio
 import gc
 import hashlib
+import json
 import os
+import secrets
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -12,6 +15,7 @@ from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connection, transaction
+from django.db.backends.signals import connection_created
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.urls import get_script_prefix
@@ -164,6 +168,24 @@ def disconnect(request):
     return HttpResponse("closed")
 
 
+def note_connected(**kwargs: object) -> None:
+    """A receiver of `connection_created`."""
+    connected.append(threading.current_thread().name)
+
+
+connected: list[str] = []
+connection_created.connect(note_connected)
+
+
+async def how_many_connected(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"connected": len(connected)})
+
+
+def vendor(request: HttpRequest) -> HttpResponse:
+    """Use a connection that is never opened."""
+    return HttpResponse(connection.vendor)
+
+
 def closing(request):
     return Closing("sync")
 
@@ -210,6 +232,30 @@ async def event_stream(request):
             yield "data: more\n\n"
 
     return EventStreamResponse(events())
+
+
+def backend_process() -> tuple[int, float]:
+    """The process of PostgreSQL that serves this connection, and its age in seconds."""
+    with connection.cursor() as cursor:
+        age = "extract(epoch FROM clock_timestamp() - backend_start)::float"
+        cursor.execute(f"SELECT pid, {age} FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        return cursor.fetchone()
+
+
+def backend(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"processes": [backend_process()]})
+
+
+async def async_backend(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"processes": [await sync_to_async(backend_process)()]})
+
+
+async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
+    async def parts() -> AsyncIterator[str]:
+        processes = [await sync_to_async(backend_process)() for _ in range(10)]
+        yield json.dumps({"processes": processes})
+
+    return EventStreamResponse(parts())
 
 
 LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
@@ -351,9 +397,17 @@ async def visit(request):
     """A session and a message that are changed in an async view, and a form that is sent to it."""
     visits = await request.session.aget("visits", 0) + 1
     await request.session.aset("visits", visits)
-    messages.info(request, f"visit {visits}", extra_tags="x" * 5000)  # too much for a cookie
+    messages.info(
+        request, f"visit {visits}", extra_tags=secrets.token_hex(5000)
+    )  # too much for a cookie, even compressed
     shown = [message.message for message in messages.get_messages(request)] if request.method == "POST" else []
     return JsonResponse({"visits": visits, "messages": shown, "token": get_token(request)})
+
+
+async def notify(request: HttpRequest) -> HttpResponse:
+    """Add a message that goes into the session, which nobody has loaded."""
+    messages.info(request, "too much for a cookie", extra_tags=secrets.token_hex(5000))
+    return HttpResponse("told")
 
 
 async def missing(request):

@@ -3,6 +3,8 @@
 from django.contrib.auth import views
 from django.urls import path
 
+from .views import PasswordResetView
+
 
 def page(view, **context):
     return view.as_view(template_name="accounts/page.html", extra_context=context)
@@ -23,7 +25,7 @@ urlpatterns = [
     ),
     path(
         "password_reset/",
-        page(views.PasswordResetView, button="Send me a link"),
+        page(PasswordResetView, button="Send me a link"),
         name="password_reset",
     ),
     path(

@@ -1,21 +1,56 @@
+"""Tests of the accounts, the health checks and the ASGI core. None is about the pages of an app."""
+
 import asyncio
 import logging
 import re
+import shutil
+from functools import partial
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
-from django.contrib.auth import aauthenticate, get_user_model
+from django.conf import settings
+from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
+from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, connections
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
 from {{ cookiecutter.project_slug }}.serving import handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
+from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+
+
+def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
+    """Whichever way a test, or the code under test, changes them."""
+    default_storage.save("folder/saved", ContentFile(b""))
+    Path("folder/opened").touch()
+    assert {path.name for path in tmp_path.joinpath("folder").iterdir()} == {"saved", "opened"}
+    opened = Path("folder/opened")
+    for folder in (settings.BASE_DIR, Path(settings.BASE_DIR.anchor)):
+        path = folder / "refused"
+        for change in (
+            path.touch,
+            path.mkdir,
+            path.unlink,
+            path.rmdir,
+            partial(shutil.rmtree, path),
+            partial(opened.rename, path),
+            partial(path.symlink_to, opened),
+            partial(path.hardlink_to, opened),
+        ):
+            with pytest.raises(PermissionError, match="A test tried to change"):
+                change()
 
 
 async def test_livez_asks_nobody(async_client, settings):
@@ -45,15 +80,50 @@ def test_readyz_without_database(client, monkeypatch):
     assert response.json()["failing"] == ["database default"]
 
 
-def test_requests_are_timed(client, caplog):
+@pytest.mark.django_db
+def test_requests_are_timed(client, caplog, settings):
+    settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
-    response = client.get("/no%0Asuch%0Apage/")
+    response = client.get("/a%0Along%0Apath/")
     passed = 1000 * (perf_counter() - start)
     assert 0 < float(response.headers["Server-Timing"].removeprefix("app;dur=")) <= passed + 0.1
-    assert "GET /no%0Asuch%0Apage/ 404" in caplog.text
+    assert f"GET /a%0Along%0Apath/ {response.status_code}" in caplog.text
+    settings.SERVER_TIMING = False
+    assert "Server-Timing" not in client.get("/no-such-page/").headers
 
 
+@pytest.mark.parametrize(
+    ("headers", "cookie", "cache_control"),
+    [
+        ({}, "", None),
+        ({"Cache-Control": "max-age=60"}, "", "max-age=60"),
+        ({"Vary": "Accept-Language"}, "", None),
+        ({"Vary": "Accept-Language, cookie"}, "", "private"),
+        ({}, "theme=dark", "private"),
+        ({"Vary": "Cookie", "Cache-Control": "max-age=60"}, "", "max-age=60, private"),
+        ({"Vary": "Cookie", "Cache-Control": "public, max-age=60"}, "", "public, max-age=60"),
+        ({"Vary": "Cookie", "Cache-Control": "s-maxage=60"}, "", "s-maxage=60"),
+        ({"Vary": "Cookie", "Cache-Control": "No-Store"}, "", "No-Store"),
+    ],
+)
+async def test_what_shared_caches_may_store(
+    headers: dict[str, str], cookie: str, cache_control: str | None, rf, async_rf
+) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        response = HttpResponse(headers=headers)
+        response.cookies.load(cookie)
+        return response
+
+    async def async_view(request: HttpRequest) -> HttpResponse:
+        return view(request)
+
+    middleware: Any = CacheControlMiddleware
+    responses = middleware(view)(rf.get("/")), await middleware(async_view)(async_rf.get("/"))
+    assert [response.get("Cache-Control") for response in responses] == 2 * [cache_control]
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
 async def test_request_id(async_client, sent):
     response = await async_client.get("/no-such-page/", headers={"X-Request-ID": sent})
@@ -173,7 +243,8 @@ async def talk(application, messages, **scope):
     async def send(message):
         sent.append(message)
 
-    await application({"type": "http", "method": "GET", **scope}, receive, send)
+    scope = {"type": "http", "method": "GET", "scheme": "http"} | scope
+    await application(scope, receive, send)
     return sent
 
 
@@ -212,6 +283,23 @@ async def test_static_files(static_files, method, path, size):
     assert sum(sizes) == size
     assert max(sizes) <= 65536
     assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_security_headers_of_static_files(scheme: str, static_files, settings) -> None:
+    settings.SECURE_HSTS_SECONDS = 60
+    [start, _] = await talk(
+        static.serve_static_files(no_file),
+        [],
+        path="/static/small.css",
+        headers=[],
+        scheme=scheme,
+    )
+    headers = dict(start["headers"])
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert headers.get(b"strict-transport-security", b"").startswith(b"max-age=60") == (
+        scheme == "https"
+    )
 
 
 async def test_static_file_for_a_client_that_left(static_files):
@@ -272,10 +360,10 @@ def user(settings):
 @pytest.mark.django_db
 def test_sign_in_and_out(client, user):
     form = {"username": "ada", "password": "analytical-engine"}
-    page = client.post("/accounts/login/", form, follow=True)
-    assert page.redirect_chain == [("/", 302)]
-    assert "Sign out" in page.text
-    assert "Sign in" in client.post("/accounts/logout/", follow=True).text
+    for path, destination in (("login", "LOGIN_REDIRECT_URL"), ("logout", "LOGOUT_REDIRECT_URL")):
+        answer = client.post(f"/accounts/{path}/", form)
+        assert (answer.status_code, answer.url) == (302, getattr(settings, destination))
+        assert (get_user(client) == user) == (path == "login")
 
 
 @pytest.mark.django_db
@@ -310,7 +398,6 @@ def test_weak_passwords(client, user, password):
 
 @pytest.mark.django_db
 def test_sign_in_attempts_are_limited(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).status_code for _ in range(3)]
@@ -324,7 +411,6 @@ def test_sign_in_attempts_are_limited(client, user, settings):
 
 @pytest.mark.django_db
 def test_sign_in_is_possible_again_later(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "analytical-engine"}
     for _ in range(3):
@@ -337,7 +423,6 @@ def test_sign_in_is_possible_again_later(client, user, settings):
 
 @pytest.mark.django_db
 def test_sign_in_forgives_earlier_mistakes(client, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     passwords = 2 * ["wrong", "wrong", "analytical-engine"]
     forms = [{"username": "ada", "password": password} for password in passwords]
@@ -346,8 +431,39 @@ def test_sign_in_forgives_earlier_mistakes(client, user, settings):
 
 
 @pytest.mark.django_db
+def test_sign_in_attempts_for_all_names_are_limited(client, user, settings):
+    """From one address; a user of the attacker's own does not start the count anew."""
+    settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
+    good = {"username": "ada", "password": "analytical-engine"}
+    names = ["grace", "joan", "mary", "katherine", "hedy", "ada"]
+    answers = []
+    for name in names:
+        wrong = {"username": name, "password": "wrong"}
+        answers.append(client.post("/accounts/login/", wrong).status_code)
+        if name == "hedy":
+            assert client.post("/accounts/login/", good).status_code == 302
+    assert answers == [200] * 5 + [429]
+    assert client.post("/accounts/login/", good).status_code == 429
+    assert client.post("/accounts/login/", good, REMOTE_ADDR="203.0.113.9").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("", "::"),
+        ("unix:", "::"),
+    ],
+)
+def test_what_counts_as_one_client(address, network, rf):
+    assert get_client_ip_address(rf.post("/", REMOTE_ADDR=address)) == network
+
+
+@pytest.mark.django_db
 def test_async_sign_in_is_limited(rf, user, settings):
-    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = 3
     sign_in = async_to_sync(aauthenticate)
     good = {"username": "ada", "password": "analytical-engine"}
@@ -358,7 +474,41 @@ def test_async_sign_in_is_limited(rf, user, settings):
 
 
 @pytest.mark.django_db
-def test_reset_password(client, user, mailoutbox):
+def test_passwords_without_a_request(client, user, settings):
+    """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
+    settings.AXES_FAILURE_LIMIT = 3
+    for _ in range(5):
+        assert authenticate(username="ada", password="wrong") is None
+        assert async_to_sync(aauthenticate)(username="ada", password="wrong") is None
+    assert authenticate(username="ada", password="analytical-engine") == user
+    assert client.login(username="ada", password="analytical-engine")
+
+
+@pytest.mark.django_db
+def test_sign_in_of_a_new_user(rf, client):
+    """As a sign-up view does, with a user that no backend has returned."""
+    request = rf.post("/")
+    request.session = client.session
+    user = get_user_model().objects.create_user("ada")
+    login(request, user)
+    assert get_user(request) == user
+
+
+@pytest.fixture
+def send_now(monkeypatch, settings):
+    """Sends mails within the request that asks for them."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    cache.clear()
+{% if cookiecutter.starter == "live" %}
+    backend = "{{ "django_tasks" if cookiecutter.django_version == "5.2" else "django.tasks" }}.backends.immediate.ImmediateBackend"
+    settings.TASKS = {"default": {"BACKEND": backend}}
+{% else %}
+    monkeypatch.setattr("accounts.forms.defer", lambda call: call())
+{% endif %}
+
+
+@pytest.mark.django_db
+def test_reset_password(client, user, mailoutbox, send_now):
     client.post("/accounts/password_reset/", {"email": "ada@example.com"})
     link = re.search(r"http://testserver(/\S+)", mailoutbox[0].body)[1]
     form = client.get(link, follow=True)
@@ -366,3 +516,22 @@ def test_reset_password(client, user, mailoutbox):
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
     assert "used already" in client.get(link, follow=True).text
+
+
+@pytest.mark.django_db
+def test_mails_to_one_user_are_limited(client, user, mailoutbox, send_now):
+    ask = {"email": "ADA@example.com"}
+    answers = [client.post("/accounts/password_reset/", ask).status_code for _ in range(5)]
+    assert answers == [302] * 5
+    assert len(mailoutbox) == 3
+
+
+@pytest.mark.django_db
+def test_requests_for_mails_are_limited(client, mailoutbox, send_now):
+    """For unknown addresses too, so that the answer is the same."""
+    asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
+    answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]
+    assert answers == [302] * 30 + [429]
+    elsewhere = client.post("/accounts/password_reset/", asks[0], REMOTE_ADDR="203.0.113.9")
+    assert elsewhere.status_code == 302
+    assert mailoutbox == []

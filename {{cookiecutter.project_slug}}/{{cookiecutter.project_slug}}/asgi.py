@@ -17,19 +17,23 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 {% endif %}
 
-{% if cookiecutter.server != "granian" %}
-from {{ cookiecutter.project_slug }}.serving import {{ "graceful_shutdown, " if cookiecutter.server in ("daphne", "hypercorn") }}hardening
+{% if cookiecutter.server in ("daphne", "hypercorn") %}
+from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
+
 {% endif %}
 from {{ cookiecutter.project_slug }}.serving.cookies import CookieHeaderMiddleware
 
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
-from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody{{ ", MessageLimitMiddleware" if cookiecutter.server == "granian" and cookiecutter.__channels }}
+from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 from {{ cookiecutter.project_slug }}.serving.request_target import RequestTargetMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
+{% if cookiecutter.server == "granian" %}
+from {{ cookiecutter.project_slug }}.serving.websockets import CloseMiddleware, MessageLimitMiddleware
+{% endif %}
 {% endif %}
 
 application = get_asgi_application()
@@ -39,7 +43,7 @@ application = serve_static_files(application)
 # By its name: consumers import models, and those can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
 {% if cookiecutter.server == "granian" %}
-websockets = MessageLimitMiddleware(websockets, limit=1024 * 1024)
+websockets = CloseMiddleware(MessageLimitMiddleware(websockets, limit=1024 * 1024))
 {% endif %}
 application = ProtocolTypeRouter(
     {
@@ -50,9 +54,10 @@ application = ProtocolTypeRouter(
 )
 {% endif %}
 application = CookieHeaderMiddleware(application)
-application = RequestTargetMiddleware(application)
+application = RequestTargetMiddleware(application, root_path=settings.SCRIPT_NAME)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
-{% if cookiecutter.server != "granian" %}
+{% if cookiecutter.server in ("daphne", "hypercorn") %}
 
-{{ "graceful_shutdown.install()\n" if cookiecutter.server in ("daphne", "hypercorn") }}hardening.install()
+graceful_shutdown.install()
+hardening.install()
 {% endif %}

@@ -15,8 +15,8 @@ class Environment(environ.Env):
     A variable that is empty counts as not set. Wrong ones raise SystemExit.
     """
 
-    def required(self, var, advice):
-        value = self.str(var, default="").strip()
+    def required(self, var, advice, default=""):
+        value = self.str(var, default="").strip() or default
         if not value:
             raise SystemExit(f"{var} is not set. {advice}")
         return value
@@ -45,6 +45,12 @@ class Environment(environ.Env):
 
     def origins(self, var):
         return self.words(var, r"https?://[^/\s]+", "origins such as https://www.example.com")
+
+    def script_name(self, var):
+        value = self.str(var, default="").strip().rstrip("/")
+        if value and not re.fullmatch(r"(/[\w.~-]+)+", value):
+            refuse(var, value, "a path such as /app")
+        return value
 
     def words(self, var, pattern, accepted):
         words = [word.strip() for word in self.str(var, default="").split(",") if word.strip()]

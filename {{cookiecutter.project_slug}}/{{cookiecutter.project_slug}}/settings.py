@@ -4,7 +4,7 @@ Safe when nothing is set: debug mode is off, and without a secret key nothing st
 """
 
 from datetime import timedelta
-{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
+{% if cookiecutter.server != "daphne" %}
 from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
@@ -22,7 +22,8 @@ env.read_env(BASE_DIR / ".env")
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 SECRET_KEY = env.required(
     "DJANGO_SECRET_KEY",
-    "For development copy .env.example to .env and set it there; in production set the variable.",
+    "For development copy .env.example to .env; in production set the variable.",
+    default="only-for-development" if DEBUG else "",
 )
 ALLOWED_HOSTS = env.hosts("DJANGO_ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env.origins("DJANGO_CSRF_TRUSTED_ORIGINS")
@@ -31,12 +32,10 @@ FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", default=["127.0.0.1", 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
     SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # Browsers remember for this long that the site has HTTPS only.
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     # What pages may load, and from where. It keeps out script that somebody got into a page.
     policy = {
         "default-src": ["'self'"],
@@ -75,14 +74,15 @@ INSTALLED_APPS = [
     "accounts",
     "{{ cookiecutter.__app }}",
 ]
-{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
-if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks WebSockets
+{% if cookiecutter.server != "daphne" %}
+if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks ASGI
     INSTALLED_APPS.insert(0, "daphne")
 {% endif %}
 
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.middleware.CacheControlMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "{{ cookiecutter.project_slug ~ ".serving.middleware.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -98,6 +98,9 @@ MIDDLEWARE = [
 env.int("PORT", default=8000, most=65535)
 env.int("WEB_CONCURRENCY", default=1, most=1000)
 
+# The path below which the site is.
+SCRIPT_NAME = env.script_name("DJANGO_SCRIPT_NAME")
+FORCE_SCRIPT_NAME = SCRIPT_NAME or None
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
@@ -186,24 +189,23 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-AUTHENTICATION_BACKENDS = [
-    "accounts.backends.LimitedSignIn",
-    "django.contrib.auth.backends.ModelBackend",
-]
-# After ten wrong passwords for one name from one address, that pair has to wait.
-AXES_ENABLED = not DEBUG
-AXES_FAILURE_LIMIT = 10
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
+AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
+# So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
+AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = AXES_VERBOSE = False
 AXES_RESET_ON_SUCCESS = AXES_DISABLE_ACCESS_LOG = True
-AXES_VERBOSE = False
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "accounts.backends.get_client_network"
+AXES_HANDLER = "accounts.backends.LimitedAddressHandler"
+AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 # Files
 
-STATIC_URL = "static/"
+STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+MEDIA_ROOT = BASE_DIR  # where the relative paths of the default storage start
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -222,12 +224,11 @@ STORAGES = {
 
 # Mail, language and logs
 
-mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default="smtp://localhost:25")
+default_mail_url = "consolemail://" if DEBUG else "smtp://localhost:25"
+mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default=default_mail_url)
 {% if cookiecutter.django_version == "5.2" %}
 vars().update(env.email_url_config(mail_url))
-{% if cookiecutter.starter == "live" %}
 EMAIL_TIMEOUT = 10
-{% endif %}
 {% else %}
 mail = env.email_url_config(mail_url)
 mail_options = {
@@ -237,9 +238,7 @@ mail_options = {
     "password": mail["EMAIL_HOST_PASSWORD"],
     "use_tls": mail.get("EMAIL_USE_TLS"),
     "use_ssl": mail.get("EMAIL_USE_SSL"),
-{% if cookiecutter.starter == "live" %}
     "timeout": mail["EMAIL_HOST"] and 10,
-{% endif %}
 }
 MAILERS = {
     "default": {
@@ -254,8 +253,12 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost"
 # Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
+# Whether the board may check services on this machine and its network segment: status/addresses.py.
+STATUS_ALLOW_LOCAL_ADDRESSES = env.bool("STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG)
 {% endif %}
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG)  # strangers learn from it, too
 LOGGING = logs_as(env.one_of(["text", "json"], "DJANGO_LOG_FORMAT"))

@@ -65,8 +65,10 @@ def has_leftovers(connection: DatabaseWrapper) -> bool:
 
 @lru_cache
 def attributes_of_new_connection(alias: str) -> frozenset[str]:
-    # Backends set the isolation level when they connect.
-    return frozenset(vars(connections.create_connection(alias))) | {"isolation_level"}
+    connection = connections.create_connection(alias)
+    # Backends set some attributes when they prepare to connect, and PostgreSQL's this one when it does.
+    connection.get_connection_params()
+    return frozenset(vars(connection)) | {"isolation_level"}
 
 
 def has_input(driver_connection: Any) -> bool:
@@ -112,7 +114,7 @@ def create_clean_connection(alias: str) -> DatabaseWrapper:
 
     def get_new_connection(parameters: dict[str, Any]) -> Any:
         while idle := take_idle_connection(alias):
-            if not has_input(idle.driver_connection):
+            if not (is_expired(idle.close_at) or has_input(idle.driver_connection)):
                 connection.isolation_level = idle.isolation_level
                 connection.close_at = idle.close_at
                 return idle.driver_connection
@@ -121,6 +123,10 @@ def create_clean_connection(alias: str) -> DatabaseWrapper:
 
     connection.get_new_connection = get_new_connection
     return connection
+
+
+def is_expired(close_at: float | None) -> bool:
+    return close_at is not None and monotonic() >= close_at
 
 
 def take_idle_connection(alias: str) -> IdleConnection | None:
@@ -132,8 +138,7 @@ def take_idle_connection(alias: str) -> IdleConnection | None:
 def keep_clean_connection(connection: DatabaseWrapper) -> None:
     """Clean a PostgreSQL connection, and keep it if there are not enough, it is not too old and works."""
     driver_connection, kept = connection.connection, idle_connections[connection.alias]
-    expired = connection.close_at is not None and monotonic() >= connection.close_at
-    if expired or len(kept) >= settings.ASGI_BACKGROUND_THREADS:
+    if is_expired(connection.close_at) or len(kept) >= settings.ASGI_BACKGROUND_THREADS:
         return
     try:
         with driver_connection.cursor() as cursor:

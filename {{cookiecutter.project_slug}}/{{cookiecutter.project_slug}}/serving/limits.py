@@ -1,16 +1,4 @@
 """How much a client may send."""
-{% if cookiecutter.server == "granian" and cookiecutter.__channels %}
-
-from asgiref.typing import (
-    ASGI3Application,
-    ASGIReceiveCallable,
-    ASGIReceiveEvent,
-    ASGISendCallable,
-    Scope,
-)
-
-MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
-{% endif %}
 
 
 class LimitedBody:
@@ -48,27 +36,3 @@ async def refuse(send):
     headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": b"The body is too large.\n"})
-{% if cookiecutter.server == "granian" and cookiecutter.__channels %}
-
-
-class MessageLimitMiddleware:
-    """Closes a WebSocket when a message has more than `limit` bytes. granian has no option for it."""
-
-    def __init__(self, app: ASGI3Application, limit: int) -> None:
-        self.app = app
-        self.limit = limit
-
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        async def receive_limited() -> ASGIReceiveEvent:
-            message = await receive()
-            if message["type"] == "websocket.receive":
-                data = message.get("bytes") or (message.get("text") or "").encode()
-                if len(data) > self.limit:
-                    await send({"type": "websocket.close", "code": MESSAGE_TOO_BIG, "reason": None})
-                    return {"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG, "reason": None}
-            return message
-
-        await self.app(scope, receive_limited, send)
-{% endif %}

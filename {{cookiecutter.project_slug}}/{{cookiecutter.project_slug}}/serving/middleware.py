@@ -1,7 +1,7 @@
-"""Django's middleware for the event loop.
+"""Django's middleware for the event loop, and what the project adds to it.
 
 Django calls `process_request` and `process_response` of its middleware in a thread, since they might
-do I/O. These subclasses call them directly, and in a thread only when they really will.
+do I/O. The subclasses call them directly, and in a thread only when they really will.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.middleware import clickjacking, common, csp, csrf, security
 {% endif %}
+from django.utils.cache import has_vary_header, patch_cache_control
+from django.utils.deprecation import MiddlewareMixin
 
 
 class AsyncMiddlewareMixin:
@@ -59,6 +61,27 @@ class AsyncMiddlewareMixin:
         if self.does_io(request):
             return await sync_to_async(method)(request, *args)
         return method(request, *args)
+
+
+# With one of these in Cache-Control, a view has decided whether a shared cache may store its response.
+SHARED_CACHE_DIRECTIVES = ("public", "private", "no-store", "s-maxage")
+
+
+class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
+    """Forbids shared caches to store responses that depend on cookies, or set one.
+
+    Django marks them with `Vary: Cookie`, which not every cache follows: a page with one user's name
+    would be shown to the next one. What a view says about shared caches stays as it is.
+    """
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        if has_vary_header(response, "Cookie") or response.cookies:
+            cache_control = response.headers.get("Cache-Control", "").lower()
+            if not any(directive in cache_control for directive in SHARED_CACHE_DIRECTIVES):
+                patch_cache_control(response, private=True)
+        return response
 
 
 class SecurityMiddleware(AsyncMiddlewareMixin, security.SecurityMiddleware): ...

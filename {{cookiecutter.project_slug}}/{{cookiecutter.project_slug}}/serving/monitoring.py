@@ -8,6 +8,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefuncti
 {% if cookiecutter.__channels %}
 from channels.layers import get_channel_layer
 {% endif %}
+from django.conf import settings
 from django.db import Error, connections
 from django.http import JsonResponse
 from django.utils.encoding import escape_uri_path
@@ -92,9 +93,9 @@ async def failing_channel_layer():
 
 
 class TimingMiddleware:
-    """Logs a line per request; adds the headers `Server-Timing`, in milliseconds, and `X-Request-ID`.
+    """Logs a line per request, with its duration: of a stream, until the stream starts.
 
-    Of a stream it is the time until the stream starts.
+    Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in milliseconds.
     """
 
     sync_capable = True
@@ -124,9 +125,10 @@ class TimingMiddleware:
     @staticmethod
     def record(request, response, start):
         duration = round((perf_counter() - start) * 1000, 1)
-        others = response.headers.get("Server-Timing")
-        timing = f"app;dur={duration}"
-        response.headers["Server-Timing"] = f"{others}, {timing}" if others else timing
+        if settings.SERVER_TIMING:
+            others = response.headers.get("Server-Timing")
+            timing = f"app;dur={duration}"
+            response.headers["Server-Timing"] = f"{others}, {timing}" if others else timing
         response.headers["X-Request-ID"] = request.id
         path = escape_uri_path(request.path)  # a line break in it would start a log line of its own
         facts = {

@@ -1,4 +1,4 @@
-"""What a client may ask for: a path."""
+"""The path that a client asks for."""
 
 from .handler import ASGIApplication, Receive, Scope, Send
 
@@ -7,14 +7,23 @@ class RequestTargetMiddleware:
     """Refuses a request target that is not a path, such as `@evil.example/`, with 400.
 
     Some servers pass it on, and Django would redirect to `https://example.com@evil.example/`.
+
+    `root_path`: the path below which the site is, such as `/app`, or "". A path that lacks it gets
+    it: health checks ask the server itself, and some proxies take it off.
     """
 
-    def __init__(self, app: ASGIApplication) -> None:
+    def __init__(self, app: ASGIApplication, root_path: str) -> None:
         self.app = app
+        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"].startswith("/"):
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        elif scope["path"].startswith("/"):
+            path = scope["path"]
+            if not f"{path}/".startswith(f"{self.root_path}/"):
+                path = self.root_path + path
+            await self.app({**scope, "root_path": self.root_path, "path": path}, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         else:

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import MutableMapping
 
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.http import HttpRequest, HttpResponse
+from django.middleware.security import SecurityMiddleware
 from servestatic import ServeStaticASGI
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,21 @@ def serve_static_files(application):
         root=settings.STATIC_ROOT,
         prefix=settings.STATIC_URL,
         allow_all_origins=False,
+        add_headers_function=add_security_headers,
     )
+
+
+class SecureRequest(HttpRequest):
+    scheme = "https"
+
+
+def add_security_headers(headers: MutableMapping[str, str], path: str, url: str) -> None:
+    """Add to a file's headers what SecurityMiddleware adds to Django's responses over HTTPS."""
+    response = HttpResponse()
+    del response.headers["Content-Type"]
+    SecurityMiddleware(lambda request: response)(SecureRequest())
+    for name, value in response.headers.items():
+        headers[name] = value
 
 
 class StaticFiles(ServeStaticASGI):
@@ -44,6 +61,8 @@ class StaticFiles(ServeStaticASGI):
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers
+            # Which must not be sent over HTTP.
+            if scope["scheme"] == "https" or name != "Strict-Transport-Security"
         ]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.file is None:

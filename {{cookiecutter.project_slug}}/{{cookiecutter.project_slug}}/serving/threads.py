@@ -31,6 +31,7 @@ from .database import (
     prepare_connections,
     reset_connections,
 )
+from .deferred_calls import wait_for_deferred_calls
 
 LONG_WAIT_SECONDS = 1
 WARNING_INTERVAL_SECONDS = 60
@@ -294,6 +295,7 @@ background_threads = BackgroundThreads(settings.ASGI_BACKGROUND_THREADS)
 @atexit.register  # for servers that do not say at a stop that they do
 def close(timeout_seconds: float = 1) -> None:
     """End all threads and close their connections; wait only so long for those at work."""
+    wait_for_deferred_calls()
     deadline = monotonic() + timeout_seconds
     for thread in pool.close() | background_threads.threads:
         thread.join(max(0, deadline - monotonic()))

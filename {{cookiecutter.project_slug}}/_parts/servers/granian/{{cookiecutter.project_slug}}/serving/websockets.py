@@ -1,0 +1,76 @@
+"""What granian lacks for WebSockets: a limit of a message's size, and closing at any time."""
+
+import asyncio
+
+from asgiref.typing import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    Scope,
+    WebSocketDisconnectEvent,
+)
+
+MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
+
+
+class CloseMiddleware:
+    """Lets an application close a WebSocket at any time.
+
+    By itself granian sends the close only when the application no longer waits for a message, so
+    that a client that is silent would stay connected.
+    """
+
+    def __init__(self, app: ASGI3Application) -> None:
+        self.app = app
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        pending: asyncio.Future[ASGIReceiveEvent] | None = None
+        interrupted, closed = False, asyncio.Event()
+
+        async def receive_until_closed() -> ASGIReceiveEvent:
+            nonlocal pending
+            pending = asyncio.ensure_future(receive())
+            try:
+                return await pending
+            except asyncio.CancelledError:
+                if not interrupted:
+                    raise
+            await closed.wait()
+            return WebSocketDisconnectEvent(type="websocket.disconnect", code=1005, reason=None)
+
+        async def send_after_interruption(event: ASGISendEvent) -> None:
+            nonlocal interrupted
+            if event["type"] == "websocket.close" and pending and not pending.done():
+                interrupted = True
+                pending.cancel()
+                await asyncio.wait([pending])
+            await send(event)
+            closed.set()
+
+        await self.app(scope, receive_until_closed, send_after_interruption)
+
+
+class MessageLimitMiddleware:
+    """Closes a WebSocket when a message has more than `limit` bytes."""
+
+    def __init__(self, app: ASGI3Application, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        async def receive_limited() -> ASGIReceiveEvent:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                data = message.get("bytes") or (message.get("text") or "").encode()
+                if len(data) > self.limit:
+                    await send({"type": "websocket.close", "code": MESSAGE_TOO_BIG, "reason": None})
+                    return {"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG, "reason": None}
+            return message
+
+        await self.app(scope, receive_limited, send)

@@ -1,0 +1,504 @@
+"""Tests of the app `chat`: when you replace its pages, replace them too."""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.core import signing
+from django.db import OperationalError, connections
+from django.utils import timezone
+from django.utils.html import escape
+from django.utils.module_loading import import_string
+from redis.exceptions import RedisError
+
+from chat import consumers
+from chat.consumers import ChatConsumer
+from chat.models import Message, Presence, Room
+from chat.names import new_guest_name
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_connections():
+    """Of the thread that async tests use: PostgreSQL does not drop a database that is in use."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
+
+
+class Socket(WebsocketCommunicator):
+    def __init__(self, path, headers):
+        # Not before a test runs: Django then adds its "testserver" to ALLOWED_HOSTS.
+        websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
+        super().__init__(websockets, path, [(b"host", b"testserver"), *headers])
+
+    async def say(self, text, **others):
+        await self.send_json_to({"message": text, **others})
+
+    async def said(self):
+        return (await self.receive_json_from())["message"]
+
+
+@asynccontextmanager
+async def member(room="lobby", query="", cookie="", origin="http://testserver"):
+    headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
+    socket = Socket(f"/ws/chat/{room}/?{query}", headers)
+    connected, _ = await socket.connect()
+    assert connected
+    yield socket
+    await socket.disconnect()
+
+
+async def test_members_hear_each_other():
+    async with member() as ada, member() as grace, member("elsewhere") as other:
+        await ada.say("hello")
+        heard = await ada.receive_json_from()
+        assert set(heard) == {"id", "user", "message", "sent"}
+        assert heard["message"] == "hello"
+        assert heard["user"].startswith("Guest ")
+        assert await grace.receive_json_from() == heard
+        assert await other.receive_nothing()
+
+
+async def test_no_query_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message comes from the channel layer, not from the database, to each member."""
+
+    async def fail(consumer: ChatConsumer) -> None:
+        raise AssertionError("queried")
+
+    async with member(query="presence=1") as ada:
+        await ada.receive_json_from()  # after its first `catch_up`
+        monkeypatch.setattr(ChatConsumer, "catch_up", fail)
+        for text in ("one", "two", "two", "three"):  # a message that is sent twice included
+            await ada.say(text, key=text)
+        frames = [await ada.receive_json_from() for _ in range(7)]
+        assert [frame["message"] for frame in frames if "id" in frame] == ["one", "two", "three"]
+
+
+async def test_what_was_missed_comes_once_and_in_order():
+    async with member() as ada:
+        for text in ("one", "two", "three"):
+            await ada.say(text)
+        first, *_ = [await ada.receive_json_from() for _ in range(3)]
+        async with member(query=f"after={first['id']}") as grace:
+            assert [await grace.said() for _ in range(2)] == ["two", "three"]
+            await ada.say("four")
+            assert await grace.said() == "four"
+            assert await grace.receive_nothing()
+        async with member() as newcomer:
+            assert await newcomer.receive_nothing()
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١", "999"])
+async def test_after_that_is_no_id(after):
+    await sync_to_async(Room.store)("lobby", "ada", "old")
+    async with member(query=f"after={after}") as grace:
+        assert await grace.receive_nothing()
+
+
+async def test_an_event_that_was_lost():
+    """The next event shows that one is missing."""
+    async with member() as ada:
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        await ada.say("hello")
+        assert [await ada.said() for _ in range(2)] == ["nobody was told", "hello"]
+
+
+async def test_an_event_that_was_lost_with_none_after_it(monkeypatch):
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
+    async with member() as ada:
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        assert await ada.said() == "nobody was told"
+
+
+async def test_heartbeat_after_a_database_error(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
+    failed = asyncio.Event()
+
+    async def fail(consumer: ChatConsumer) -> None:
+        monkeypatch.setattr(ChatConsumer, "be_present", be_present)
+        failed.set()
+        raise OperationalError("away")
+
+    be_present = ChatConsumer.be_present
+    async with member(query="presence=1") as ada:
+        await ada.receive_json_from()  # after its first `be_present`
+        monkeypatch.setattr(ChatConsumer, "be_present", fail)
+        await asyncio.wait_for(failed.wait(), 5)
+        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        assert await ada.said() == "nobody was told"
+    assert "A heartbeat failed" in caplog.text
+
+
+async def test_a_message_while_a_member_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stored after the member has asked for messages, and before it waits for events."""
+    catch_up = ChatConsumer.catch_up
+
+    async def catch_up_and_miss_one(consumer: ChatConsumer) -> None:
+        monkeypatch.setattr(ChatConsumer, "catch_up", catch_up)
+        await catch_up(consumer)
+        message, previous = await sync_to_async(Room.store)("lobby", "grace", "just now")
+        event = {"type": "chat.message", "previous": previous, "message": message.as_dict()}
+        await consumer.channel_layer.group_send("chat.lobby", event)
+
+    monkeypatch.setattr(ChatConsumer, "catch_up", catch_up_and_miss_one)
+    async with member() as ada:
+        assert await ada.said() == "just now"
+
+
+@pytest.mark.parametrize("method", ["catch_up", "chat_message"])
+async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It catches up too; no message comes twice."""
+    catch_up, original = ChatConsumer.catch_up, getattr(ChatConsumer, method)
+
+    async def with_heartbeat(consumer: ChatConsumer, *args: object) -> None:
+        await asyncio.gather(catch_up(consumer), original(consumer, *args))
+
+    monkeypatch.setattr(ChatConsumer, method, with_heartbeat)
+    await sync_to_async(Room.store)("lobby", "grace", "old")
+    async with member(query="after=0") as ada:
+        for text in ("new", "newer"):
+            await ada.say(text)
+        assert [await ada.said() for _ in range(3)] == ["old", "new", "newer"]
+        assert await ada.receive_nothing()
+
+
+@pytest.fixture
+def channel_layer(settings) -> InMemoryChannelLayer:
+    """A channel layer of the test's own, whatever `REDIS_URL` says."""
+    backend = "channels.layers.InMemoryChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    return get_channel_layer()
+
+
+async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> None:
+    async with member():
+        assert list(channel_layer.groups) == ["chat.lobby"]
+    assert channel_layer.groups == {}
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RedisError])
+async def test_without_the_channel_layer(
+    error: type[Exception],
+    channel_layer: InMemoryChannelLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog,
+) -> None:
+    """Messages are stored, the one who sent it gets it at once, and members can leave."""
+
+    async def fail(*args: object) -> None:
+        raise error("away")
+
+    async with member() as ada:
+        monkeypatch.setattr(channel_layer, "group_send", fail)
+        monkeypatch.setattr(channel_layer, "group_discard", fail)
+        await ada.say("hello")
+        assert await ada.said() == "hello"
+    assert "Redis does not answer: away" in caplog.text
+    assert not await Presence.objects.aexists()
+
+
+async def test_a_message_that_is_sent_twice():
+    key = "k" * 36
+    async with member() as ada:
+        for _ in range(2):
+            await ada.say("hello", key=key)
+        frames = [await ada.receive_json_from() for _ in range(3)]
+        assert [frame for frame in frames if "stored" in frame] == [{"stored": key}] * 2
+        assert await ada.receive_nothing()
+    async with member() as under_another_name:
+        await under_another_name.say("hello", key=key)
+        assert await under_another_name.receive_json_from() == {"stored": key}
+    assert await Message.objects.acount() == 1
+
+
+async def test_keys_are_optional():
+    async with member() as ada:
+        for key in (None, "", None, ""):
+            await ada.say("hello", key=key)
+            assert await ada.said() == "hello"
+
+
+async def test_names(async_client):
+    page = await async_client.get("/chat/lobby/")
+    guest = re.search(r"You are <strong>(Guest \w{8})</strong>", page.text)[1]
+    assert guest in (await async_client.get("/chat/lobby/")).text
+    user = await get_user_model().objects.acreate_user("ada")
+    signed_in = type(async_client)()
+    await signed_in.aforce_login(user)
+    for browser, name in ((async_client, guest), (signed_in, "ada")):
+        for _ in range(2):
+            async with member(cookie=cookies_of(browser)) as socket:
+                await socket.say("hello")
+                assert (await socket.receive_json_from())["user"] == name
+
+
+def cookies_of(browser):
+    return "; ".join(f"{name}={cookie.value}" for name, cookie in browser.cookies.items())
+
+
+async def test_guests_cannot_choose_their_name(async_client):
+    assert len({new_guest_name() for _ in range(1000)}) == 1000
+    forged = signing.TimestampSigner(key="of somebody else").sign("Guest 22222222")
+    for cookie in ("Guest 22222222", forged, ""):
+        async with member(cookie=f'guest="{cookie}"') as socket:
+            await socket.say("hello")
+            assert (await socket.receive_json_from())["user"] != "Guest 22222222"
+
+
+async def test_guests_have_no_session(async_client):
+    await async_client.get("/chat/lobby/")
+    async with member(cookie=cookies_of(async_client)) as socket:
+        await socket.say("hello")
+        await socket.receive_json_from()
+    assert not await Session.objects.aexists()
+
+
+async def sign_out(browser, user):
+    await browser.post("/accounts/logout/")
+
+
+async def deactivate(browser, user):
+    await type(user).objects.filter(pk=user.pk).aupdate(is_active=False)
+
+
+async def change_password(browser, user):
+    user.set_password("difference-engine")
+    await user.asave()
+
+
+async def delete(browser, user):
+    await user.adelete()
+
+
+@pytest.mark.parametrize("end", [sign_out, deactivate, change_password, delete])
+async def test_end_of_a_users_session(end, async_client, monkeypatch):
+    """The next heartbeat closes the connection."""
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
+    user = await get_user_model().objects.acreate_user("ada")
+    await async_client.aforce_login(user)
+    async with member(cookie=cookies_of(async_client)) as ada, member() as guest:
+        await ada.say("hello")
+        assert await ada.said() == "hello"
+        async with asyncio.timeout(5):
+            seen = (await Presence.objects.aget(user="ada")).seen
+            while (await Presence.objects.aget(user="ada")).seen == seen:
+                pass
+        await end(async_client, user)
+        close = await ada.receive_output(timeout=5)
+        assert (close["code"], close["reason"]) == (3000, "You are no longer signed in.")
+        await ada.say("too late")
+        await guest.say("still here")
+        assert [await guest.said() for _ in range(2)] == ["hello", "still here"]
+
+
+INVALID = 'Send JSON like {"message": "hello"}.'
+TOO_LONG = "A message may have 2,000 characters."
+BAD_FRAMES = dict.fromkeys(["hello", "null", "[]", "1", "{}", "[" * 30_000], INVALID)
+BAD_MESSAGES = dict.fromkeys([1, None, "\0", "\ud800"], INVALID)
+BAD_MESSAGES |= {" ": "A message needs text in it."}
+BAD_MESSAGES |= dict.fromkeys(["x" * 2001, "x" * 50_000], TOO_LONG)
+BAD_KEYS = {1: INVALID, "\0": INVALID, "k" * 37: "A key may have 36 characters."}
+BAD_FRAMES |= {json.dumps({"message": each}): error for each, error in BAD_MESSAGES.items()}
+BAD_FRAMES |= {json.dumps({"message": "a", "key": key}): error for key, error in BAD_KEYS.items()}
+
+
+@pytest.mark.parametrize(("frame", "error"), BAD_FRAMES.items(), ids=range(len(BAD_FRAMES)))
+async def test_frames_that_are_refused(frame: str, error: str) -> None:
+    async with member() as ada, member() as grace:
+        await ada.send_to(text_data=frame)
+        assert await ada.receive_json_from() == {"error": error}
+        await ada.say("\N{WAVING HAND SIGN}" * 2000)
+        assert len(await ada.said()) == 2000
+        assert len(await grace.said()) == 2000
+
+
+async def test_client_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers raise an OSError then. Nothing else is sent, and what it sent before is ignored."""
+    sent: list[str] = []
+
+    async def send(consumer: ChatConsumer, text: str) -> None:
+        sent.append(text)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ChatConsumer, "send", send)
+    async with member() as ada:
+        for _ in range(2):
+            await ada.send_to(text_data="no JSON")
+    assert len(sent) == 1
+
+
+async def test_binary_frames():
+    async with member() as grace:
+        async with member() as ada:
+            await ada.send_to(bytes_data=b"\x00")
+            assert await ada.receive_output() == {
+                "type": "websocket.close",
+                "code": 4003,
+                "reason": "Text frames only.",
+            }
+        await grace.say("hello")
+        assert await grace.said() == "hello"
+
+
+class Clock:
+    """Replaces the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(consumers, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("idle_seconds", [0, 3600])
+async def test_too_many_messages(idle_seconds: float, clock: Clock) -> None:
+    async with member() as grace, member() as ada:
+        clock.now += idle_seconds
+        for number in range(40):
+            await ada.say(str(number), key=str(number))
+        frames = []
+        while (output := await ada.receive_output(timeout=5))["type"] == "websocket.send":
+            frames.append(json.loads(output["text"]))
+        assert (output["code"], output["reason"]) == (4008, "Too many messages.")
+        assert await ada.receive_nothing()
+        stored = [frame["stored"] for frame in frames if "stored" in frame]
+        assert stored == [str(number) for number in range(10)]
+        error = "Not so fast: 5 messages per second at most."
+        assert [frame for frame in frames if "error" in frame] == [
+            {"error": error, "key": str(number), "wait": 1} for number in range(10, 31)
+        ]
+        assert [await grace.said() for _ in range(10)] == stored
+        assert await grace.receive_nothing()
+
+
+async def test_messages_per_second(clock: Clock) -> None:
+    async with member() as ada:
+        for count in (10, 5, 5):
+            for number in range(count):
+                await ada.say(str(number))
+                assert await ada.said() == str(number)
+            clock.now += 1
+        clock.now -= 1
+        await ada.say("one too many")
+        assert set(await ada.receive_json_from()) == {"error", "wait"}
+
+
+@pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
+async def test_odd_rooms(room, async_client):
+    socket = Socket(f"/ws/chat/{room}/", [(b"origin", b"http://testserver")])
+    connected, _ = await socket.connect()
+    assert not connected
+    if room:
+        assert (await async_client.get(f"/chat/{room}/")).status_code == 404
+
+
+@pytest.mark.parametrize("headers", [[], [(b"origin", b"https://evil.example")]])
+async def test_other_sites(headers):
+    connected, _ = await Socket("/ws/chat/lobby/", headers).connect()
+    assert not connected
+
+
+async def wait_for_here(socket: Socket, names: list[str]) -> None:
+    """A heartbeat that was in progress may still tell who was here before."""
+    async with asyncio.timeout(5):
+        while (await socket.receive_json_from(timeout=5))["here"] != names:
+            pass
+
+
+async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
+    async with member(query="presence=1") as ada:
+        [name] = (await ada.receive_json_from())["here"]
+        async with member() as grace:
+            assert len((await ada.receive_json_from())["here"]) == 2
+            assert await grace.receive_nothing()
+        await wait_for_here(ada, [name])
+        # A process that was killed leaves its members behind.
+        seen = timezone.now() - consumers.GONE / 2
+        await Presence.objects.aupdate(seen=seen)
+        zoe = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
+        presence = await Presence.objects.acreate(seen=timezone.now(), **zoe)
+        await wait_for_here(ada, [name, "Zoe"])
+        async with asyncio.timeout(5):
+            while (await Presence.objects.aget(user=name)).seen == seen:
+                pass
+        presence.seen -= consumers.GONE
+        await presence.asave()
+        await wait_for_here(ada, [name])
+    assert not await Presence.objects.aexists()
+
+
+async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread cannot be cancelled: what the heartbeat writes there would outlast the member."""
+    in_progress, steps = threading.Event(), []
+
+    def write() -> None:
+        in_progress.set()
+        time.sleep(0.05)
+        steps.append("written")
+
+    async def be_present(consumer: ChatConsumer) -> None:
+        await asyncio.to_thread(write)
+
+    async def leave(consumer: ChatConsumer) -> None:
+        steps.append("left")
+
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(ChatConsumer, "be_present", be_present)
+    monkeypatch.setattr(ChatConsumer, "leave", leave)
+    async with member():
+        assert await asyncio.to_thread(in_progress.wait, 5)
+    await asyncio.sleep(0.2)  # for a thread that is still at work
+    assert steps[-1] == "left"
+
+
+async def test_two_tabs_have_one_name(async_client) -> None:
+    await async_client.get("/chat/lobby/")
+    cookie = cookies_of(async_client)
+    async with member(query="presence=1", cookie=cookie) as tab, member(cookie=cookie):
+        [name] = (await tab.receive_json_from())["here"]
+        async with member() as other:
+            await other.say("hello")
+            here, message = [await tab.receive_json_from() for _ in range(2)]
+            assert here == {"here": sorted([name, message["user"]])}
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/lobby/"])
+async def test_signed_in_user(path: str, async_client) -> None:
+    await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
+    assert ">ada</a>" in (await async_client.get(path)).text
+
+
+def test_pages(client):
+    page = client.get("/")
+    assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
+    for number in range(60):
+        Room.store("lobby", "ada", f"<b>{number}</b>")
+    assert "/chat/lobby/" in client.get("/").text
+    room = client.get("/chat/?room=Lobby!", follow=True)
+    assert room.redirect_chain == [("/chat/lobby/", 302)]
+    shown = re.findall(r"<p>&lt;b&gt;(\d+)&lt;/b&gt;</p>", room.text)
+    assert shown == [str(number) for number in range(10, 60)]
+    assert 'data-socket="/ws/chat/lobby/"' in room.text
+    assert client.get(f"/chat/?room={'x' * 51}")["Location"] == f"/chat/{'x' * 50}/"
+    for query in ("room=!", ""):
+        page = client.get(f"/chat/?{query}", follow=True)
+        assert page.redirect_chain == [("/", 302)]
+        assert "A room&#x27;s name needs letters or digits, a to z and 0 to 9." in page.text

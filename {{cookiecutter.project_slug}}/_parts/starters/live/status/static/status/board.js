@@ -1,0 +1,75 @@
+// Keeps the board as it is now: the server sends each new result as an event.
+
+const board = document.getElementById("board");
+const connection = document.getElementById("connection");
+const BARS = 30;
+const LONGEST_PAUSE = 30_000; // ms
+
+let url = board.dataset.events;
+let pause = 1000;
+
+function connect() {
+  const source = new EventSource(url);
+  source.addEventListener("open", () => {
+    connection.textContent = "";
+    pause = 1000;
+  });
+  source.addEventListener("message", (event) => {
+    url = url.replace(/after=\d+/, `after=${event.lastEventId}`);
+    show(JSON.parse(event.data));
+  });
+  source.addEventListener("error", () => {
+    connection.textContent = "Connection lost. Trying again.";
+    // The browser tries again by itself, unless the server answered with an error.
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(connect, pause);
+      pause = Math.min(2 * pause, LONGEST_PAUSE);
+    }
+  });
+}
+
+function show({ service, state, milliseconds, detail, height, checked }) {
+  const card = board.querySelector(`[data-service="${service}"]`);
+  if (!card) return location.reload(); // a service that was added since
+  const badge = card.querySelector(".state");
+  badge.className = `state ${state}`;
+  badge.textContent = state;
+  card.querySelector(".detail").textContent = `${milliseconds} ms, ${detail}`;
+  card.querySelector("time").dateTime = checked;
+  inLocalTime(card.querySelector("time"));
+
+  const chart = card.querySelector(".chart");
+  const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  bar.setAttribute("class", state);
+  bar.setAttribute("width", 3);
+  bar.setAttribute("height", height);
+  chart.append(bar);
+  if (chart.children.length > BARS) chart.firstElementChild.remove();
+  Array.from(chart.children).forEach((each, index) => each.setAttribute("x", 4 * index));
+}
+
+function inLocalTime(time) {
+  if (time.dateTime) {
+    time.textContent = new Date(time.dateTime).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  }
+}
+
+const measure = document.getElementById("measure");
+measure.hidden = false;
+measure.addEventListener("click", async () => {
+  measure.disabled = true;
+  for (const view of ["sync", "async"]) {
+    const time = document.getElementById(`${view}-time`);
+    time.textContent = "…";
+    try {
+      const { milliseconds, error } = await (await fetch(`${view}/`)).json();
+      time.textContent = error ?? `${milliseconds} ms`;
+    } catch {
+      time.textContent = "no answer";
+    }
+  }
+  measure.disabled = false;
+});
+
+board.querySelectorAll("time").forEach(inLocalTime);
+connect();
