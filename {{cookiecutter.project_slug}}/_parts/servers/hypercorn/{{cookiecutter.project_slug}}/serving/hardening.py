@@ -20,8 +20,8 @@ from wsproto.frame_protocol import CloseReason
 def install() -> None:
     """Change what hypercorn accepts. Call this when the application is loaded."""
     hypercorn.protocol.H11Protocol = HardenedH11Protocol  # type: ignore[misc]
-    hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[misc]
-    hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[misc]
+    hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[assignment, misc]
+    hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[assignment, misc]
     ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
     # Hypercorn checks the size of a message after it has decompressed all of it.
     ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment]
