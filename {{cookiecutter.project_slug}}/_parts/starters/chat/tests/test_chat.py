@@ -496,7 +496,7 @@ def test_pages(client):
     assert room.redirect_chain == [("/chat/lobby/", 302)]
     shown = re.findall(r"<p>&lt;b&gt;(\d+)&lt;/b&gt;</p>", room.text)
     assert shown == [str(number) for number in range(10, 60)]
-    assert 'data-room="lobby"' in room.text
+    assert 'data-socket="/ws/chat/lobby/"' in room.text
     assert client.get(f"/chat/?room={'x' * 51}")["Location"] == f"/chat/{'x' * 50}/"
     for query in ("room=!", ""):
         page = client.get(f"/chat/?{query}", follow=True)
