@@ -1076,3 +1076,40 @@ async def upload_slowly(port: int, seconds: int) -> int:
     status = int((await reader.readuntil(b"\r\n")).split(b" ")[1])
     writer.transport.abort()
     return status
+
+
+# What else servers take from anybody.
+
+# By what some server, framework or proxy has once let a client choose the host, the path or the prefix.
+FOREIGN_HEADERS = [
+    (b"Daphne-Root-Path", b"http://evil.example"),
+    (b"Daphne-Root-Path", b".evil.example"),
+    (b"Daphne-Root-Path", b"\xff\xfe"),
+    (b"X-Forwarded-Host", b"evil.example"),
+    (b"X-Forwarded-Port", b"8443"),
+    (b"X-Forwarded-Prefix", b"/x"),
+    (b"X-Script-Name", b"/x"),
+    (b"Script-Name", b"/x"),
+    (b"Path-Info", b"/x"),
+    (b"X-Original-URL", b"/livez"),
+    (b"X-Rewrite-URL", b"/livez"),
+    (b"X-HTTP-Method-Override", b"POST"),
+    (b"Forwarded", b"host=evil.example;proto=http"),
+]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_headers_choose_no_url(server: str, measured: Callable[[str], Project]) -> None:
+    """Also if a trusted proxy passes them on, as proxies do with headers that they do not know."""
+    with measured(server).served() as running:
+        for name, value in FOREIGN_HEADERS:
+            head = HEAD + name + b": " + value + b"\r\n"
+            status, answer = ask_raw(running.port, b"GET /accounts/password_change/ HTTP/1.1\r\n" + head + b"\r\n")
+            assert status == 302, name
+            location = re.search(rb"(?i)^location: ?(.*)\r$", answer, re.MULTILINE)[1]
+            assert location == b"/accounts/login/?next=/accounts/password_change/", name
+            head = WEBSOCKET_HEAD + head
+            assert ask_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + b"\r\n")[0] == 101, name
+        head = HEAD + b"Daphne-Root-Path: /x\r\n\r\n"
+        assert ask_raw(running.port, b"GET /x/admin/login/ HTTP/1.1\r\n" + head)[0] == 404
+        assert "Traceback" not in running.output

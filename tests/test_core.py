@@ -77,6 +77,17 @@ def test_a_transaction_in_sqlite_ends_with_its_request(probed):
         for _ in range(2 * THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
+
+
+def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> None:
+    with probed(database="sqlite", database_url="sqlite:///db.sqlite3").served() as running, running.client() as client:
+        for _ in range(5 * THREADS):
+            for view in ("count", "async_count"):
+                assert client.get(f"/probe/{view}/").json() == {"users": 0}
+        assert 1 <= client.get("/probe/how_many_connected/").json()["connected"] <= THREADS
+        for _ in range(2):  # the thread of the first call has ended when the second one's has
+            with client.stream("GET", "/probe/event_stream/") as response:
+                assert next(response.iter_lines()) == "data: 0"
         assert "Traceback" not in running.output
 
 
@@ -342,6 +353,42 @@ def test_no_call_is_lost_while_the_executor_is_released(project: Callable[..., P
     assert "the result is 7" in shell.stdout
 
 
+CLOSE_ALL_THREADS = """
+import asyncio, time
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connection
+from wiki import asgi  # the handler keeps connections
+from wiki.serving import threads
+
+async def use_threads():
+    executor = await threads.enter_request_context("request")
+    await get_user_model().objects.acount()
+    executor.release()
+    await get_user_model().objects.acount()  # in a background thread
+
+def count_others():
+    with connection.cursor() as cursor:
+        others = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
+        return cursor.fetchone()[0]
+
+asyncio.run(use_threads())
+print("before:", count_others())
+threads.close(timeout_seconds=10)
+deadline = time.monotonic() + 10  # PostgreSQL takes a moment to notice
+while (left := count_others()) and time.monotonic() < deadline:
+    time.sleep(0.01)
+print("after:", left)
+"""
+
+
+def test_threads_close_their_connections_at_the_end(probed: Callable[..., Project]) -> None:
+    shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
+    assert "before: 2" in shell.stdout
+    assert "after: 0" in shell.stdout
+
+
 RESET_CONNECTIONS_THAT_FAIL = """
 from django.db import connections
 from wiki.serving.database import reset_connections
@@ -425,6 +472,15 @@ def test_sessions_messages_and_forms_in_async_views(probed):
             client.post("/probe/visit/", data=form | {"csrfmiddlewaretoken": "x"}, headers=headers).status_code == 403
         )
         assert "Traceback" not in running.output
+
+
+def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project]) -> None:
+    with probed().served() as running, running.client() as client:
+        token = client.get("/probe/visit/").json()["token"]
+        assert client.get("/probe/notify/").status_code == 200, running.output
+        headers = {"Origin": "https://example.com"}
+        shown = client.post("/probe/visit/", data={"csrfmiddlewaretoken": token}, headers=headers).json()["messages"]
+        assert shown == ["visit 1", "too much for a cookie", "visit 2"]
 
 
 def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:

@@ -222,6 +222,12 @@ def test_http2(commands, project, certificate, follow):
             assert answer.http_version == "HTTP/2"
             pages = [client.get(path) for path in ("/", "/async/", "/sync/", "/accounts/login/", "/static/site.css")]
             assert [(page.status_code, page.http_version) for page in pages] == [(200, "HTTP/2")] * 5
+            token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)[1]
+            cookies = [("Cookie", "theme=dark"), ("Cookie", f"csrftoken={client.cookies['csrftoken']}")]
+            client.cookies.clear()
+            headers = [("Origin", str(client.base_url)), *cookies]  # browsers send each cookie by itself
+            form = {"username": "ada", "password": "wrong", "csrfmiddlewaretoken": token}
+            assert "errorlist" in client.post("/accounts/login/", data=form, headers=headers).text
         with httpx.Client(verify=False, base_url=f"https://localhost:{port}", timeout=20) as client:
             assert client.get("/livez").http_version == "HTTP/1.1"
     finally:

@@ -104,6 +104,7 @@ def check_project(path, answers):
     check_dependencies(tomllib.loads(texts["pyproject.toml"]), texts)
     assert (".github/workflows/ci.yml" in files) == (answers["ci"] == "github")
     assert (".gitlab-ci.yml" in files) == (answers["ci"] == "gitlab")
+    assert {"ABOUT.md", "pipelines", "servers", "starters"} & {name.partition("/")[0] for name in files} == set()
     check_leftovers(texts, answers)
 
 

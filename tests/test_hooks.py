@@ -42,6 +42,8 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
         ("3d", "use lower-case letters"),
         ("site_", "use lower-case letters"),
         ("größe", "use lower-case letters"),
+        ("x" * 31, "longer than 30 characters"),
+        ("con", "Windows can have no folder"),
         ("class", "a word of the Python language"),
         ("match", "a word of the Python language"),
         ("site", "standard library"),

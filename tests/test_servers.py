@@ -28,6 +28,12 @@ class Echo(AsyncWebsocketConsumer):
 """
 
 
+SAY_WHO_LEAVES = """
+    async def disconnect(self, code):
+        print("has left", code, flush=True)
+"""
+
+
 @on_each_server("blank")
 def test_production(answers, production):
     made = production(**answers)
@@ -37,7 +43,9 @@ def test_production(answers, production):
             check_pages(client, server)
             check_static_files(client)
             check_sign_in(client)
+            check_cookies_in_two_headers(running, client.cookies["sessionid"])
         check_untrusted_proxy(running)
+        check_chain_of_proxies(running)
         with running.client(https=False) as client:
             check_without_proxy(client)
             status = running.stop(seconds=15)  # with a connection that is still open
@@ -102,6 +110,28 @@ def check_sign_in(client):
     for path in ("/", "/async/", "/sync/"):
         assert "Sign out" in client.get(path).text
     assert client.get("/admin/").status_code == 200
+
+
+def check_cookies_in_two_headers(running: Server, session: str) -> None:
+    """As browsers send them over HTTP/2."""
+    cookies = ["theme=dark", f"sessionid={session}", "other=1"]
+    with running.client() as client:
+        assert "Sign out" in client.get("/", headers=[("Cookie", cookie) for cookie in cookies]).text
+
+
+def check_chain_of_proxies(running: Server) -> None:
+    """The first proxy knows the visitor's scheme."""
+    chains = {
+        ("https,http",): 200,
+        ("https, https",): 200,
+        ("HTTPS",): 200,
+        ("https", "http"): 200,
+        ("http, https",): 301,
+    }
+    with running.client(https=False) as client:
+        for schemes, status in chains.items():
+            headers = [("Host", "example.com"), *(("X-Forwarded-Proto", scheme) for scheme in schemes)]
+            assert client.get("/", headers=headers).status_code == status, schemes
 
 
 def check_untrusted_proxy(running: Server) -> None:
@@ -212,6 +242,32 @@ async def talk(url):
     for path, origin in (("/ws/echo/", "https://evil.example"), ("/ws/nothing/", "https://example.com")):
         with pytest.raises(websockets.InvalidStatus):
             await connect(f"{url}{path}", origin=origin)
+
+
+def test_pings_of_hypercorn(production: Callable[..., Project]) -> None:
+    """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
+    made = production(server="hypercorn", channels=True)
+    (made.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
+    routing = made.path / "wiki" / "routing.py"
+    edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
+    edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
+    edit(made.path / "hypercorn.conf.py", "websocket_ping_interval = 20", "websocket_ping_interval = 1")
+    with made.served() as running:
+        asyncio.run(answer_pings_or_not(running))
+        start = time.monotonic()
+        assert running.stop(seconds=15) == 0, running.output
+        assert time.monotonic() - start < 5
+        assert "Traceback" not in running.output
+
+
+async def answer_pings_or_not(running: Server) -> None:
+    url = f"ws://127.0.0.1:{running.port}/ws/echo/"
+    async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
+        vanished.transport.pause_reading()
+        await asyncio.to_thread(running.wait_until, lambda: running.output.count("has left") == 1, 10)
+        await present.send("hello")
+        assert await present.recv() == "hello"
+        vanished.transport.abort()
 
 
 def test_runserver_speaks_websockets(project):

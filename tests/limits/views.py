@@ -265,19 +265,23 @@ async def result(request):
 # What stays on a connection.
 
 
-def change_connection():
-    connection.force_debug_cursor = True
-    connection.execute_wrappers.append(lambda execute, *args: execute(*args))
-    connection.panel = "an old one"
+def change_connection(what):
+    connection.ensure_connection()
+    if what == "debug":
+        connection.force_debug_cursor = True
+    elif what == "wrappers":
+        connection.execute_wrappers.append(lambda execute, *args: execute(*args))
+    else:
+        connection.panel = "an old one"
 
 
-def mark_connection(request):
-    change_connection()
+def mark_connection(request, what):
+    change_connection(what)
     return HttpResponse("marked")
 
 
-async def async_mark_connection(request):
-    await sync_to_async(change_connection)()
+async def async_mark_connection(request, what):
+    await sync_to_async(change_connection)(what)
     return HttpResponse("marked")
 
 

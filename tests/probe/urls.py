@@ -9,7 +9,7 @@ NAMES = """
     closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
     stuck stream_with_calls how_many_things event_stream announced
     let_finish async_patient cancel_a_call backend async_backend event_stream_backends
-    vendor
+    vendor how_many_connected notify
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

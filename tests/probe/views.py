@@ -3,6 +3,7 @@ import gc
 import hashlib
 import json
 import os
+import secrets
 import threading
 import time
 import weakref
@@ -14,6 +15,7 @@ from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connection, transaction
+from django.db.backends.signals import connection_created
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.urls import get_script_prefix
@@ -164,6 +166,19 @@ def disconnect(request):
     connection.ensure_connection()
     connection.connection.close()
     return HttpResponse("closed")
+
+
+def note_connected(**kwargs: object) -> None:
+    """A receiver of `connection_created`."""
+    connected.append(threading.current_thread().name)
+
+
+connected: list[str] = []
+connection_created.connect(note_connected)
+
+
+async def how_many_connected(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"connected": len(connected)})
 
 
 def vendor(request: HttpRequest) -> HttpResponse:
@@ -382,9 +397,17 @@ async def visit(request):
     """A session and a message that are changed in an async view, and a form that is sent to it."""
     visits = await request.session.aget("visits", 0) + 1
     await request.session.aset("visits", visits)
-    messages.info(request, f"visit {visits}", extra_tags="x" * 5000)  # too much for a cookie
+    messages.info(
+        request, f"visit {visits}", extra_tags=secrets.token_hex(5000)
+    )  # too much for a cookie, even compressed
     shown = [message.message for message in messages.get_messages(request)] if request.method == "POST" else []
     return JsonResponse({"visits": visits, "messages": shown, "token": get_token(request)})
+
+
+async def notify(request: HttpRequest) -> HttpResponse:
+    """Add a message that goes into the session, which nobody has loaded."""
+    messages.info(request, "too much for a cookie", extra_tags=secrets.token_hex(5000))
+    return HttpResponse("told")
 
 
 async def missing(request):

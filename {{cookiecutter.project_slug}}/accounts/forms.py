@@ -19,7 +19,7 @@ from django_tasks import task
 {% endif %}
 {% if cookiecutter.starter != "live" %}
 
-from {{ cookiecutter.project_slug }}.serving.threads import defer
+from {{ cookiecutter.project_slug }}.serving.deferred_calls import defer
 {% endif %}
 
 MAX_MAILS_PER_HOUR = 3  # to one user

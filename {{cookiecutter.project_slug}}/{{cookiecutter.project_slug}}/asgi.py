@@ -21,6 +21,8 @@ from django.utils.module_loading import import_string
 from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 
 {% endif %}
+from {{ cookiecutter.project_slug }}.serving.cookies import CookieHeaderMiddleware
+
 # Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
@@ -51,6 +53,7 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
+application = CookieHeaderMiddleware(application)
 application = RequestTargetMiddleware(application, root_path=settings.SCRIPT_NAME)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}

@@ -65,8 +65,10 @@ def has_leftovers(connection: DatabaseWrapper) -> bool:
 
 @lru_cache
 def attributes_of_new_connection(alias: str) -> frozenset[str]:
-    # Backends set the isolation level when they connect.
-    return frozenset(vars(connections.create_connection(alias))) | {"isolation_level"}
+    connection = connections.create_connection(alias)
+    # Backends set some attributes when they prepare to connect, and PostgreSQL's this one when it does.
+    connection.get_connection_params()
+    return frozenset(vars(connection)) | {"isolation_level"}
 
 
 def has_input(driver_connection: Any) -> bool:

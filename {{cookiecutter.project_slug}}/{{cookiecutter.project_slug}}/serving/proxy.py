@@ -1,7 +1,9 @@
 """The client's address and scheme behind a reverse proxy, the same on every ASGI server."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 
 class ProxyHeaders:
@@ -29,16 +31,12 @@ class ProxyHeaders:
 
     def forwarded(self, scope):
         scope = dict(scope)
-        scheme = dict(scope["headers"]).get(b"x-forwarded-proto", b"").decode("latin-1").strip()
+        # The first proxy, which knows the client's scheme, comes first.
+        scheme = next(forwarded_values(scope, b"x-forwarded-proto"), "").lower()
         if scheme in ("http", "https", "ws", "wss"):
             plain = "ws" if scope["type"] == "websocket" else "http"
             scope["scheme"] = f"{plain}s" if scheme in ("https", "wss") else plain
-        hosts = [
-            without_port(host.strip())
-            for name, value in scope["headers"]
-            if name == b"x-forwarded-for"
-            for host in value.decode("latin-1").split(",")
-        ]
+        hosts = [without_port(host) for host in forwarded_values(scope, b"x-forwarded-for")]
         # Each proxy appends the address it was called from: what stands left of the last address
         # that is not a trusted proxy's may have been made up by the client.
         for host in filter(None, reversed(hosts)):
@@ -48,6 +46,14 @@ class ProxyHeaders:
             if not self.is_trusted(host):
                 break
         return scope
+
+
+def forwarded_values(scope: dict[str, Any], header: bytes) -> Iterator[str]:
+    """What each proxy wrote into the header, which may be there more than once."""
+    for name, value in scope["headers"]:
+        if name == header:
+            for each in value.decode("latin-1").split(","):
+                yield each.strip()
 
 
 def is_address(host: str) -> bool:

@@ -10,21 +10,13 @@ import atexit
 import logging
 from collections import deque
 from collections.abc import Callable
-{% if cookiecutter.starter == "live" %}
 from concurrent.futures import Executor
-{% else %}
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-{% endif %}
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
-{% if cookiecutter.starter == "live" %}
 from time import monotonic
-{% else %}
-from time import monotonic, sleep
-{% endif %}
 from typing import Any
 from urllib.parse import quote
 
@@ -39,14 +31,10 @@ from .database import (
     prepare_connections,
     reset_connections,
 )
+from .deferred_calls import wait_for_deferred_calls
 
 LONG_WAIT_SECONDS = 1
 WARNING_INTERVAL_SECONDS = 60
-{% if cookiecutter.starter != "live" %}
-# Of a deferred call: the response leaves first, and for how long a shutdown waits.
-DELAY_SECONDS = 1
-SHUTDOWN_TIMEOUT_SECONDS = 5
-{% endif %}
 # More streams than this that hold a thread each are worth a warning.
 MAX_STREAMS_WITHOUT_WARNING = 5
 
@@ -302,37 +290,12 @@ class BackgroundThreadsMiddleware:
 
 pool = ThreadPool(settings.ASGI_THREADS)
 background_threads = BackgroundThreads(settings.ASGI_BACKGROUND_THREADS)
-{% if cookiecutter.starter != "live" %}
-# At its end, the interpreter waits for these threads.
-deferred_threads = ThreadPoolExecutor(settings.ASGI_BACKGROUND_THREADS, "asgi-deferred")
-deferred_calls: set[Future[None]] = set()
-
-
-def defer(call: Call) -> None:
-    """Make a call after the response was sent. A graceful shutdown waits for it."""
-    due = monotonic() + DELAY_SECONDS
-
-    def call_when_due() -> None:
-        sleep(max(0, due - monotonic()))
-        try:
-            call_with_clean_connections(call)
-        except Exception:
-            logger.exception("A deferred call failed")
-
-    future = deferred_threads.submit(call_when_due)
-    deferred_calls.add(future)
-    future.add_done_callback(deferred_calls.discard)
-{% endif %}
 
 
 @atexit.register  # for servers that do not say at a stop that they do
 def close(timeout_seconds: float = 1) -> None:
     """End all threads and close their connections; wait only so long for those at work."""
-{% if cookiecutter.starter != "live" %}
-    if lost := wait(set(deferred_calls), SHUTDOWN_TIMEOUT_SECONDS).not_done:
-        deferred_threads.shutdown(wait=False, cancel_futures=True)
-        logger.error("%d deferred calls did not end in time at the shutdown.", len(lost))
-{% endif %}
+    wait_for_deferred_calls()
     deadline = monotonic() + timeout_seconds
     for thread in pool.close() | background_threads.threads:
         thread.join(max(0, deadline - monotonic()))

@@ -1,11 +1,14 @@
 """Hardening for daphne: what a client must not be able to do, and no option prevents."""
 
 import daphne.server
+from daphne.http_protocol import WebRequest
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.protocols.policies import TimeoutMixin
 from twisted.web.http import HTTPChannel
 
+process = WebRequest.process
 MAX_QUEUED_MESSAGES = 10
 POLL_INTERVAL_SECONDS = 0.05
 
@@ -13,7 +16,17 @@ POLL_INTERVAL_SECONDS = 0.05
 def install() -> None:
     """Change what daphne accepts. Call this when the application is loaded."""
     daphne.server.WebSocketFactory = HardenedWebSocketFactory
+    WebRequest.process = process_without_root_path
     HTTPChannel.resetTimeout = reset_timeout_for_body  # type: ignore[assignment, method-assign]
+
+
+def process_without_root_path(request: WebRequest) -> Deferred:
+    """Drop a header by which anybody could choose the beginning of all URLs, also in mails.
+
+    Daphne has no option for it: https://github.com/django/daphne/issues/125
+    """
+    request.requestHeaders.removeHeader(b"daphne-root-path")
+    return process(request)
 
 
 def reset_timeout_for_body(channel: HTTPChannel) -> None:

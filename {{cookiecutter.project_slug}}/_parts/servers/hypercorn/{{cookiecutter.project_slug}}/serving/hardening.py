@@ -1,22 +1,27 @@
 """Hardening for hypercorn: what a client must not be able to do, and no option prevents."""
 
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
 import hypercorn.protocol
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 from h11 import Request
 from hypercorn.protocol import ws_stream
-from hypercorn.protocol.events import EndData, StreamClosed
+from hypercorn.protocol.events import EndData, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WebsocketBuffer, WSStream
-from wsproto.events import Message, TextMessage
-
-MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
+from wsproto.events import Message, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
 
 
 def install() -> None:
     """Change what hypercorn accepts. Call this when the application is loaded."""
     hypercorn.protocol.H11Protocol = HardenedH11Protocol  # type: ignore[misc]
-    hypercorn.protocol.h2.WSStream = hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[misc]
+    hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[misc]
+    hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[misc]
     ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
     # Hypercorn checks the size of a message after it has decompressed all of it.
     ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment]
@@ -45,14 +50,42 @@ class ByteLimitedBuffer(WebsocketBuffer):
 
 
 class LimitedWSStream(WSStream):
-    """Ends the connection after a message that is too large. Hypercorn would keep the rest of it in memory."""
+    """Ends the connection after a message that is too large, and when the client answers no ping.
+
+    Hypercorn would keep the rest of the message in memory, and the connection for ever.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.ended = asyncio.Event()
+        self.last_received = 0.0
+
+    async def handle(self, event: Event) -> None:
+        self.last_received = monotonic()
+        await super().handle(event)
+        if self.closed:
+            self.ended.set()
 
     async def _handle_events(self) -> None:
         await super()._handle_events()
-        if self.app_put and self.buffer.length > self.buffer.max_length:
-            self.closed, self.state = True, ASGIWebsocketState.CLOSED
+        if self.buffer.length > self.buffer.max_length:
             self.buffer.clear()
-            await self.app_put({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
-            await self.send(EndData(stream_id=self.stream_id))
-            if self.handshake.http_version == "1.1":  # over HTTP/2 others share the connection
-                await self.send(StreamClosed(stream_id=self.stream_id))
+            await self.end_connection(CloseReason.MESSAGE_TOO_BIG)
+
+    async def _send_pings(self) -> None:
+        while not self.closed:
+            pinged = monotonic()
+            # In a task of its own, which a client that reads nothing holds up.
+            self.task_group.spawn(self._send_wsproto_event, Ping())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), self.config.websocket_ping_interval)
+            if self.last_received < pinged and not self.closed:
+                await self.end_connection(CloseReason.ABNORMAL_CLOSURE)
+
+    async def end_connection(self, code: int) -> None:
+        self.closed, self.state = True, ASGIWebsocketState.CLOSED
+        if self.app_put:
+            await self.app_put({"type": "websocket.disconnect", "code": code})
+        await self.send(EndData(stream_id=self.stream_id))
+        if self.handshake.http_version == "1.1":  # over HTTP/2 others share the connection
+            await self.send(StreamClosed(stream_id=self.stream_id))

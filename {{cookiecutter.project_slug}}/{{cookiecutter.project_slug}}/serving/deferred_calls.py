@@ -1,0 +1,43 @@
+"""Calls that are made after the response was sent."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from time import monotonic, sleep
+
+from django.conf import settings
+
+from .database import call_with_clean_connections
+
+# The response leaves before the call begins, so that its duration tells nothing about the call.
+DELAY_SECONDS = 1
+SHUTDOWN_TIMEOUT_SECONDS = 5
+
+logger = logging.getLogger(__name__)
+
+# At its end, the interpreter waits for these threads.
+threads = ThreadPoolExecutor(settings.ASGI_BACKGROUND_THREADS, "asgi-deferred")
+pending: set[Future[None]] = set()
+
+
+def defer(call: Callable[[], object]) -> None:
+    """Make a call after the response was sent. A graceful shutdown waits for it."""
+    due = monotonic() + DELAY_SECONDS
+
+    def call_when_due() -> None:
+        sleep(max(0, due - monotonic()))
+        try:
+            call_with_clean_connections(call)
+        except Exception:
+            logger.exception("A deferred call failed")
+
+    future = threads.submit(call_when_due)
+    pending.add(future)
+    future.add_done_callback(pending.discard)
+
+
+def wait_for_deferred_calls() -> None:
+    """Wait until all calls are made, or SHUTDOWN_TIMEOUT_SECONDS have passed."""
+    if lost := wait(set(pending), SHUTDOWN_TIMEOUT_SECONDS).not_done:
+        threads.shutdown(wait=False, cancel_futures=True)
+        logger.error("%d deferred calls did not end in time at the shutdown.", len(lost))
