@@ -25,7 +25,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
-from {{ cookiecutter.project_slug }}.serving import handler, static{{ ", threads" if cookiecutter.starter != "live" }}
+from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
@@ -518,15 +518,13 @@ def test_reset_password(client, user, mailoutbox, send_now):
     assert "used already" in client.get(link, follow=True).text
 
 
-{% if cookiecutter.starter != "live" %}
 def test_a_deferred_call_that_fails(monkeypatch, caplog):
-    monkeypatch.setattr(threads, "DELAY_SECONDS", 0)
-    threads.defer(lambda: 1 / 0)
-    threads.wait(set(threads.deferred_calls), timeout=5)
+    monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
+    deferred_calls.defer(lambda: 1 / 0)
+    deferred_calls.wait_for_deferred_calls()
     assert "ZeroDivisionError" in caplog.text
 
 
-{% endif %}
 @pytest.mark.django_db
 def test_mails_to_one_user_are_limited(client, user, mailoutbox, send_now):
     ask = {"email": "ADA@example.com"}
