@@ -400,6 +400,7 @@ def test_threads_close_their_connections_at_the_end(probed: Callable[..., Projec
     shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
+    assert "ResourceWarning" not in shell.stderr
 
 
 LIFESPAN = """
@@ -473,7 +474,13 @@ def memory(client):
 def test_threads_keep_nothing_of_their_last_call(probed):
     with probed().served() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
-        assert client.get("/probe/how_many_things/").json() == {"things": 0}
+        client.get("/probe/event_stream_backends/")
+        first = client.get("/probe/how_many_things/").json()
+        for _ in range(5):  # of ten calls, each of which has a thread of its own
+            client.get("/probe/event_stream_backends/")
+        last = client.get("/probe/how_many_things/").json()
+        assert first["things"] == last["things"] == 0
+        assert last["threads"] < first["threads"] + 10
 
 
 def test_a_view_that_hangs_does_not_hold_up_the_end(probed):

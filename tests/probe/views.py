@@ -344,7 +344,8 @@ async def stream_with_calls(request):
 
 async def how_many_things(request):
     gc.collect()
-    return JsonResponse({"things": len(things)})
+    threads = sum(isinstance(each, threading.Thread) for each in gc.get_objects())
+    return JsonResponse({"things": len(things), "threads": threads})
 
 
 def patient(request):
