@@ -81,6 +81,13 @@ def test_replay(cookiecutter):
     assert "server 'nginx' cannot be used: possible are uvicorn, daphne, hypercorn, gunicorn, granian." in said
     assert list((again / "more").iterdir()) == []
 
+    # It was typed, so that cookiecutter did not render it.
+    context["cookiecutter"] |= {"server": "granian", "project_name": "{{ 7 * 7 }}"}
+    edited.write_text(json.dumps(context))
+    status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
+    assert status == 0, said
+    assert 'SITE_NAME = "{{ 7 * 7 }}"' in read(again / "more" / "kase_brot", "kase_brot/settings.py")
+
 
 def test_defaults_of_the_user(cookiecutter):
     """~/.cookiecutterrc gives other defaults; the command line wins; what is no answer is not taken."""

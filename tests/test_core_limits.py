@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -231,6 +232,18 @@ def test_large_files_and_slow_clients(limited: Callable[..., Project]) -> None:
         }
         assert "Warning" not in running.output
         assert "Traceback" not in running.output
+
+
+def test_a_large_body_is_not_kept_in_memory(limited: Callable[..., Project]) -> None:
+    with limited().served() as running, running.client() as client:
+        status = Path(f"/proc/{client.get('/probe/state/').json()['process']}/status")
+
+        def most_memory() -> int:
+            return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+
+        before = most_memory()
+        assert client.post("/limits/nothing/", content=bytes(FILE_BYTES)).status_code == 403  # no token
+        assert most_memory() - before < 15 * MEBIBYTE
 
 
 def read_slowly(running: Server, client: httpx.Client, view: str, digest: bytes) -> list[int]:
