@@ -602,7 +602,7 @@ def test_websockets_of_users_who_are_gone(
     with made.served() as running, ExitStack() as stack:
         clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *ENDS)}
         for number, (name, client) in enumerate(clients.items()):
-            assert sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
+            assert status_of_sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
 
         def end_sessions() -> None:
             made.manage("shell", "--command", "\n".join(ENDS.values()))

@@ -99,6 +99,10 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
         assert seen == {200: 256}, running.output
         assert connections() <= 2
+        with running.client() as client:
+            for _ in range(4):
+                assert client.get("/probe/change_setting/").text == "changed"
+            assert client.get("/probe/event_stream_setting/").text == "data: \n\n"
 
 
 BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
@@ -110,6 +114,7 @@ def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
         for view, most in BACKEND_VIEWS.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
             assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
+        assert "Traceback" not in running.output
 
 
 def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
@@ -255,6 +260,14 @@ def test_an_error_after_the_client_left_is_logged_once(probed):
     assert running.output.count("RuntimeError: clean-up broke") == 1, running.output
 
 
+def test_a_timeout_in_a_stream_is_an_error(probed: Callable[..., Project]) -> None:
+    """The core's own timeout, which ends a request when its client leaves, is another one."""
+    with probed().served() as running, running.client() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/probe/stream_with_timeout/")
+        running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
+
+
 def test_responses_and_refusals_may_ask_the_database(probed):
     made = probed()
     with (made.path / "wiki" / "settings.py").open("a") as settings:
@@ -387,6 +400,37 @@ def test_threads_close_their_connections_at_the_end(probed: Callable[..., Projec
     shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
+    assert "ResourceWarning" not in shell.stderr
+
+
+LIFESPAN = """
+import asyncio
+from wiki.asgi import application
+
+async def main():
+    received, sent = asyncio.Queue(), asyncio.Queue()
+    task = asyncio.create_task(application({"type": "lifespan"}, received.get, sent.put))
+    async with asyncio.timeout(10):
+        for event in ("startup", "shutdown"):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            print(f"before {event}:", sent.qsize())
+            await received.put({"type": f"lifespan.{event}"})
+            print((await sent.get())["type"])
+        await task
+
+asyncio.run(main())
+"""
+
+
+def test_lifespan(project: Callable[..., Project]) -> None:
+    said = project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
+    assert said == [
+        "before startup: 0",
+        "lifespan.startup.complete",
+        "before shutdown: 0",
+        "lifespan.shutdown.complete",
+    ]
 
 
 RESET_CONNECTIONS_THAT_FAIL = """
@@ -430,7 +474,13 @@ def memory(client):
 def test_threads_keep_nothing_of_their_last_call(probed):
     with probed().served() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
-        assert client.get("/probe/how_many_things/").json() == {"things": 0}
+        client.get("/probe/event_stream_backends/")
+        first = client.get("/probe/how_many_things/").json()
+        for _ in range(5):  # of ten calls, each of which has a thread of its own
+            client.get("/probe/event_stream_backends/")
+        last = client.get("/probe/how_many_things/").json()
+        assert first["things"] == last["things"] == 0
+        assert last["threads"] < first["threads"] + 10
 
 
 def test_a_view_that_hangs_does_not_hold_up_the_end(probed):

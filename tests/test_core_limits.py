@@ -97,7 +97,7 @@ def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Projec
         assert client.get("/readyz").json() == {"status": "ok", "failing": []}
         assert ask_at_once(running, ["/probe/count/"] * 2 * THREADS) == [200] * 2 * THREADS
         [warning] = warnings(running)
-        assert re.findall(r"([A-Z]+ \S+) for \d+ s", warning) == [f"GET /limits/{view}/"] * THREADS
+        assert re.findall(r"([A-Z]+ \S+) for \d\d? s", warning) == [f"GET /limits/{view}/"] * THREADS
 
 
 def is_at_limit(client: httpx.Client) -> bool:
@@ -122,9 +122,26 @@ def test_many_plain_streams(limited: Callable[..., Project]) -> None:
         with running.client() as client:
             running.wait_until(lambda: client.get("/limits/how_many_ended/").json() == {"ended": 100}, seconds=10)
             threads = client.get("/probe/async_state/").json()["threads"]
+            assert ask_at_once(running, ["/probe/count/"] * 2 * THREADS) == [200] * 2 * THREADS
         assert len([name for name in threads if name.startswith("asgi-")]) <= THREADS + BACKGROUND_THREADS
         assert running.output.count("EventStreamResponse") == 1, running.output[-3000:]
         assert "Traceback" not in running.output
+
+
+def test_threads_after_streams(limited: Callable[..., Project]) -> None:
+    """There are as many as before, and they work, whether others waited for a thread meanwhile or not."""
+    with limited().served() as running, running.client() as client:
+
+        def count_threads() -> int:
+            names = client.get("/probe/async_state/").json()["threads"]
+            return len([name for name in names if re.fullmatch(r"asgi-\d+", name)])
+
+        for _ in range(THREADS + 1):
+            assert client.get("/limits/quarter_second_stream/").text == "0\n0\n"
+        for streams in (0, THREADS):
+            paths = ["/limits/quarter_second_stream/"] * streams + ["/probe/slow/"] * 2 * THREADS
+            assert ask_at_once(running, paths) == [200] * len(paths)
+            running.wait_until(lambda: count_threads() == THREADS, seconds=5)
 
 
 def test_many_event_streams(limited: Callable[..., Project], connections: Callable[[], int]) -> None:

@@ -19,7 +19,7 @@ import yaml
 from websockets.sync.client import connect
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, Project, Server, blocks, free_port
+from tests.template import CHOICES, IN_CI, ROOT, Project, blocks, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
@@ -245,6 +245,38 @@ def wait_for(client, process):
     raise AssertionError("It did not start.")
 
 
+VIEWS_FOR_USERS = """
+from django.contrib.auth.decorators import login_required, user_passes_test
+from django.shortcuts import render
+
+
+async def shows_user(request):
+    return render(request, "base.html")
+
+
+async def passes_user(request):
+    return render(request, "base.html", {"user": await request.auser()})
+
+
+views = [shows_user, passes_user, login_required(passes_user), user_passes_test(lambda user: user.is_staff)(passes_user)]
+urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(views)]
+"""
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_users_in_async_views(django_version: str, production: Callable[..., Project]) -> None:
+    """What works until somebody signs in says why; what docs/async-views.md has instead works."""
+    made = production(django_version=django_version)
+    with (made.path / "wiki" / "urls.py").open("a") as urls:
+        urls.write(VIEWS_FOR_USERS)
+    with made.served() as running, running.client() as client:
+        assert [client.get(f"/view-{number}/").status_code for number in range(4)] == [200, 200, 302, 302]
+        assert "await request.auser()" not in running.output
+        assert sign_in(client, "198.51.100.7", "analytical-engine") == 302
+        assert [client.get(f"/view-{number}/").status_code for number in range(4)] == [500, 200, 200, 200]
+        assert '{"user": await request.auser()}' in running.output
+
+
 def test_other_middleware_and_applications(probed, follow):
     cors, beside, slow, settings = blocks("other-asgi.md", "python")
     made = probed()
@@ -340,20 +372,19 @@ def test_visitors_have_their_own_address_on_each_host(production: Callable[..., 
         (f"{cloudflare.strip()},66.241.124.1", ", 104.22.17.40, 66.241.124.1"),
     ):
         made.manage("shell", "--command", "from axes.utils import reset; reset()")
-        with made.served(FORWARDED_ALLOW_IPS=trusted) as running:
+        with made.served(FORWARDED_ALLOW_IPS=trusted) as running, running.client() as client:
             for forged in range(10):
-                assert sign_in(running, f"203.0.113.{forged}, 198.51.100.7{proxies}", "wrong") in (200, 429), trusted
-            assert sign_in(running, f"198.51.100.7{proxies}", "analytical-engine") == 429, trusted
-            assert sign_in(running, f"198.51.100.8{proxies}", "analytical-engine") == 302, trusted
+                assert sign_in(client, f"203.0.113.{forged}, 198.51.100.7{proxies}", "wrong") in (200, 429), trusted
+            assert sign_in(client, f"198.51.100.7{proxies}", "analytical-engine") == 429, trusted
+            assert sign_in(client, f"198.51.100.8{proxies}", "analytical-engine") == 302, trusted
 
 
-def sign_in(running: Server, forwarded_for: str, password: str) -> int:
-    with running.client() as client:
-        page = client.get("/accounts/login/").text
-        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)[1]
-        form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
-        headers = {"X-Forwarded-For": forwarded_for, "Origin": "https://example.com"}
-        return client.post("/accounts/login/", data=form, headers=headers).status_code
+def sign_in(client: httpx.Client, forwarded_for: str, password: str) -> int:
+    page = client.get("/accounts/login/").text
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)[1]
+    form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
+    headers = {"X-Forwarded-For": forwarded_for, "Origin": "https://example.com"}
+    return client.post("/accounts/login/", data=form, headers=headers).status_code
 
 
 def test_links_lead_somewhere():

@@ -95,7 +95,7 @@ def test_a_missing_network_is_no_failure(tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     uv = bin_folder / "uv"
-    uv.write_text("#!/bin/sh\necho 'error: no route to host' >&2; exit 2\n")
+    uv.write_text("#!/bin/sh\nprintf 'warning: x\\nerror: no route to host\\n' >&2; exit 2\n")
     uv.chmod(0o755)
     path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
     status, lines = cookiecutter(tmp_path, "project_name=wiki", path=path)
@@ -122,13 +122,24 @@ def test_it_ends_with_what_to_type_next(tmp_path):
     ]
 
 
+def test_the_title_of_the_readme_is_the_name(tmp_path: Path) -> None:
+    for number, (name, title) in enumerate(
+        [("My *site*", r"My \*site\*"), ("a\n# [b](c) <d>", r"a \# \[b\](c) \<d\>")]
+    ):
+        readme = generate(tmp_path / str(number), project_name=name, project_slug="wiki").path / "README.md"
+        assert readme.read_text().startswith(f"# {title}\n")
+
+
 def test_it_says_that_a_database_is_needed(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki", "database=postgresql")
     [line] = [line for line in lines if "docker compose up --detach postgres" in line]
     assert "DATABASE_URL in .env" in line
 
 
-@pytest.mark.parametrize(("name", "comment"), [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip")])
+@pytest.mark.parametrize(
+    ("name", "comment"),
+    [("wiki", ""), ("x" * 78, ""), ("x" * 79, "  # fmt: skip"), ("é" * 38, ""), ("é" * 39, "  # fmt: skip")],
+)
 def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tmp_path: Path) -> None:
     settings = generate(tmp_path, project_name=name, project_slug="wiki").path / "wiki" / "settings.py"
     assert f'\nSITE_NAME = "{name}"{comment}\n' in settings.read_text()

@@ -2,13 +2,14 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connection
-from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from wiki.serving.streams import EventStreamResponse
@@ -111,6 +112,18 @@ def plain_async_stream(request):
             yield f"{await count_users()}\n"
         finally:
             ended_streams.append("async")
+
+    return StreamingHttpResponse(lines())
+
+
+async def quarter_second_stream(request: HttpRequest) -> StreamingHttpResponse:
+    """A plain stream that takes long enough for another thread to take the place of its own."""
+    users = await count_users()
+
+    async def lines() -> AsyncIterator[str]:
+        yield f"{users}\n"
+        await asyncio.sleep(0.25)
+        yield f"{users}\n"
 
     return StreamingHttpResponse(lines())
 

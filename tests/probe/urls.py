@@ -9,7 +9,8 @@ NAMES = """
     closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
     stuck stream_with_calls how_many_things event_stream announced
     let_finish async_patient cancel_a_call backend async_backend event_stream_backends
-    vendor how_many_connected notify
+    vendor how_many_connected notify stream_with_timeout
+    change_setting event_stream_setting
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

@@ -168,6 +168,25 @@ def disconnect(request):
     return HttpResponse("closed")
 
 
+def change_setting(request: HttpRequest) -> HttpResponse:
+    """Leave a setting in the session of PostgreSQL."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET wiki.owner = 'ada'")
+    return HttpResponse("changed")
+
+
+async def event_stream_setting(request: HttpRequest) -> EventStreamResponse:
+    def read() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('wiki.owner', true)")
+            return cursor.fetchone()[0] or ""
+
+    async def parts() -> AsyncIterator[str]:
+        yield f"data: {await sync_to_async(read)()}\n\n"
+
+    return EventStreamResponse(parts())
+
+
 def note_connected(**kwargs: object) -> None:
     """A receiver of `connection_created`."""
     connected.append(threading.current_thread().name)
@@ -252,6 +271,7 @@ async def async_backend(request: HttpRequest) -> JsonResponse:
 
 async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
     async def parts() -> AsyncIterator[str]:
+        await sync_to_async(str)("a call without a query")
         processes = [await sync_to_async(backend_process)() for _ in range(10)]
         yield json.dumps({"processes": processes})
 
@@ -324,7 +344,8 @@ async def stream_with_calls(request):
 
 async def how_many_things(request):
     gc.collect()
-    return JsonResponse({"things": len(things)})
+    threads = sum(isinstance(each, threading.Thread) for each in gc.get_objects())
+    return JsonResponse({"things": len(things), "threads": threads})
 
 
 def patient(request):
@@ -378,6 +399,14 @@ async def broken_stream(request):
         yield "data: 1\n\n"
         await asyncio.sleep(0.1)
         raise RuntimeError("stream broke")
+
+    return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
+async def stream_with_timeout(request: HttpRequest) -> StreamingHttpResponse:
+    async def events() -> AsyncIterator[str]:
+        yield "data: 1\n\n"
+        raise TimeoutError("stream took too long")
 
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 

@@ -52,8 +52,7 @@ def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Refuses to change any other file: an absolute path may lead to one."""
     project = project_settings.BASE_DIR.resolve()
     basetemp = tmp_path_factory.getbasetemp().resolve()
-    temporary = Path(tempfile.gettempdir()).resolve()
-    is_active = True
+    temporary, devnull = (Path(path).resolve() for path in (tempfile.gettempdir(), os.devnull))
 
     def may_change(path: Path) -> bool:
         # The project itself may be in a folder for temporary files.
@@ -61,12 +60,13 @@ def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return (
             is_temporary
             or path.is_relative_to(basetemp)
-            or path == Path(os.devnull)
+            or path == devnull
             or "__pycache__" in path.parts
         )
 
     def audit(event: str, args: tuple) -> None:
-        if not is_active or event not in CHANGED_PATHS:
+        # pytest and its plugins may write between the tests.
+        if event not in CHANGED_PATHS or "PYTEST_CURRENT_TEST" not in os.environ:
             return
         if event == "open" and not args[2] & WRITE_FLAGS:
             return
@@ -85,4 +85,3 @@ def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(basetemp)
     yield
     os.chdir(started_in)
-    is_active = False

@@ -25,7 +25,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
-from {{ cookiecutter.project_slug }}.serving import handler, static
+from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
@@ -516,6 +516,13 @@ def test_reset_password(client, user, mailoutbox, send_now):
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
     assert "used already" in client.get(link, follow=True).text
+
+
+def test_a_deferred_call_that_fails(monkeypatch, caplog):
+    monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
+    deferred_calls.defer(lambda: 1 / 0)
+    deferred_calls.wait_for_deferred_calls()
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.django_db

@@ -19,11 +19,8 @@ from django.utils.module_loading import import_string
 
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
-
 {% endif %}
 from {{ cookiecutter.project_slug }}.serving.cookies import CookieHeaderMiddleware
-
-# Django's own is in django.core.asgi: the same, but slower.
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
@@ -36,6 +33,7 @@ from {{ cookiecutter.project_slug }}.serving.websockets import CloseMiddleware, 
 {% endif %}
 {% endif %}
 
+# Django's own is in django.core.asgi: the same, but slower.
 application = get_asgi_application()
 application = LimitedBody(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)

@@ -32,10 +32,12 @@ FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", default=["127.0.0.1", 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
     SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
     # Browsers remember for this long that the site has HTTPS only.
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
     # What pages may load, and from where. It keeps out script that somebody got into a page.
     policy = {
         "default-src": ["'self'"],
@@ -189,13 +191,17 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
+LOGIN_REDIRECT_URL = f"{SCRIPT_NAME}/"
+LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
 # So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
-AXES_FAILURE_LIMIT, ADDRESS_FAILURE_LIMIT = 10, 30
+AXES_FAILURE_LIMIT = 10
+ADDRESS_FAILURE_LIMIT = 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = AXES_VERBOSE = False
-AXES_RESET_ON_SUCCESS = AXES_DISABLE_ACCESS_LOG = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "accounts.backends.get_client_network"
 AXES_HANDLER = "accounts.backends.LimitedAddressHandler"

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core import asgi as core_asgi
 from django.core import signals
 from django.core.cache import close_caches
-from django.core.exceptions import RequestAborted
+from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 
 # Not in Django's documentation: what comes from these three, `connections.settings`, `reset_urlconf`,
 # `Signal.receivers`, and `_handler_class` and `_resource_closers` of a response.
@@ -44,6 +44,10 @@ Response = Any
 
 # A stream that takes longer lets another thread take the place of its own.
 SHORT_STREAM_SECONDS = 0.1
+ADVICE_FOR_ASYNC_VIEWS = """
+An async view, or a template that it rendered, has queried the database. If it was for `user`, write
+render(request, …, {"user": await request.auser()}). Or write `def` instead of `async def`.
+"""
 
 
 def get_asgi_application() -> ASGIApplication:
@@ -231,6 +235,8 @@ class ASGIHandler(asgi.ASGIHandler):
         try:
             return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)
+            if isinstance(error, SynchronousOnlyOperation):
+                error.add_note(ADVICE_FOR_ASYNC_VIEWS)
             return await sync_to_async(exception.response_for_exception)(request, error)
 
 

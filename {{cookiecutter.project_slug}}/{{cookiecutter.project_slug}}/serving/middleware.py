@@ -78,7 +78,8 @@ class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
         if has_vary_header(response, "Cookie") or response.cookies:
-            cache_control = response.headers.get("Cache-Control", "").lower()
+            response.headers.setdefault("Cache-Control", "private")
+            cache_control = response.headers["Cache-Control"].lower()
             if not any(directive in cache_control for directive in SHARED_CACHE_DIRECTIVES):
                 patch_cache_control(response, private=True)
         return response
