@@ -933,6 +933,7 @@ REQUEST_TARGETS = [
     b"%40evil.example/x",
     b":80@evil.example",
     b"*@evil.example",
+    b"/caf\xc3\xa9?q=\xff",
 ]
 
 

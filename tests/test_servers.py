@@ -216,6 +216,25 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @pytest.mark.parametrize("server", SERVERS)
+def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None:
+    """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
+    with (
+        probed(server).served() as running,
+        closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
+    ):
+        connection.connect()
+        opened = connection.sock
+        for path in ("stream", "event_stream", "large_stream"):
+            headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+            connection.request("HEAD", f"/probe/{path}/", headers=headers)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, b""), path
+            assert ask(connection) == 200, path
+            assert connection.sock is opened, path
+        assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize("server", SERVERS)
 def test_websockets(server, production):
     made = production(server=server, channels=True)
     (made.path / "pages" / "consumers.py").write_text(CONSUMER)
