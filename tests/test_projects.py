@@ -27,6 +27,49 @@ def check_project(made, request):
     assert check.stderr == ""
 
 
+TESTS_THAT_WRITE = """
+import pytest
+from django.contrib.auth import get_user_model
+
+User = get_user_model()
+
+
+@pytest.mark.django_db
+async def test_async():
+    await User.objects.acreate(username="ada")
+
+
+@pytest.mark.django_db
+def test_sync():
+    assert not User.objects.exists()
+    User.objects.create(username="ada")
+
+
+@pytest.mark.django_db
+class TestInAClass:
+    async def test_async(self):
+        assert not await User.objects.aexists()
+        await User.objects.acreate(username="ada")
+
+    async def test_async_again(self):
+        assert not await User.objects.aexists()
+"""
+
+
+@pytest.mark.parametrize("database", CHOICES["database"])
+def test_tests_keep_their_rows_to_themselves(
+    database: str, project: Callable[..., Project], request: pytest.FixtureRequest
+) -> None:
+    """Async tests as well, which write in another thread."""
+    made = project(database=database)
+    if database == "postgresql":
+        made.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
+    (made.path / "tests" / "test_rows.py").write_text(TESTS_THAT_WRITE)
+    for options in ([], ["--create-db"]):
+        tests = made.run(str(made.python), "-m", "pytest", "-q", *options, "tests/test_rows.py", "-W", "error")
+        assert "4 passed" in tests.stdout
+
+
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_types(django_version, project, tmp_path):
     """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.conf import settings as project_settings
+from django.db import connections
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Which arguments of Python's audit events are the paths that change.
@@ -25,6 +27,24 @@ CHANGED_PATHS = {
     "os.truncate": slice(0, 1),
     "shutil.rmtree": slice(0, 1),
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What an async test writes is deleted after it, not rolled back.
+
+    The ORM works in another thread then, whose connection has no part in the test's transaction.
+    """
+    for item in items:
+        is_async = iscoroutinefunction(getattr(item, "function", None))
+        if is_async and item.get_closest_marker("django_db"):
+            item.add_marker(pytest.mark.django_db(transaction=True), append=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def close_connections(django_db_setup: None) -> Iterator[None]:
+    """Closes those of async tests: PostgreSQL does not drop a database that is in use."""
+    yield
+    async_to_sync(sync_to_async(connections.close_all))()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.core import signing
-from django.db import OperationalError, connections
+from django.db import OperationalError
 from django.utils import timezone
 from django.utils.html import escape
 from django.utils.module_loading import import_string
@@ -27,13 +27,6 @@ from chat.models import Message, Presence, Room
 from chat.names import new_guest_name
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def close_connections():
-    """Of the thread that async tests use: PostgreSQL does not drop a database that is in use."""
-    yield
-    asyncio.run(sync_to_async(connections.close_all)())
 
 
 class Socket(WebsocketCommunicator):

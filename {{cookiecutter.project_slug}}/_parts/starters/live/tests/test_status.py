@@ -20,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django.utils.html import escape
 from django_tasks_db.models import DBTaskResult
@@ -30,13 +30,6 @@ from status.management.commands import check_services
 from status.models import Lease, Result, Service
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def close_connections():
-    """Of the thread that async tests use: PostgreSQL does not drop a database that is in use."""
-    yield
-    asyncio.run(sync_to_async(connections.close_all)())
 
 
 class Site(ThreadingHTTPServer):
