@@ -1,5 +1,6 @@
 """Tests change temporary files only, whatever the code under test does: nothing of yours is lost."""
 
+import asyncio
 import os
 {% if cookiecutter.starter == "wiki" %}
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings as project_settings
 from django.db import connections
 
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def close_connections(django_db_setup: None) -> Iterator[None]:
     """Closes those of async tests: PostgreSQL does not drop a database that is in use."""
     yield
-    async_to_sync(sync_to_async(connections.close_all))()
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 @pytest.fixture(autouse=True)
