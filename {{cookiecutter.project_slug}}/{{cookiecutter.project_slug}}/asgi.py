@@ -20,11 +20,10 @@ from django.utils.module_loading import import_string
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 {% endif %}
-from {{ cookiecutter.project_slug }}.serving.cookies import CookieHeaderMiddleware
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
-from {{ cookiecutter.project_slug }}.serving.request_target import RequestTargetMiddleware
+from {{ cookiecutter.project_slug }}.serving.scope import CookieHeaderMiddleware, RequestTargetMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
