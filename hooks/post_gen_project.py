@@ -79,7 +79,8 @@ def main():
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
-        Path(SLUG, "serving", "websockets.py").unlink(missing_ok=True)
+        if ANSWERS["server"] == "granian":
+            Path(SLUG, "serving", "hardening.py").unlink()
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
