@@ -1,12 +1,16 @@
+import asyncio
 import os
 import re
 import secrets
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -229,6 +233,45 @@ def redis(tmp_path):
         finally:
             process.kill()
             process.wait()
+
+    return start
+
+
+@pytest.fixture
+def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[int], AbstractContextManager[int]]:
+    """`with tls_proxy(port) as tls_port`: what takes connections over TLS, with a self-signed certificate, to a port."""
+    certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "crt.pem", tmp_path / "key.pem")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(port: int, listener: socket.socket, stopped: asyncio.Event) -> None:
+        async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
+
+        async with await asyncio.start_server(connect, sock=listener, ssl=context):
+            await stopped.wait()
+
+    @contextmanager
+    def start(port: int) -> Iterator[int]:
+        loop, stopped = asyncio.new_event_loop(), asyncio.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+        tls_port = listener.getsockname()[1]
+        thread = threading.Thread(target=loop.run_until_complete, args=[serve(port, listener, stopped)])
+        thread.start()
+        try:
+            yield tls_port
+        finally:
+            loop.call_soon_threadsafe(stopped.set)
+            thread.join()
+            loop.close()
 
     return start
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -356,6 +357,31 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
         await member.send('{"message": "the last one"}')
         await member.recv()
         assert get_subscriptions()
+
+
+def test_redis_with_a_self_signed_certificate(
+    production: Callable[..., Project],
+    redis: Callable[..., AbstractContextManager],
+    tls_proxy: Callable[[int], AbstractContextManager[int]],
+) -> None:
+    """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
+    made = production(server="uvicorn", starter="chat")
+    with redis() as (url, _), tls_proxy(urlsplit(url).port) as port:
+        for variables, failing in (({}, ["channel layer"]), ({"REDIS_SSL_CERT_REQS": "none"}, [])):
+            with (
+                made.served(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
+                running.client() as client,
+            ):
+                assert client.get("/readyz").json()["failing"] == failing
+                if not failing:
+                    asyncio.run(say_hello(running.port))
+
+
+async def say_hello(port: int) -> None:
+    url = f"ws://127.0.0.1:{port}/ws/chat/lobby/"
+    async with connect(url) as ada, connect(url) as grace:
+        await ada.send('{"message": "hello"}')
+        assert json.loads(await grace.recv())["message"] == "hello"
 
 
 def test_processes_without_redis(project):
