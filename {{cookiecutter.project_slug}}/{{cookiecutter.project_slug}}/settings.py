@@ -43,6 +43,7 @@ if not DEBUG:
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "base-uri": ["'none'"],
+        # Also where a form's view may redirect to: "https://accounts.google.com" for sign-in with Google.
         "form-action": ["'self'"],
         "frame-ancestors": ["'none'"],
         "object-src": ["'none'"],
