@@ -221,7 +221,7 @@ class Member:
     def take(self, frame):
         if "id" in frame:
             self.seen.append(frame)
-        else:
+        elif "stored" in frame:
             self.unsent.pop(frame["stored"])
 
     async def say(self, text):
@@ -357,6 +357,49 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
         await member.send('{"message": "the last one"}')
         await member.recv()
         assert get_subscriptions()
+
+
+def test_clients_that_answer_pings_or_not(
+    production: Callable[..., Project], run_nginx: Callable[[str], AbstractContextManager]
+) -> None:
+    """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
+    made, port = production(server="granian", starter="chat"), free_port()
+    consumers = made.path / "chat" / "consumers.py"
+    edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
+    edit(consumers, "PING_AFTER_SECONDS = 20", "PING_AFTER_SECONDS = 1")
+    edit(consumers, "CLIENT_TIMEOUT_SECONDS = 40", "CLIENT_TIMEOUT_SECONDS = 4")
+    with made.served() as running:
+        configuration = (
+            f"server {{ listen 127.0.0.1:{port}; proxy_read_timeout 3s; proxy_http_version 1.1; "
+            "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https; "
+            "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; "
+            f"location / {{ proxy_pass {running.url}; }} }}"
+        )
+        with run_nginx(configuration):
+            asyncio.run(answer_pings_or_not(f"ws://127.0.0.1:{port}/ws/chat/lobby/?presence=1"))
+        assert "Traceback" not in running.output
+
+
+async def answer_pings_or_not(url: str) -> None:
+    async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
+
+        async def wait_for_here(count: int) -> None:
+            async for frame in present:
+                if "ping" in frame:
+                    await present.send(frame)
+                elif len(json.loads(frame)["here"]) == count:
+                    return
+
+        async with asyncio.timeout(20):
+            await wait_for_here(2)
+            vanished.transport.pause_reading()
+            start = time.monotonic()
+            await wait_for_here(1)
+            assert time.monotonic() - start > 3  # longer than the proxy's limit
+            await present.send('{"message": "still here"}')
+            while "still here" not in await present.recv():
+                pass
+        vanished.transport.abort()
 
 
 def test_redis_with_a_self_signed_certificate(
