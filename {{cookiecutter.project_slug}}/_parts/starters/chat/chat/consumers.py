@@ -31,7 +31,7 @@ LIMIT = 2000  # characters of a message
 FRAMES_PER_SECOND = 5  # that a connection may send
 MAX_BURST_FRAMES = 10
 HEARTBEAT_INTERVAL_SECONDS = 10
-# How long a client may send nothing: then a heartbeat asks it for an answer, or gives it up.
+# How long a client may send nothing until a heartbeat asks it for an answer, or closes the connection.
 PING_AFTER_SECONDS = 20
 CLIENT_TIMEOUT_SECONDS = 40
 PING = {"ping": True}
@@ -41,7 +41,7 @@ BATCH = 200
 UNAUTHORIZED = 3000
 # As 1003 and 1008, which not every server lets an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
-CLIENT_TIMEOUT = 4408
+NO_ANSWER = 4408
 
 
 class Refused(Exception):
@@ -106,7 +106,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             if self.allowance < -2 * MAX_BURST_FRAMES:
                 await self.close(POLICY_VIOLATION, "Too many messages.")
             return
-        if text is None:
+        if text is None:  # the answer to a ping
             return
         message, previous = await sync_to_async(Room.store)(self.room, self.name, text, key)
         if key:
@@ -194,7 +194,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 # Not every server sends pings of its own, and proxies end connections that are silent.
                 silent_seconds = time.monotonic() - self.last_frame_at
                 if silent_seconds >= CLIENT_TIMEOUT_SECONDS:
-                    return await self.close(CLIENT_TIMEOUT, "No answer.")
+                    return await self.close(NO_ANSWER, "No answer.")
                 if silent_seconds >= PING_AFTER_SECONDS:
                     await self.answer(PING)
                 async with self.presence_lock:
@@ -221,7 +221,7 @@ async def has_same_user(scope: dict[str, Any]) -> bool:
 
 
 def parse(text):
-    """The message and its key, if it has one; nothing of either is in the answer to a ping.
+    """The message and its key, if it has one; None for both if it is the answer to a ping.
 
     Raises Refused for anything else.
     """
