@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -324,6 +325,9 @@ def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
         try:
+            while not (tmp_path / "nginx.pid").exists():  # it listens before it writes that
+                assert process.poll() is None, (tmp_path / "nginx.log").read_text()
+                time.sleep(0.01)
             yield (tmp_path / "nginx.log").read_text
         finally:
             process.terminate()
