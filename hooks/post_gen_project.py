@@ -78,6 +78,7 @@ def main():
     shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
+        Path(SLUG, "serving", "channel_layer.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
         if ANSWERS["server"] == "granian":
             Path(SLUG, "serving", "hardening.py").unlink()
