@@ -3,12 +3,13 @@
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.urls import re_path
-
 {% if cookiecutter.starter == "chat" %}
+
 from chat.consumers import ChatConsumer
 from chat.models import ROOM_NAME
 {% endif %}
-from {{ cookiecutter.project_slug }}.serving.origin import OriginMiddleware
+
+from .serving.origin import OriginMiddleware
 
 
 async def not_found(scope, receive, send):
