@@ -332,11 +332,11 @@ def test_static_files_while_debugging(settings):
 
 def test_static_files_of_templates_exist() -> None:
     """In production a template that names one that is missing is a server error."""
-    apps = [
-        path for path in get_app_template_dirs("templates") if "site-packages" not in path.parts
-    ]
     missing = []
-    for folder in [*settings.TEMPLATES[0]["DIRS"], *apps]:
+    own = settings.BASE_DIR / "{{ cookiecutter.project_slug }}" / "templates"
+    for folder in [own, *get_app_template_dirs("templates")]:
+        if "site-packages" in folder.parts:
+            continue
         for path in folder.rglob("*.html"):
             template = Template(path.read_text(encoding="utf-8"))
             for node in template.nodelist.get_nodes_by_type(StaticNode):

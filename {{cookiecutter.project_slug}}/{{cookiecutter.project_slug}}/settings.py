@@ -43,7 +43,7 @@ if not DEBUG:
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "base-uri": ["'none'"],
-        # Also where a form's view may redirect to: "https://accounts.google.com" for sign-in with Google.
+        # Also where the view of a form redirects to, such as "https://accounts.google.com".
         "form-action": ["'self'"],
         "frame-ancestors": ["'none'"],
         "object-src": ["'none'"],

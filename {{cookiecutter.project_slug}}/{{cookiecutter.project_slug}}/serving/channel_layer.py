@@ -8,7 +8,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 
 class RedisChannelLayer(RedisPubSubChannelLayer):
-    """Unsubscribes from a channel when the task that created it has ended, as that of a consumer does.
+    """Unsubscribes from a channel when the task that created it, such as a consumer's, has ended.
 
     By itself a channel is unsubscribed when Channels cancels the `receive` of its consumer. If that
     `receive` has just returned a message, it cannot be cancelled (django/channels_redis#276).

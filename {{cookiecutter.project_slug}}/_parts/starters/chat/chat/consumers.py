@@ -31,7 +31,7 @@ LIMIT = 2000  # characters of a message
 FRAMES_PER_SECOND = 5  # that a connection may send
 MAX_BURST_FRAMES = 10
 HEARTBEAT_INTERVAL_SECONDS = 10
-# How long a client may send nothing until a heartbeat asks it for an answer, or closes the connection.
+# How long a client may send nothing until a heartbeat asks for an answer, or closes the connection.
 PING_AFTER_SECONDS = 20
 CLIENT_TIMEOUT_SECONDS = 40
 PING = {"ping": True}
