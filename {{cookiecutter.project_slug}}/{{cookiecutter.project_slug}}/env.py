@@ -3,13 +3,19 @@
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dj_database_url
+import dj_email_url
 import environs
+from dotenv import load_dotenv
 from environs import ValidationError, validate
 
+MAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
 SECRET_NAME = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
     "DJANGO_SECRET_KEY": "For development copy .env.example to .env; in production set the variable.",
@@ -22,10 +28,15 @@ HINTS = {
 class Env(environs.Env):
     """Empty variables count as not set, and errors never show secrets."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        # Without `interpolate`, since compose keeps what is in single quotes as it is.
+        load_dotenv(path, interpolate=False)
         super().__init__(eager=False)
         self.add_parser("words", parse_words)
         self.add_parser("service", parse_service)
+        self.add_parser("database", partial(parse_service, parse=dj_database_url.parse))
+        mail = {"schemes": MAIL_SCHEMES, "parse": dj_email_url.parse}
+        self.add_parser("mail", partial(parse_service, **mail))
 
     def _get_value(self, env_key: str, default: Any) -> Any:
         value = super()._get_value(env_key, default)
@@ -75,6 +86,8 @@ host = validate.Regexp(
     r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="names of hosts, without scheme or port"
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
+url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
+text_or_json = validate.OneOf(["text", "json"], error="text or json")
 true_or_false: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
 
 

@@ -9,12 +9,7 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-import dj_database_url
-import dj_email_url
-from dotenv import load_dotenv
-from environs import validate
-
-from {{ cookiecutter.project_slug }}.env import Env, host, network, origin, true_or_false, up_to
+from {{ cookiecutter.project_slug }}.env import Env, host, network, origin, text_or_json, true_or_false, up_to, url_path
 from {{ cookiecutter.project_slug }}.serving.logs import logs_as
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -22,9 +17,7 @@ SITE_NAME = @SITE_NAME@
 
 # The environment: what each variable accepts
 
-# Without `interpolate`, as compose does not change what is in single quotes.
-load_dotenv(BASE_DIR / ".env", interpolate=False)
-env = Env()
+env = Env(BASE_DIR / ".env")
 DEBUG = env.bool("DJANGO_DEBUG", default=False, **true_or_false)
 if DEBUG:
     SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="only-for-development")
@@ -33,32 +26,16 @@ else:
 ALLOWED_HOSTS = env.words("DJANGO_ALLOWED_HOSTS", default="", each=host)
 CSRF_TRUSTED_ORIGINS = env.words("DJANGO_CSRF_TRUSTED_ORIGINS", default="", each=origin)
 FORWARDED_ALLOW_IPS = env.words("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", each=network)
-script_name = env.str(
-    "DJANGO_SCRIPT_NAME",
-    default="",
-    validate=validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app"),
-)
+script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
 {% if cookiecutter.database == "postgresql" %}
-database = env.service(
-    "DATABASE_URL", schemes=["postgres", "postgresql"], parse=dj_database_url.parse
-)
+database = env.database("DATABASE_URL", schemes=["postgres", "postgresql"])
 {% else %}
-database = env.service(
-    "DATABASE_URL",
-    default="sqlite:///db.sqlite3",
-    schemes=["sqlite"],
-    parse=dj_database_url.parse,
-)
+database = env.database("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=["sqlite"])
 {% endif %}
 {% if cookiecutter.__channels %}
 REDIS_URL = env.service("REDIS_URL", default="", schemes=["redis", "rediss", "unix"])
 {% endif %}
-mail = env.service(
-    "EMAIL_URL",
-    default="console://" if DEBUG else "smtp://localhost:25",
-    schemes=["smtp", "submission", "console", "file", "memory", "dummy"],
-    parse=dj_email_url.parse,
-)
+mail = env.mail("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 {% if cookiecutter.starter == "live" %}
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
 # Whether the board may check services on this machine and its network segment: status/addresses.py.
@@ -66,18 +43,13 @@ STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
     "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **true_or_false
 )
 {% endif %}
-# The threads for requests; each has a connection to the database.
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, **up_to(1000))
 # The server's command uses these two, and would not say what was wrong.
 PORT = env.int("PORT", default=8000, **up_to(65535))
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **up_to(1000))
 # Strangers learn from it, too.
 SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **true_or_false)
-log_format = env.str(
-    "DJANGO_LOG_FORMAT",
-    default="text",
-    validate=validate.OneOf(["text", "json"], error="text or json"),
-)
+log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=text_or_json)
 env.seal()
 
 # Security
@@ -186,31 +158,21 @@ TEMPLATES = [
 {% if cookiecutter.database == "postgresql" %}
 # Networks forget connections that are silent for minutes, and tell nobody. In seconds.
 keep_alive = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
-DATABASES = {
-    "default": {
-        **database,
-        "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {**keep_alive, **database.get("OPTIONS", {})},
-    }
-}
+options = keep_alive | database.get("OPTIONS", {})
+DATABASES = {"default": {**database, "CONN_HEALTH_CHECKS": True, "OPTIONS": options}}
 {% else %}
-DATABASES = {
-    "default": {
-        **database,
-        # A relative path starts here, wherever the command was started.
-        "NAME": BASE_DIR / database["NAME"],
-        "OPTIONS": {
-            # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            "timeout": 10,
-            # Locks at the start of a transaction: one that reads first could not wait for the lock later.
-            "transaction_mode": "IMMEDIATE",
-        },
-    }
+options = {
+    # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    "timeout": 10,
+    # Locks at the start of a transaction: one that reads first could not wait for the lock later.
+    "transaction_mode": "IMMEDIATE",
 }
+# A relative path starts at the project's folder, wherever the command was started.
+DATABASES = {"default": {**database, "NAME": BASE_DIR / database["NAME"], "OPTIONS": options}}
 {% endif %}
-# The threads for event streams, WebSockets and late tasks, and for how many seconds the connections of
-# all threads are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would leak connections.)
+# Besides ASGI_THREADS for requests: the threads for event streams, WebSockets and late tasks, and for how
+# many seconds all connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would leak them.)
 ASGI_BACKGROUND_THREADS = 5
 ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
