@@ -87,7 +87,6 @@ host = validate.Regexp(
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
 url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
-text_or_json = validate.OneOf(["text", "json"], error="text or json")
 true_or_false: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
 
 
@@ -96,6 +95,10 @@ def network(word: str) -> None:
         word == "*" or ip_network(word)
     except ValueError:
         raise ValidationError("addresses or networks such as 10.0.0.0/8, or *") from None
+
+
+def one_of(*choices: str) -> validate.OneOf:
+    return validate.OneOf(choices, error=" or ".join(choices))
 
 
 def up_to(most: int) -> dict[str, Any]:

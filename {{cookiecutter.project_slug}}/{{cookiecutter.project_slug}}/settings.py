@@ -9,7 +9,7 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-from {{ cookiecutter.project_slug }}.env import Env, host, network, origin, text_or_json, true_or_false, up_to, url_path
+from {{ cookiecutter.project_slug }}.env import Env, host, network, one_of, origin, true_or_false, up_to, url_path
 from {{ cookiecutter.project_slug }}.serving.logs import logs_as
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -34,6 +34,10 @@ database = env.database("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=
 {% endif %}
 {% if cookiecutter.__channels %}
 REDIS_URL = env.service("REDIS_URL", default="", schemes=["redis", "rediss", "unix"])
+# "none" accepts any certificate, such as the self-signed one of Heroku's Redis.
+redis_ssl_cert_reqs = env.str(
+    "REDIS_SSL_CERT_REQS", default="required", validate=one_of("required", "none")
+)
 {% endif %}
 mail = env.mail("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 {% if cookiecutter.starter == "live" %}
@@ -49,7 +53,7 @@ PORT = env.int("PORT", default=8000, **up_to(65535))
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **up_to(1000))
 # Strangers learn from it, too.
 SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **true_or_false)
-log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=text_or_json)
+log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
 env.seal()
 
 # Security
@@ -68,6 +72,7 @@ if not DEBUG:
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "base-uri": ["'none'"],
+        # Also where a form's view may redirect to: "https://accounts.google.com" for sign-in with Google.
         "form-action": ["'self'"],
         "frame-ancestors": ["'none'"],
         "object-src": ["'none'"],
@@ -180,10 +185,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Channels
 
+redis_host = {"address": REDIS_URL}
+if REDIS_URL.startswith("rediss:"):
+    redis_host["ssl_cert_reqs"] = redis_ssl_cert_reqs
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]},
+        "BACKEND": "{{ cookiecutter.project_slug }}.serving.channel_layer.RedisChannelLayer",
+        "CONFIG": {"hosts": [redis_host]},
     }
     if REDIS_URL
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
