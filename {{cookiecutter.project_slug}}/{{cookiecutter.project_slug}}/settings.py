@@ -278,8 +278,8 @@ MAILERS = {
     }
 }
 {% endif %}
-
 {% if cookiecutter.starter == "live" %}
+
 # Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
