@@ -239,7 +239,7 @@ def stock(folder, python, kind, database, settings=""):
     if kind == "postgresql":
         url = database.create_database(folder.name)
         settings = (
-            f"import environ\nDATABASES = {{'default': environ.Env.db_url_config({url!r})}}\n"
+            f"import dj_database_url\nDATABASES = {{'default': dj_database_url.parse({url!r})}}\n"
             "DATABASES['default'].setdefault('OPTIONS', {})\n"
         ) + settings
     with (folder / "stock" / "settings.py").open("a") as file:

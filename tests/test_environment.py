@@ -1,11 +1,13 @@
-"""A wrong variable ends the start with one sentence, which names it, and what is accepted."""
+"""An invalid variable stops startup with one line, which names it and says what is accepted."""
 
 import os
 import subprocess
+from collections.abc import Callable
 
 import pytest
+import yaml
 
-from tests.template import SERVERS
+from tests.template import CHOICES, SERVERS, Project
 
 WRONG = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
@@ -23,12 +25,15 @@ WRONG = [
     ("DATABASE_URL", "postgres://ada:secret-word@localhost:port/db", "cannot be used. Accepted: a URL, postgres"),
     ("DATABASE_URL", "", "is not set. It says where: postgres://"),
     ("REDIS_URL", "localhost:6379", "cannot be used. Accepted: a URL, redis://… or rediss://… or unix://…"),
+    ("EMAIL_URL", "smtp+tls://ada:secret-word@mail.example.com", "cannot be used. Accepted: a URL, smtp://…"),
+    ("EMAIL_URL", "smtp://ada:secret-word@mail.example.com?timeout=soon", "cannot be used. Accepted: a URL, smtp://…"),
     ("REDIS_SSL_CERT_REQS", "optional", "'optional' cannot be used. Accepted: required or none."),
     ("EMAIL_URL", "mail.example.com", "cannot be used. Accepted: a URL, smtp://…"),
     ("ASGI_THREADS", "-1", "'-1' cannot be used. Accepted: a whole number from 1 to 1000."),
     ("ASGI_THREADS", "0", "'0' cannot be used. Accepted: a whole number"),
     ("ASGI_THREADS", "ten", "'ten' cannot be used. Accepted: a whole number"),
     ("PORT", "abc", "'abc' cannot be used. Accepted: a whole number from 1 to 65535."),
+    ("PORT", "9" * 5000, "cannot be used. Accepted: a whole number from 1 to 65535."),
     ("PORT", "65536", "'65536' cannot be used. Accepted: a whole number from 1 to 65535."),
     ("WEB_CONCURRENCY", "0", "'0' cannot be used. Accepted: a whole number from 1"),
     ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "'10.0.0.0/33' cannot be used. Accepted: addresses or networks"),
@@ -37,13 +42,14 @@ WRONG = [
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
 RIGHT = {
-    "DJANGO_DEBUG": ["", "TRUE", "off", "0", "yes"],
-    "DJANGO_ALLOWED_HOSTS": ["", "*", ".example.com, 192.0.2.1 ,[::1]"],
+    "DJANGO_DEBUG": ["", " ", "TRUE", "off", "0", "yes"],
+    "DJANGO_SECRET_KEY": ["$abc", "$HOME", "${HOME}", "{{HOME}}"],
+    "DJANGO_ALLOWED_HOSTS": ["", "*", ".example.com, 192.0.2.1 ,[::1],"],
     "DJANGO_CSRF_TRUSTED_ORIGINS": ["", "https://*.example.com,http://localhost:8000"],
     "DATABASE_URL": ["postgresql://ada:p%40ss@db.example.com:5432/site", "postgres://"],
     "REDIS_URL": ["", "redis://localhost:6379/0", "rediss://:word@cache.example.com"],
+    "EMAIL_URL": ["", "submission://user:word@mail.example.com:587", "console://", "file:////tmp/mails"],
     "REDIS_SSL_CERT_REQS": ["", "none"],
-    "EMAIL_URL": ["", "smtp+tls://user:word@mail.example.com:587", "consolemail://"],
     "ASGI_THREADS": ["", "1", "1000"],
     "FORWARDED_ALLOW_IPS": ["", "*", "10.0.0.0/8, ::1"],
     "DJANGO_SCRIPT_NAME": ["", "/", "/app", "/sites/my-site/"],
@@ -55,8 +61,8 @@ RIGHT = {
 def start(project):
     made = project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
-    def start(variable, value):
-        made.environment[variable] = value
+    def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
+        made.environment |= {variable: value, **others}
         try:
             return made.run(str(made.python), "-m", "wiki.settings", check=False)
         finally:
@@ -80,6 +86,83 @@ def test_right_values(start):
         for value in values:
             result = start(variable, value)
             assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), (variable, value)
+
+
+MAIL_SCHEMES = " or ".join(f"{scheme}://…" for scheme in ("smtp", "submission", "console", "file", "memory", "dummy"))
+
+
+def test_all_invalid_variables_at_once(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = start(
+        "DATABASE_URL",
+        "mysql://ada:secret-word@localhost/db",
+        DJANGO_LOG_FORMAT="xml\nlines",
+        DJANGO_SCRIPT_NAME="app",
+        DJANGO_SECRET_KEY="",
+        EMAIL_URL="pigeon://secret-word",
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert sorted(result.stderr.splitlines()) == [
+        "DATABASE_URL cannot be used. Accepted: a URL, postgres://… or postgresql://….",
+        "DJANGO_LOG_FORMAT='xml\\nlines' cannot be used. Accepted: text or json.",
+        "DJANGO_SCRIPT_NAME='app' cannot be used. Accepted: a path such as /app.",
+        "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env; in production set the variable.",
+        f"EMAIL_URL cannot be used. Accepted: a URL, {MAIL_SCHEMES}.",
+    ]
+
+
+SECRET = '$abc $HOME ${HOME} #50% (of "it") =&!*'
+IN_DOTENV = f"DJANGO_SECRET_KEY='{SECRET}'\nEMAIL_URL='submission://ada:$word@mail.example.com'\n"
+SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.mail['EMAIL_HOST_PASSWORD'], sep='\\n')"
+
+
+def test_dollar_signs(project: Callable[..., Project]) -> None:
+    made = project()
+    (made.path / ".env").write_text(IN_DOTENV)
+    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == f"{SECRET}\n$word\n"
+    made.environment["DJANGO_SECRET_KEY"] = "$HOME"
+    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == "$HOME\n$word\n"
+
+
+def test_compose_reads_the_same(project: Callable[..., Project], docker: Callable[..., str]) -> None:
+    made = project()
+    # Version 1 of compose replaces ${HOME} even in single quotes.
+    (made.path / ".env").write_text(IN_DOTENV.replace("${HOME} ", ""))
+    config = yaml.safe_load(docker("compose", "config", cwd=made.path))
+    web = {name: str(value).replace("$$", "$") for name, value in config["services"]["web"]["environment"].items()}
+    assert web["EMAIL_URL"] == "submission://ada:$word@mail.example.com"
+    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == f"{web['DJANGO_SECRET_KEY']}\n$word\n"
+
+
+MAIL_URLS = {
+    "smtp://": ("localhost", 25, None, None, False, False, 10),
+    "smtp://mail.example.com:2525": ("mail.example.com", 2525, None, None, False, False, 10),
+    "submission://ada:p%40ss@mail.example.com": ("mail.example.com", 587, "ada", "p@ss", True, False, 10),
+    "smtp://ada:word@mail.example.com:465?ssl=true": ("mail.example.com", 465, "ada", "word", False, True, 10),
+    "smtp://ada:word@mail.example.com:25?tls=true&timeout=3": ("mail.example.com", 25, "ada", "word", True, False, 3),
+}
+SHOW_MAIL = (
+    "import django; django.setup(); from django.core import mail\n"
+    "backend = mail.mailers.default if django.VERSION > (6,) else mail.get_connection()\n"
+    "names = ('host', 'port', 'username', 'password', 'use_tls', 'use_ssl', 'timeout')\n"
+    "print(type(backend).__module__, [getattr(backend, name, None) or None for name in names])\n"
+    "print(getattr(backend, 'file_path', None))"
+)
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_mail_urls(django_version: str, project: Callable[..., Project]) -> None:
+    made = project(django_version=django_version)
+    for url, expected in MAIL_URLS.items():
+        made.environment["EMAIL_URL"] = url
+        shown = made.run(str(made.python), "-c", SHOW_MAIL).stdout
+        options = [value or None for value in expected]
+        assert shown == f"django.core.mail.backends.smtp {options}\nNone\n", url
+    for url, backend in {"console://": "console", "memory://": "locmem", "dummy://": "dummy", "": "console"}.items():
+        made.environment["EMAIL_URL"] = url
+        shown = made.run(str(made.python), "-c", SHOW_MAIL).stdout
+        assert shown.startswith(f"django.core.mail.backends.{backend} "), url
+    made.environment["EMAIL_URL"] = f"file:///{made.path}/mails"
+    assert made.run(str(made.python), "-c", SHOW_MAIL).stdout.endswith(f"\n{made.path}/mails\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the lines of the Procfile are for a POSIX shell")

@@ -9,25 +9,54 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-from {{ cookiecutter.project_slug }}.environment import Environment
+from {{ cookiecutter.project_slug }}.env import Env, host, network, one_of, origin, true_or_false, up_to, url_path
 from {{ cookiecutter.project_slug }}.serving.logs import logs_as
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = @SITE_NAME@
-env = Environment()
-env.read_env(BASE_DIR / ".env")
+
+# The environment: what each variable accepts
+
+env = Env(BASE_DIR / ".env")
+DEBUG = env.bool("DJANGO_DEBUG", default=False, **true_or_false)
+if DEBUG:
+    SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="only-for-development")
+else:
+    SECRET_KEY = env.str("DJANGO_SECRET_KEY")
+ALLOWED_HOSTS = env.words("DJANGO_ALLOWED_HOSTS", default="", each=host)
+CSRF_TRUSTED_ORIGINS = env.words("DJANGO_CSRF_TRUSTED_ORIGINS", default="", each=origin)
+FORWARDED_ALLOW_IPS = env.words("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", each=network)
+script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
+{% if cookiecutter.database == "postgresql" %}
+database = env.database("DATABASE_URL", schemes=["postgres", "postgresql"])
+{% else %}
+database = env.database("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=["sqlite"])
+{% endif %}
+{% if cookiecutter.__channels %}
+REDIS_URL = env.service("REDIS_URL", default="", schemes=["redis", "rediss", "unix"])
+# "none" accepts any certificate, such as the self-signed one of Heroku's Redis.
+redis_ssl_cert_reqs = env.str(
+    "REDIS_SSL_CERT_REQS", default="required", validate=one_of("required", "none")
+)
+{% endif %}
+mail = env.mail("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
+{% if cookiecutter.starter == "live" %}
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+# Whether the board may check services on this machine and its network segment: status/addresses.py.
+STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
+    "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **true_or_false
+)
+{% endif %}
+ASGI_THREADS = env.int("ASGI_THREADS", default=10, **up_to(1000))
+# The server's command uses these two, and would not say what was wrong.
+PORT = env.int("PORT", default=8000, **up_to(65535))
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **up_to(1000))
+# Strangers learn from it, too.
+SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **true_or_false)
+log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
+env.seal()
 
 # Security
-
-DEBUG = env.bool("DJANGO_DEBUG", default=False)
-SECRET_KEY = env.required(
-    "DJANGO_SECRET_KEY",
-    "For development copy .env.example to .env; in production set the variable.",
-    default="only-for-development" if DEBUG else "",
-)
-ALLOWED_HOSTS = env.hosts("DJANGO_ALLOWED_HOSTS")
-CSRF_TRUSTED_ORIGINS = env.origins("DJANGO_CSRF_TRUSTED_ORIGINS")
-FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", default=["127.0.0.1", "::1"])
 
 if not DEBUG:
     # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
@@ -97,12 +126,8 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 
-# For the server's command, which would not say what was wrong.
-env.int("PORT", default=8000, most=65535)
-env.int("WEB_CONCURRENCY", default=1, most=1000)
-
 # The path below which the site is.
-SCRIPT_NAME = env.script_name("DJANGO_SCRIPT_NAME")
+SCRIPT_NAME = script_name.rstrip("/")
 FORCE_SCRIPT_NAME = SCRIPT_NAME or None
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
@@ -136,31 +161,23 @@ TEMPLATES = [
 # Database
 
 {% if cookiecutter.database == "postgresql" %}
-env.required("DATABASE_URL", "It says where: postgres://user:password@host:5432/database")
-database_url = env.service("DATABASE_URL", ["postgres", "postgresql"])
-DATABASES = {"default": env.db_url_config(database_url)}
-DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # Networks forget connections that are silent for minutes, and tell nobody. In seconds.
 keep_alive = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
-DATABASES["default"]["OPTIONS"] = keep_alive | DATABASES["default"].get("OPTIONS", {})
+options = keep_alive | database.get("OPTIONS", {})
+DATABASES = {"default": {**database, "CONN_HEALTH_CHECKS": True, "OPTIONS": options}}
 {% else %}
-database_url = env.service("DATABASE_URL", ["sqlite"], default="sqlite:///db.sqlite3")
-DATABASES = {"default": env.db_url_config(database_url)}
-DATABASES["default"] |= {
-    # A relative path starts here, wherever the command was started.
-    "NAME": BASE_DIR / DATABASES["default"]["NAME"],
-    "OPTIONS": {
-        # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        "timeout": 10,
-        # Locks at the start of a transaction: one that reads first could not wait for the lock later.
-        "transaction_mode": "IMMEDIATE",
-    },
+options = {
+    # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    "timeout": 10,
+    # Locks at the start of a transaction: one that reads first could not wait for the lock later.
+    "transaction_mode": "IMMEDIATE",
 }
+# A relative path starts at the project's folder, wherever the command was started.
+DATABASES = {"default": {**database, "NAME": BASE_DIR / database["NAME"], "OPTIONS": options}}
 {% endif %}
-# The threads for requests, those for event streams, WebSockets and late tasks, and for how many seconds
-# their connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would leak connections.)
-ASGI_THREADS = env.int("ASGI_THREADS", default=10, most=1000)
+# Besides ASGI_THREADS for requests: the threads for event streams, WebSockets and late tasks, and for how
+# many seconds all connections are kept. (CONN_MAX_AGE stays 0: Django's own ASGI handler would leak them.)
 ASGI_BACKGROUND_THREADS = 5
 ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -168,9 +185,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Channels
 
-REDIS_URL = env.service("REDIS_URL", ["redis", "rediss", "unix"])
-# "none" accepts any certificate, such as the self-signed one of Heroku's Redis.
-redis_ssl_cert_reqs = env.one_of(["required", "none"], "REDIS_SSL_CERT_REQS")
 redis_host = {"address": REDIS_URL}
 if REDIS_URL.startswith("rediss:"):
     redis_host["ssl_cert_reqs"] = redis_ssl_cert_reqs
@@ -236,21 +250,26 @@ STORAGES = {
 
 # Mail, language and logs
 
-default_mail_url = "consolemail://" if DEBUG else "smtp://localhost:25"
-mail_url = env.service("EMAIL_URL", env.EMAIL_SCHEMES, default=default_mail_url)
 {% if cookiecutter.django_version == "5.2" %}
-vars().update(env.email_url_config(mail_url))
-EMAIL_TIMEOUT = 10
+EMAIL_BACKEND = mail["EMAIL_BACKEND"]
+EMAIL_HOST = mail["EMAIL_HOST"]
+EMAIL_PORT = mail["EMAIL_PORT"]
+EMAIL_HOST_USER = mail["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = mail["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = mail["EMAIL_USE_SSL"]
+EMAIL_TIMEOUT = mail["EMAIL_TIMEOUT"] or 10
+EMAIL_FILE_PATH = mail["EMAIL_FILE_PATH"]
 {% else %}
-mail = env.email_url_config(mail_url)
 mail_options = {
     "host": mail["EMAIL_HOST"],
     "port": mail["EMAIL_PORT"],
     "username": mail["EMAIL_HOST_USER"],
     "password": mail["EMAIL_HOST_PASSWORD"],
-    "use_tls": mail.get("EMAIL_USE_TLS"),
-    "use_ssl": mail.get("EMAIL_USE_SSL"),
-    "timeout": mail["EMAIL_HOST"] and 10,
+    "use_tls": mail["EMAIL_USE_TLS"],
+    "use_ssl": mail["EMAIL_USE_SSL"],
+    "timeout": mail["EMAIL_TIMEOUT"] or (mail["EMAIL_HOST"] and 10),
+    "file_path": mail["EMAIL_FILE_PATH"],
 }
 MAILERS = {
     "default": {
@@ -260,17 +279,12 @@ MAILERS = {
 }
 {% endif %}
 {% if cookiecutter.starter == "live" %}
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
 
 # Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
-# Whether the board may check services on this machine and its network segment: status/addresses.py.
-STATUS_ALLOW_LOCAL_ADDRESSES = env.bool("STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG)
 {% endif %}
-
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
-SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG)  # strangers learn from it, too
-LOGGING = logs_as(env.one_of(["text", "json"], "DJANGO_LOG_FORMAT"))
+LOGGING = logs_as(log_format)

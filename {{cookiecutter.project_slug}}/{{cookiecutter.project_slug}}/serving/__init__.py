@@ -1,9 +1,5 @@
 """What makes Django quick and safe on an ASGI server. It knows nothing of the other apps."""
 
-{% if cookiecutter.__channels and cookiecutter.server != "daphne" %}
-import os
-
-{% endif %}
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.deprecation import MiddlewareMixin
@@ -50,8 +46,8 @@ def database_settings(app_configs: object, **kwargs: object) -> list[CheckMessag
 def channel_layer_for_several_processes(
     app_configs: object, **kwargs: object
 ) -> list[CheckMessage]:
-    processes = os.environ.get("WEB_CONCURRENCY", "1")
-    if processes == "1" or settings.REDIS_URL:
+    processes = settings.WEB_CONCURRENCY
+    if processes == 1 or settings.REDIS_URL:
         return []
     message = f"With WEB_CONCURRENCY={processes}, messages will not cross processes."
     return [Warning(message, hint="Set REDIS_URL.", id="serving.W002")]

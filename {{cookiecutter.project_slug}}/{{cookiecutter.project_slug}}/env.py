@@ -1,0 +1,107 @@
+"""What environs lacks for a start that ends with one line for each invalid variable."""
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dj_database_url
+import dj_email_url
+import environs
+from dotenv import load_dotenv
+from environs import ValidationError, validate
+
+MAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
+SECRET_NAME = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
+HINTS = {
+    "DJANGO_SECRET_KEY": "For development copy .env.example to .env; in production set the variable.",
+{% if cookiecutter.database == "postgresql" %}
+    "DATABASE_URL": "It says where: postgres://user:password@host:5432/database",
+{% endif %}
+}
+
+
+class Env(environs.Env):
+    """Empty variables count as not set, and errors never show secrets."""
+
+    def __init__(self, path: Path) -> None:
+        # Without `interpolate`, since compose keeps what is in single quotes as it is.
+        load_dotenv(path, interpolate=False)
+        super().__init__(eager=False)
+        self.add_parser("words", parse_words)
+        self.add_parser("service", parse_service)
+        self.add_parser("database", partial(parse_service, parse=dj_database_url.parse))
+        mail = {"schemes": MAIL_SCHEMES, "parse": dj_email_url.parse}
+        self.add_parser("mail", partial(parse_service, **mail))
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        value = super()._get_value(env_key, default)
+        return value.strip() or default if isinstance(value, str) else value
+
+    def seal(self) -> None:
+        try:
+            super().seal()
+        except environs.EnvValidationError as error:
+            errors: Any = error.error_messages
+            raise SystemExit("\n".join(describe(name, errors[name]) for name in errors)) from None
+
+
+def describe(name: str, messages: list[str]) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return f"{name} is not set. {HINTS.get(name, '')}".rstrip()
+    accepted, _, word = " and ".join(map(str, messages)).partition("\n")
+    shown = "" if SECRET_NAME.search(name) else f"={word or repr(value)}"
+    return f"{name}{shown} cannot be used. Accepted: {accepted}."
+
+
+def parse_words(value: str, each: Callable[[str], Any]) -> list[str]:
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    for word in words:
+        try:
+            each(word)
+        except ValidationError as error:
+            accepted = f"{error.messages[0]}, separated by commas"
+            raise ValidationError(f"{accepted}\n{word!r}") from None
+    return words
+
+
+def parse_service(value: str, schemes: list[str], parse: Callable[[str], Any] = str) -> Any:
+    """Parse a URL. (The parsers of environs take the scheme of any service.)"""
+    try:
+        url = urlsplit(value)
+        if not value or (url.scheme in schemes and "://" in value and url.port != 0):
+            return parse(value)
+    except ValueError:
+        pass
+    raise ValidationError("a URL, " + " or ".join(f"{scheme}://…" for scheme in schemes))
+
+
+# Their messages say what is accepted.
+host = validate.Regexp(
+    r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="names of hosts, without scheme or port"
+)
+origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
+url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
+true_or_false: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
+
+
+def network(word: str) -> None:
+    try:
+        word == "*" or ip_network(word)
+    except ValueError:
+        raise ValidationError("addresses or networks such as 10.0.0.0/8, or *") from None
+
+
+def one_of(*choices: str) -> validate.OneOf:
+    return validate.OneOf(choices, error=" or ".join(choices))
+
+
+def up_to(most: int) -> dict[str, Any]:
+    accepted = f"a whole number from 1 to {most}"
+    invalid = {"invalid": accepted}
+    return {"validate": validate.Range(1, most, error=accepted), "error_messages": invalid}
