@@ -229,12 +229,6 @@ STORAGES = {
         if DEBUG
         else "servestatic.storage.CompressedManifestStaticFilesStorage"
     },
-{% if cookiecutter.starter == "wiki" %}
-    "entries": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": BASE_DIR / "entries", "allow_overwrite": True},
-    },
-{% endif %}
 }
 
 # Mail, language and logs
