@@ -78,8 +78,10 @@ def main():
     shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()
+        Path(SLUG, "serving", "channel_layer.py").unlink()
         Path(SLUG, "serving", "origin.py").unlink()
-        Path(SLUG, "serving", "websockets.py").unlink(missing_ok=True)
+        if ANSWERS["server"] == "granian":
+            Path(SLUG, "serving", "hardening.py").unlink()
     fill_in(
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),

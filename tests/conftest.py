@@ -1,12 +1,17 @@
+import asyncio
 import os
 import re
 import secrets
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -234,6 +239,45 @@ def redis(tmp_path):
 
 
 @pytest.fixture
+def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[int], AbstractContextManager[int]]:
+    """`with tls_proxy(port) as tls_port`: what takes connections over TLS, with a self-signed certificate, to a port."""
+    certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "crt.pem", tmp_path / "key.pem")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(port: int, listener: socket.socket, stopped: asyncio.Event) -> None:
+        async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
+
+        async with await asyncio.start_server(connect, sock=listener, ssl=context):
+            await stopped.wait()
+
+    @contextmanager
+    def start(port: int) -> Iterator[int]:
+        loop, stopped = asyncio.new_event_loop(), asyncio.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+        tls_port = listener.getsockname()[1]
+        thread = threading.Thread(target=loop.run_until_complete, args=[serve(port, listener, stopped)])
+        thread.start()
+        try:
+            yield tls_port
+        finally:
+            loop.call_soon_threadsafe(stopped.set)
+            thread.join()
+            loop.close()
+
+    return start
+
+
+@pytest.fixture
 def probed(project, postgresql, static_files, prepare_database):
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
@@ -281,6 +325,9 @@ def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
         try:
+            while not (tmp_path / "nginx.pid").exists():  # it listens before it writes that
+                assert process.poll() is None, (tmp_path / "nginx.log").read_text()
+                time.sleep(0.01)
             yield (tmp_path / "nginx.log").read_text
         finally:
             process.terminate()

@@ -170,7 +170,7 @@ MAX_QUEUED_MESSAGES = 10  # of hypercorn and daphne; the others read on when the
 # Four messages of 1 MiB, decoded and copied, and what Python needs besides.
 MAX_MEMORY_BYTES = 16 * LIMIT_BYTES
 # granian puts together up to 64 MiB before it calls the application: docs/servers.md.
-MAX_GRANIAN_MEMORY_BYTES = CLIENTS * 64 * LIMIT_BYTES + MAX_MEMORY_BYTES
+MAX_GRANIAN_MEMORY_BYTES = 2 * CLIENTS * 64 * LIMIT_BYTES  # a message, and its copy for Python
 # The others refuse what was compressed, since they have agreed to no compression.
 COMPRESSING_SERVERS = ("uvicorn", "gunicorn")
 

@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
@@ -117,6 +119,68 @@ def test_below_a_path(
             expect(page.get_by_text("Connected.")).to_be_visible()
         page.locator(".site-name").click()
         expect(page).to_have_url(f"{site}/app/")
+
+
+VIEW_THAT_LEAVES = """
+from django.shortcuts import redirect
+
+def sign_in_elsewhere(request):
+    if request.method == "POST":
+        return redirect("{provider}/authorize")
+    return render(request, "pages/sign_in_elsewhere.html")
+"""
+FORM = '<form method="post">{% csrf_token %}<button>Sign in elsewhere</button></form>'
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Another site, which signs people in."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b'<link rel="icon" href="data:,"><h1>The provider</h1>')
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    """The origin of another site."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_redirect_to_a_provider_after_a_form(
+    production: Callable[..., Project], chromium: Browser, provider: str
+) -> None:
+    """With the policy that the project sends in production: refused, until the provider is added to `form-action`."""
+    made, port = production(), free_port()
+    views, urls = made.path / "pages" / "views.py", made.path / "pages" / "urls.py"
+    views.write_text(views.read_text() + VIEW_THAT_LEAVES.format(provider=provider))
+    (made.path / "pages" / "templates" / "pages" / "sign_in_elsewhere.html").write_text(FORM)
+    urls.write_text(urls.read_text() + '\nurlpatterns.append(path("elsewhere/", views.sign_in_elsewhere))\n')
+    site = f"http://localhost:{port}"
+    variables = {"DJANGO_ALLOWED_HOSTS": "localhost", "DJANGO_CSRF_TRUSTED_ORIGINS": site}
+    with closing(chromium.new_context(base_url=site, extra_http_headers={"X-Forwarded-Proto": "https"})) as context:
+        page = context.new_page()
+        button = page.get_by_role("button", name="Sign in elsewhere")
+        with made.served(port=port, **variables):
+            page.goto("/elsewhere/")
+            with page.expect_console_message(lambda message: "form-action" in message.text) as refusal:
+                button.click()
+            assert f"{site}/elsewhere/" in refusal.value.text  # not the provider, as docs/settings.md says
+            expect(page).to_have_url(f"{site}/elsewhere/")
+        settings = made.path / "wiki" / "settings.py"
+        edit(settings, """"form-action": ["'self'"]""", f""""form-action": ["'self'", "{provider}"]""")
+        with made.served(port=port, **variables):
+            page.goto("/elsewhere/")
+            button.click()
+            expect(page.get_by_role("heading", name="The provider")).to_be_visible()
 
 
 def test_students_wiki(running, browse):

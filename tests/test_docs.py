@@ -302,13 +302,14 @@ def test_other_middleware_and_applications(probed, follow):
 
 
 def test_commands_for_hosts(project, follow, tmp_path):
-    compose, compose_web, heroku, scale, launch, deploy, release = blocks("deploying.md", "sh")
+    compose, compose_web, heroku, add_redis, scale, launch, deploy, release = blocks("deploying.md", "sh")
     assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
     assert compose_web == "docker compose up --build --detach web\n"
     made = project()
     calls = follow(heroku.replace("git push heroku main", ""), made.path, "heroku")
     settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
     assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
+    assert follow(add_redis, made.path, "heroku")[-1] == "heroku config:set REDIS_SSL_CERT_REQS=none"
     assert follow(scale, made.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
     assert follow(launch + deploy, made.path, "fly")[-1] == "fly deploy"
 

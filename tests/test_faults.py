@@ -54,6 +54,7 @@ class Load:
 
     def __init__(self, url, paths):
         self.url, self.paths, self.seen, self.tasks = url, paths, {}, []
+        self.answered = asyncio.Event()
 
     async def __aenter__(self):
         self.tasks = [asyncio.create_task(self.ask(path)) for path in self.paths]
@@ -72,7 +73,20 @@ class Load:
                 except httpx.TransportError as error:
                     result = repr(error)
                 self.seen[path, result] = self.seen.get((path, result), 0) + 1
+                self.answered.set()
                 await asyncio.sleep(0.02)
+
+    async def go_on(self, times: int = 3) -> None:
+        """Until each path was asked so many times more; the first of them may have been asked before."""
+
+        def count(path: str) -> int:
+            return sum(seen for (each, _), seen in self.seen.items() if each == path)
+
+        wanted = {path: count(path) + times for path in self.paths}
+        async with asyncio.timeout(30):
+            while any(count(path) < least for path, least in wanted.items()):
+                self.answered.clear()
+                await self.answered.wait()
 
     def failed(self):
         return {key: times for key, times in self.seen.items() if key[1] != 200}
@@ -97,9 +111,9 @@ def test_rolling_restart(server, probed, nginx):
         async def restart():
             async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
                 for number in (0, 1):
-                    await asyncio.sleep(1)
+                    await load.go_on()
                     await asyncio.to_thread(replace, number)
-                await asyncio.sleep(1)
+                await load.go_on()
             return load
 
         load = asyncio.run(restart())
@@ -225,21 +239,21 @@ def test_postgresql_away(server, probed):
 async def ask_meanwhile(running, client, database):
     """The load goes on while PostgreSQL stops, is away, and comes back."""
     async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
-        await asyncio.sleep(1)
+        await load.go_on()
         assert load.failed() == {}
         await asyncio.to_thread(database.stop)
         load.seen.clear()
         away = await asyncio.to_thread(client.get, "/readyz")
         assert (away.status_code, away.json()["failing"]) == (503, ["database default"])
         assert (await asyncio.to_thread(client.get, "/livez")).status_code == 200
-        await asyncio.sleep(1)
+        await load.go_on()
         assert {result for _, result in load.seen} == {500}
         await asyncio.to_thread(database.start)
         back = await asyncio.to_thread(client.get, "/readyz")
         assert back.status_code == 200
-        await asyncio.sleep(0.5)  # for those that were asked while it was away
+        await load.go_on(len(load.paths))  # for those that were asked while it was away
         load.seen.clear()
-        await asyncio.sleep(1)
+        await load.go_on()
         assert load.failed() == {}
         assert len(load.seen) == 2
 

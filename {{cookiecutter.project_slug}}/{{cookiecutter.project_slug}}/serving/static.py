@@ -6,8 +6,6 @@ from collections.abc import MutableMapping
 
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-from django.http import HttpRequest, HttpResponse
-from django.middleware.security import SecurityMiddleware
 from servestatic import ServeStaticASGI
 
 logger = logging.getLogger(__name__)
@@ -32,17 +30,15 @@ def serve_static_files(application):
     )
 
 
-class SecureRequest(HttpRequest):
-    scheme = "https"
-
-
 def add_security_headers(headers: MutableMapping[str, str], path: str, url: str) -> None:
-    """Add to a file's headers what SecurityMiddleware adds to Django's responses over HTTPS."""
-    response = HttpResponse()
-    del response.headers["Content-Type"]
-    SecurityMiddleware(lambda request: response)(SecureRequest())
-    for name, value in response.headers.items():
-        headers[name] = value
+    """Add to a file's headers what Django's SecurityMiddleware adds to pages, as far as files need it."""
+    if settings.SECURE_CONTENT_TYPE_NOSNIFF:
+        headers["X-Content-Type-Options"] = "nosniff"
+    if settings.SECURE_HSTS_SECONDS:
+        words = [f"max-age={settings.SECURE_HSTS_SECONDS}"]
+        words += ["includeSubDomains"] * settings.SECURE_HSTS_INCLUDE_SUBDOMAINS
+        words += ["preload"] * settings.SECURE_HSTS_PRELOAD
+        headers["Strict-Transport-Security"] = "; ".join(words)
 
 
 class StaticFiles(ServeStaticASGI):

@@ -31,12 +31,17 @@ LIMIT = 2000  # characters of a message
 FRAMES_PER_SECOND = 5  # that a connection may send
 MAX_BURST_FRAMES = 10
 HEARTBEAT_INTERVAL_SECONDS = 10
+# How long a client may send nothing until a heartbeat asks it for an answer, or closes the connection.
+PING_AFTER_SECONDS = 20
+CLIENT_TIMEOUT_SECONDS = 40
+PING = {"ping": True}
 GONE = timedelta(seconds=3 * HEARTBEAT_INTERVAL_SECONDS)
 BATCH = 200
 
 UNAUTHORIZED = 3000
 # As 1003 and 1008, which not every server lets an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
+NO_ANSWER = 4408
 
 
 class Refused(Exception):
@@ -64,7 +69,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.group = f"chat.{self.room}"
         self.name = name_of(self.scope["user"], self.scope["cookies"])
         self.wants_presence, self.here = "presence" in query, None
-        self.allowance, self.counted = MAX_BURST_FRAMES, time.monotonic()
+        self.allowance, self.last_frame_at = MAX_BURST_FRAMES, time.monotonic()
         self.turn, self.presence_lock = asyncio.Lock(), asyncio.Lock()
         self.heart = asyncio.create_task(self.beat())
         # Before the look at what there is, so that nothing can fall between the two.
@@ -101,6 +106,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
             if self.allowance < -2 * MAX_BURST_FRAMES:
                 await self.close(POLICY_VIOLATION, "Too many messages.")
             return
+        if text is None:  # the answer to a ping
+            return
         message, previous = await sync_to_async(Room.store)(self.room, self.name, text, key)
         if key:
             await self.answer({"stored": key})
@@ -123,8 +130,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
     def is_in_time(self):
         """Count a frame; False if there were too many lately."""
         now = time.monotonic()
-        allowance = self.allowance + (now - self.counted) * FRAMES_PER_SECOND
-        self.allowance, self.counted = min(MAX_BURST_FRAMES, allowance) - 1, now
+        allowance = self.allowance + (now - self.last_frame_at) * FRAMES_PER_SECOND
+        self.allowance, self.last_frame_at = min(MAX_BURST_FRAMES, allowance) - 1, now
         return self.allowance >= 0
 
     async def tell(self, event):
@@ -184,6 +191,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
             try:
                 if not await has_same_user(self.scope):
                     return await self.close(UNAUTHORIZED, "You are no longer signed in.")
+                # Not every server sends pings of its own, and proxies end connections that are silent.
+                silent_seconds = time.monotonic() - self.last_frame_at
+                if silent_seconds >= CLIENT_TIMEOUT_SECONDS:
+                    return await self.close(NO_ANSWER, "No answer.")
+                if silent_seconds >= PING_AFTER_SECONDS:
+                    await self.answer(PING)
                 async with self.presence_lock:
                     await self.be_present()
                 await self.catch_up()
@@ -208,11 +221,16 @@ async def has_same_user(scope: dict[str, Any]) -> bool:
 
 
 def parse(text):
-    """The message and its key, if it has one. Raises Refused for anything else."""
+    """The message and its key, if it has one; None for both if it is the answer to a ping.
+
+    Raises Refused for anything else.
+    """
     if len(text) > 16 * LIMIT:  # not worth the time to read it: an escaped character may take 12
         raise Refused(f"A message may have {LIMIT:,} characters.")
     try:
         frame = json.loads(text)
+        if frame == PING:
+            return None, None
         message, key = frame["message"].strip(), frame.get("key")
         for each in (message, key or ""):
             each.encode()  # half of a surrogate pair cannot be stored

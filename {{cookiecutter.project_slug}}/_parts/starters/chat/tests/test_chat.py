@@ -393,6 +393,23 @@ async def test_messages_per_second(clock: Clock) -> None:
         assert set(await ada.receive_json_from()) == {"error", "wait"}
 
 
+async def test_client_that_answers_pings_or_not(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
+    async with member() as ada:
+        clock.now += 19
+        assert await ada.receive_nothing()
+        clock.now += 1
+        assert await ada.receive_json_from() == {"ping": True}
+        await ada.send_json_to({"ping": True})
+        await ada.say("hello")
+        while (frame := await ada.receive_json_from()) == {"ping": True}:
+            pass
+        assert frame["message"] == "hello"
+        clock.now += 40
+        output = await ada.receive_output(timeout=5)
+        assert (output["type"], output["code"]) == ("websocket.close", 4408)
+
+
 @pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
 async def test_odd_rooms(room, async_client):
     socket = Socket(f"/ws/chat/{room}/", [(b"origin", b"http://testserver")])

@@ -44,6 +44,8 @@ function reconnect(event) {
 function receive(frame) {
   if ("id" in frame) {
     if (frame.id > last) show(frame);
+  } else if ("ping" in frame) {
+    socket.send(JSON.stringify(frame));
   } else if ("here" in frame) {
     here.textContent = frame.here.join(", ");
   } else if ("stored" in frame) {

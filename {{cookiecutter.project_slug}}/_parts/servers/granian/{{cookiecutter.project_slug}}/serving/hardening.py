@@ -1,4 +1,4 @@
-"""What granian lacks for WebSockets: a limit of a message's size, and closing at any time."""
+"""Hardening for granian: a WebSocket's messages are limited, and it can be closed at any time."""
 
 import asyncio
 
@@ -13,6 +13,10 @@ from asgiref.typing import (
 )
 
 MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
+
+
+def harden_websocket(app: ASGI3Application, max_message_bytes: int) -> ASGI3Application:
+    return CloseMiddleware(MessageLimitMiddleware(app, max_message_bytes))
 
 
 class CloseMiddleware:
