@@ -24,7 +24,7 @@ TAKEN = """
     constantly cryptography csp daphne deploy dj_database_url dj_email_url django django_redis django_stubs_ext django_tasks
     django_tasks_db django_tenants django_valkey docs dotenv encyclopedia entries environs execnet
     fastapi google granian gunicorn h11 h2 hpack httpcore2 httptools httpx httpx2 hypercorn hyperframe
-    hyperlink idna incremental iniconfig librt main manage markdown_it marshmallow mdurl media msgpack multipart mypy
+    hyperlink idna incremental iniconfig librt main manage markdown2 markdown_it marshmallow mdurl media msgpack multipart mypy
     mypy_django_plugin mypy_extensions mypyc nh3 openssl opentelemetry packaging pages pathspec pluggy
     priority psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser pydantic pydantic_core
     pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff servestatic

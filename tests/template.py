@@ -31,8 +31,8 @@ CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, l
 SERVERS = CHOICES["server"]
 IMAGE_PYTHON: str = QUESTIONS["__python"]
 OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
-# What the student of test_browser.py adds to the wiki: Markdown, cleaned.
-STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "nh3>=0.3,<1"]
+# What the students of test_browser.py add: Markdown, cleaned, and the course's own library for it.
+STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 # What docs/ tells people to add.
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # Of which test_isolation.py asks whether tenants stay apart under the core.

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
-from tests.template import IN_CI, POLICY, ROOT, Project, blocks, edit, free_port
+from tests.template import CHOICES, IN_CI, POLICY, ROOT, Project, Server, blocks, edit, free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
@@ -342,3 +342,197 @@ def test_without_javascript_and_narrow(starter, running, browse):
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
             page.keyboard.press("Tab")
             expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+
+
+BOOTSTRAP = {"css": ("text/css", ".btn { color: rgb(1, 2, 3); }"), "js": ("text/javascript", "window.bootstrap = {};")}
+NAMED = {  # what the console names, of what the student's page has
+    "stylesheet": r"stylesheet 'https://cdn\.jsdelivr\.net/\S+\.css'",
+    "script": r"script 'https://cdn\.jsdelivr\.net/\S+\.js'",
+    "inline style": "(?i)inline style",
+}
+
+
+VIOLATIONS = """<!doctype html><title>Violations</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="https://cdn.example/style.css"><script src="https://cdn.example/script.js"></script>
+<style>@font-face { font-family: elsewhere; src: url(https://cdn.example/font.woff2); }</style>
+<p style="font-family: elsewhere" onclick="go()">Text</p><img src="https://cdn.example/image.png">
+<iframe name="other" src="https://cdn.example/frame"></iframe>
+<form action="https://cdn.example/form" target="other"><button>Send</button></form>
+<script>try { eval("1"); } finally { fetch("https://cdn.example/data").catch(String); }</script>
+"""
+
+
+def test_what_the_console_says(chromium: Browser) -> None:
+    """Each violation in the table of docs/settings.md, in the words that stand there; and that the sources cure it."""
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+? \| ([A-Z][\w ]+) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == 11
+    console = read_console(chromium, POLICY)
+    assert [words for words, _ in rows if not any(said.startswith(words) for said in console)] == []
+    assert [said for said in console if not said.startswith(tuple(words for words, _ in rows))] == []
+    directives = re.findall("add (?:its|the) source to `([a-z-]+)`", text)
+    assert len(directives) == 7
+    sources = "".join(f"; {name} 'self' 'unsafe-inline' data: https://cdn.example" for name in directives)
+    policy = re.sub(r"; (?:form-action|img-src) [^;]+", "", POLICY) + sources
+    assert {said.split(" violates ")[0] for said in read_console(chromium, policy)} == {
+        "Evaluating a string as JavaScript"
+    }
+
+
+def read_console(chromium: Browser, policy: str) -> list[str]:
+    """What the console says of a page with all those violations, under this policy, report-only."""
+
+    def respond(route: Route) -> None:
+        headers = {"content-type": "text/html", "access-control-allow-origin": "*"}
+        document = route.request.url == "https://site.example/"
+        if document:
+            headers["content-security-policy-report-only"] = policy
+        route.fulfill(headers=headers, body=VIOLATIONS if document else "")
+
+    context = chromium.new_context()
+    context.route("**/*", respond)
+    page, console = context.new_page(), []
+    page.on("console", lambda message: console.append(message.text))
+    with page.expect_response("https://cdn.example/data"):
+        page.goto("https://site.example/")
+    with page.expect_response("https://cdn.example/form?"):
+        page.get_by_role("button", name="Send").click()
+    context.close()
+    return [said for said in console if "violates" in said]
+
+
+@contextmanager
+def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[Page, list[str]]]:
+    """A page and what its console says. Bootstrap's CDN is answered here; `scheme` is what a proxy would say."""
+
+    def respond(route: Route) -> None:
+        if route.request.url.startswith(url):
+            return route.continue_(headers=route.request.headers | {"x-forwarded-proto": scheme})
+        content_type, body = BOOTSTRAP[route.request.url.rpartition(".")[2]]
+        return route.fulfill(content_type=content_type, body=body)
+
+    context = chromium.new_context(base_url=url)
+    context.set_default_timeout(20_000)
+    context.route("**/*", respond)
+    page, console = context.new_page(), []
+    page.on("console", lambda message: console.append(message.text))
+    page.on("pageerror", lambda error: console.append(str(error)))
+    yield page, console
+    context.close()
+
+
+def bring_app(made: Project, app: str) -> None:
+    """The student's app under this name, with the lines of docs/course-projects.md."""
+    student = ROOT / "tests" / "student" / "network"
+    for file in student.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            target = made.path / app / str(file.relative_to(student)).replace("network", app)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.read_text().replace("network", app))
+    section = re.search(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS, re.MULTILINE)[1]
+    lines = re.findall(r"^\| `(\w+\.py)` \| `(.+?)`", section, re.MULTILINE)
+    replaced = ['"pages",', 'AUTH_USER_MODEL = "accounts.User"', 'path("", include("pages.urls")),']
+    assert len(lines) == len(replaced)
+    for (file, new), old in zip(lines, replaced, strict=True):
+        edit(made.path / made.slug / file, old, new)
+    for command in re.findall(r"`uv run manage\.py (.+?)`", section):
+        made.manage(*command.split())
+    (made.path / "tests" / "test_pages.py").unlink()
+
+
+COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")
+
+
+@contextmanager
+def runserver(made: Project) -> Iterator[Server]:
+    port = free_port()
+    with made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("name", "app", "django_version"),
+    [
+        ("commerce", "auctions", CHOICES["django_version"][0]),
+        ("project3", "mail", CHOICES["django_version"][-1]),
+        ("project4", "network", CHOICES["django_version"][0]),
+    ],
+    ids=["commerce", "mail", "network"],
+)
+def test_course_project(
+    name: str, app: str, django_version: str, project: Callable[..., Project], chromium: Browser
+) -> None:
+    """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
+    assert f"`project_name={name}`" in COURSE_PROJECTS
+    made = project(project_name=name, django_version=django_version)
+    bring_app(made, app)
+    for user, run in (("ada", made.developed), ("grace", lambda: runserver(made))):
+        with run() as server, visit(chromium, server.url) as (page, console):
+            use_course_project(page, user)
+            expect(page.get_by_role("button", name="Post")).to_have_css("color", "rgb(1, 2, 3)")
+            check_console(console, reported=True)
+    made.run(str(made.python), "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+    made.in_production()
+    made.manage("collectstatic", "--no-input")
+    with visit_in_production(made, chromium) as (page, console):
+        use_course_project(page, "alan")
+        expect(page.get_by_role("button", name="Post")).not_to_have_css("color", "rgb(1, 2, 3)")
+        expect(page.get_by_role("heading")).not_to_have_css("letter-spacing", "3px")
+        check_console(console, reported=False)
+
+    bootstrap = blocks("settings.md", "python")[0]
+    assert '"style-src": ["\'self\'", ' in bootstrap
+    allowed = bootstrap.replace('"style-src": ["\'self\'", ', '"style-src": ["\'self\'", "\'unsafe-inline\'", ')
+    default = """    "default-src": ["'self'"],\n"""
+    edit(made.path / made.slug / "settings.py", default, default + allowed)
+    with visit_in_production(made, chromium) as (page, console):
+        use_course_project(page, "edsger")
+        expect(page.get_by_role("button", name="Post")).to_have_css("color", "rgb(1, 2, 3)")
+        expect(page.get_by_role("heading")).to_have_css("letter-spacing", "3px")
+        assert page.evaluate("Boolean(window.bootstrap)")
+        assert console == []
+
+
+@contextmanager
+def visit_in_production(made: Project, chromium: Browser) -> Iterator[tuple[Page, list[str]]]:
+    port = free_port()
+    # The browser sends what it sees, and no proxy makes it the site's own.
+    site = {"DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_CSRF_TRUSTED_ORIGINS": f"http://127.0.0.1:{port}"}
+    with made.served(port=port, **site) as server, visit(chromium, server.url, "https") as (page, console):
+        yield page, console
+
+
+def use_course_project(page: Page, name: str) -> None:
+    """Register, post and like with `fetch`, and save a file in Markdown."""
+    page.goto("/register")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill("analytical-engine")
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator("nav strong")).to_have_text(name)
+    page.get_by_role("link", name="About").click()
+    page.get_by_label("Content").fill(f"By **{name}**")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("article strong")).to_have_text(name)
+    page.get_by_role("link", name="Log out").click()
+    page.get_by_role("link", name="Log in").click()
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill("analytical-engine")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Post").fill(f"hello from {name}")
+    page.get_by_role("button", name="Post").click()
+    expect(page.locator("#posts li").first).to_have_text(f"{name}: hello from {name}")
+    page.reload()
+    like = page.locator("#posts button").first
+    expect(like).to_have_text("0")
+    like.click()
+    expect(like).to_have_text("1")
+
+
+def check_console(console: list[str], reported: bool) -> None:
+    """It names each violation, as one that was only reported or as one that was blocked, and nothing else."""
+    for kind, pattern in NAMED.items():
+        assert any(re.search(pattern, text) for text in console), f"{kind}: {console}"
+    known = "|".join(NAMED.values()).replace("(?i)", "")
+    assert [text for text in console if not re.search(known, text, re.IGNORECASE)] == []
+    assert {bool(re.search("report.only", text, re.IGNORECASE)) for text in console} == {reported}

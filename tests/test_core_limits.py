@@ -403,7 +403,7 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
 @pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
 def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
     """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
-    pool, settings = blocks("settings.md", "python")
+    _, pool, settings = blocks("settings.md", "python")
     if backend != "page":
         settings = OTHER_REDIS_CACHES.format(backend=backend)
     with redis() as (url, _):

@@ -117,7 +117,7 @@ def check_python(texts: dict[str, str], answers: dict) -> None:
     assert re.findall(r"^FROM (\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
     assert json.loads(texts[".devcontainer/devcontainer.json"])["image"].endswith(f"/python:{IMAGE_PYTHON}")
     if answers["ci"] == "gitlab":
-        image = yaml.safe_load(texts[".gitlab-ci.yml"])["test"]["image"]
+        image = yaml.safe_load(texts[".gitlab-ci.yml"])[".python"]["image"]
         assert f"-python{IMAGE_PYTHON}-" in image
     else:  # setup-uv in GitHub's takes that of .python-version
         assert "python-version" not in texts.get(".github/workflows/ci.yml", "")

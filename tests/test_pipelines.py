@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template import ROOT, combinations, generate, label
+from tests.template import ROOT, Project, blocks, combinations, edit, generate, label
 
 TOOLS = Path(sys.executable).parent
 EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
@@ -67,7 +67,7 @@ def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, d
     jobs = github_jobs(made.path) if ci == "github" else gitlab_jobs(made.path)
     if "--wait" not in docker("compose", "up", "--help"):  # version 1; what follows takes longer than they need
         jobs = [(env, [command.replace("up --wait", "up --detach") for command in commands]) for env, commands in jobs]
-    assert [len(commands) for _, commands in jobs] == [8, 1]
+    assert [len(commands) for _, commands in jobs] == ([8, 1] if ci == "github" else [5, 5, 1])
     try:
         for variables, commands in jobs:
             run_all(commands, made.path, variables)
@@ -86,7 +86,8 @@ def github_jobs(path):
 
 def gitlab_jobs(path):
     pipeline = yaml.safe_load((path / ".gitlab-ci.yml").read_text())
-    return [(job.get("variables", {}), job["script"]) for job in pipeline.values() if "script" in job]
+    jobs = [pipeline.get(job.get("extends"), {}) | job for job in pipeline.values() if "script" in job]
+    return [(job.get("variables", {}), job["script"]) for job in jobs]
 
 
 def run_all(commands, path, variables):
@@ -106,6 +107,72 @@ def run_all(commands, path, variables):
         assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
         if "docker build" in command:
             subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
+
+
+# Works, but neither ruff nor its formatter nor mypy likes it.
+FIRST_PUSH = """
+import random, os
+from django.utils.safestring import mark_safe
+
+visited = []
+
+def lucky( request ):
+    visited.append( random.choice(['a', 'b']) )
+    return render(request, 'base.html', {'content' : mark_safe('hello')})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("starter", ["wiki", "blank"])
+def test_style_fails_no_first_push(ci: str, starter: str, project: Callable[..., Project]) -> None:
+    """In a course project it is a warning, and all else passes; in any other project it is an error."""
+    made = project(ci=ci, starter=starter)
+    views = made.path / ("encyclopedia" if starter == "wiki" else "pages") / "views.py"
+    views.write_text(views.read_text() + FIRST_PUSH)
+    required, optional = split_commands(made.path, ci)
+    style = [command for command in required + optional if re.search("ruff|mypy", command)]
+    assert len(style) == 3
+    assert [command for command in style if fails(made, command)] == style
+    if starter == "wiki":
+        assert optional == style
+        assert [command for command in required if fails(made, command)] == []
+    else:
+        assert optional == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+def test_code_of_a_course_is_left_out(project: Callable[..., Project]) -> None:
+    """With the lines of docs/course-projects.md, neither ruff nor mypy looks at it."""
+    made = project(project_name="project4")
+    (made.path / "network").mkdir()
+    (made.path / "network" / "__init__.py").write_text("")
+    (made.path / "network" / "views.py").write_text(FIRST_PUSH)
+    style = ["uv run ruff check", "uv run ruff format --check", "uv run mypy"]
+    assert [command for command in style if fails(made, command)] == style
+    [lines] = blocks("course-projects.md", "toml")
+    for table, line in re.findall(r"^(\[.+\]\n)(.+\n)", lines, re.MULTILINE):
+        edit(made.path / "pyproject.toml", f"\n{table}", f"\n{table}{line}")
+    assert [command for command in style if fails(made, command)] == []
+
+
+def split_commands(path: Path, ci: str) -> tuple[list[str], list[str]]:
+    """The commands of the pipeline that a project's own environment can run: those that have to succeed, and the others."""
+    if ci == "github":
+        jobs = yaml.safe_load((path / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+        steps = [step for job in jobs for step in job["steps"] if "run" in step]
+        commands = [(step["run"], step.get("continue-on-error", False)) for step in steps]
+    else:
+        jobs = [job for job in yaml.safe_load((path / ".gitlab-ci.yml").read_text()).values() if "script" in job]
+        commands = [(command, job.get("allow_failure", False)) for job in jobs for command in job["script"]]
+    required = [command for command, may_fail in commands if "uv run " in command and not may_fail]
+    optional = [command for command, may_fail in commands if "uv run " in command and may_fail]
+    return required, optional
+
+
+def fails(made: Project, command: str) -> bool:
+    command = command.replace("uv run manage.py", "python manage.py").replace("uv run ", "python -m ")
+    return made.run("bash", "-c", command, check=False).returncode != 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="starts uv from a POSIX shell")

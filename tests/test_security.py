@@ -42,11 +42,17 @@ def directives(policy):
     return {directive.strip() for directive in policy.split(";")}
 
 
-def test_no_policy_while_debugging(project):
-    made = project()
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_policy_is_only_reported_while_debugging(django_version: str, project: Callable[..., Project]) -> None:
+    """The same as in production; test_browser.py reads the console."""
+    made = project(django_version=django_version)
     made.manage("migrate")
     with made.served() as running, running.client(https=False) as client:
-        assert "content-security-policy" not in client.get("/").headers
+        for path in ("/", "/admin/login/"):
+            headers = client.get(path).headers
+            reported = directives(headers["content-security-policy-report-only"])
+            assert reported == directives(POLICY) | {"report-to console"}
+            assert {"content-security-policy", "reporting-endpoints"} & set(headers) == set()
 
 
 # Each answer of the middleware twice, since it remembers, beside django-csp's own.

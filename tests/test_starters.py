@@ -1,5 +1,6 @@
 """Each starter on each server, over real sockets; the chat on several processes while parts of it go away."""
 
+import ast
 import asyncio
 import itertools
 import json
@@ -102,6 +103,57 @@ def test_course_layout(project):
     """What the course wants handed in, at the root."""
     made = project(starter="wiki", project_name="wiki")
     assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in made.path.iterdir()}
+
+
+# What a request needs of installed packages, and whether the entries are found.
+USE_WIKI = """
+import sys
+from django.test import Client
+from encyclopedia import util
+
+util.save_entry("New", "x")
+util.save_entry("New", "y")
+pages = [Client(SERVER_NAME="localhost").get(path) for path in ("/", "/wiki/css", "/wiki/New", "/wiki/Nothing", "/search/?q=c")]
+print([page.status_code for page in pages], "y</pre>" in pages[2].content.decode())
+files = {name.partition(".")[0]: getattr(module, "__file__", "") or "" for name, module in sys.modules.items()}
+print(sorted(name for name, file in files.items() if "site-packages" in file and not name.startswith("_")))
+"""
+
+
+@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+def test_wiki_in_a_plain_project(django_version: str, project: Callable[..., Project], tmp_path: Path) -> None:
+    """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own."""
+    made = project(starter="wiki", django_version=django_version)
+    plain = Project(tmp_path / "plain" / "site1", {}, made.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
+    plain.path.mkdir(parents=True)
+    plain.run(str(made.python), "-m", "django", "startproject", "site1", ".")
+    for folder in ("encyclopedia", "entries"):
+        shutil.copytree(made.path / folder, plain.path / folder)
+    app, path = re.findall(r"`(\"encyclopedia\"|path\(.+?\))`", (made.path / "README.md").read_text())
+    edit(plain.path / "site1" / "settings.py", "INSTALLED_APPS = [", f"INSTALLED_APPS = [\n    {app},")
+    urls = plain.path / "site1" / "urls.py"
+    edit(urls, "urlpatterns = [", f"urlpatterns = [\n    {path},")
+    edit(urls, "urls import path", "urls import include, path")
+    plain.manage("migrate")
+    command = [made.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
+    result = subprocess.run(command, cwd=tmp_path, env=plain.environment, capture_output=True, text=True, check=True)
+    statuses, packages = result.stdout.splitlines()[-2:]
+    assert statuses == "[200, 200, 200, 404, 200] True"
+    assert set(ast.literal_eval(packages)) <= {"asgiref", "django", "sqlparse"}
+    assert (plain.path / "entries" / "New.md").read_text() == "y"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
+def test_handing_in(project: Callable[..., Project]) -> None:
+    """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
+    made = project(starter="wiki")
+    [command] = re.findall("^    (git init .+)$", (made.path / "README.md").read_text(), re.MULTILINE)
+    made.run("sh", "-c", command)
+    hand_in = made.path.parent / "hand-in"
+    made.run("git", "-C", str(hand_in), "add", "--force", ".")
+    files = made.run("git", "-C", str(hand_in), "ls-files").stdout.split()
+    assert {name.partition("/")[0] for name in files} == {"encyclopedia", "entries", "wiki", "manage.py"}
+    assert (made.path / ".env").exists()
 
 
 def test_students_work(project):

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-from {{ cookiecutter.project_slug }}.env import Env, host, network, one_of, origin, true_or_false, up_to, url_path
-from {{ cookiecutter.project_slug }}.serving.logs import logs_as
+from .env import Env, host, network, one_of, origin, true_or_false, up_to, url_path
+from .serving.logs import logs_as
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = @SITE_NAME@
@@ -67,19 +67,28 @@ if not DEBUG:
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
-    # What pages may load, and from where. It keeps out script that somebody got into a page.
-    policy = {
-        "default-src": ["'self'"],
-        "img-src": ["'self'", "data:"],
-        "base-uri": ["'none'"],
-        # Also where the view of a form redirects to, such as "https://accounts.google.com".
-        "form-action": ["'self'"],
-        "frame-ancestors": ["'none'"],
-        "object-src": ["'none'"],
-    }
+
+# What pages may load, and from where: further sources go here. It keeps out script that somebody got into a page.
+policy = {
+    "default-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "base-uri": ["'none'"],
+    # Also where the view of a form redirects to, such as "https://accounts.google.com".
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+    "object-src": ["'none'"],
+}
+if DEBUG:
+    # Blocks nothing: the browser's console says what production will block. Without the name of an endpoint,
+    # for which nothing is set up here, Firefox would warn on each page, and Safari ignore the policy.
+    report_only = policy | {"report-to": ["console"]}
 {% if cookiecutter.django_version == "5.2" %}
+    CONTENT_SECURITY_POLICY_REPORT_ONLY = {"DIRECTIVES": report_only}
+else:
     CONTENT_SECURITY_POLICY = {"DIRECTIVES": policy}
 {% else %}
+    SECURE_CSP_REPORT_ONLY = report_only
+else:
     SECURE_CSP = policy
 {% endif %}
 
@@ -240,12 +249,6 @@ STORAGES = {
         if DEBUG
         else "servestatic.storage.CompressedManifestStaticFilesStorage"
     },
-{% if cookiecutter.starter == "wiki" %}
-    "entries": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": BASE_DIR / "entries", "allow_overwrite": True},
-    },
-{% endif %}
 }
 
 # Mail, language and logs

@@ -6,10 +6,12 @@ Each function has an async form: `await util.aget_entry(title)` in an `async def
 import os
 import re
 import unicodedata
+from pathlib import Path
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.files.base import ContentFile
-from django.core.files.storage import storages
+from django.core.files.storage import FileSystemStorage
 
 # What no file may be called on one system or another. A dot at the start would hide the file.
 FORBIDDEN = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
@@ -24,7 +26,7 @@ def list_entries():
     Symbolic links are not entries: they may point to files outside the folder.
     """
     try:
-        with os.scandir(storages["entries"].path("")) as files:
+        with os.scandir(entries_storage().path("")) as files:
             names = [file.name for file in files if file.is_file(follow_symlinks=False)]
     except FileNotFoundError:  # git keeps no empty folder
         return []
@@ -41,11 +43,11 @@ def save_entry(title, content):
     check(title)
     existing_title = find(title)
     name = f"{existing_title or unicodedata.normalize('NFC', title)}.md"
-    if existing_title is None and os.path.lexists(storages["entries"].path(name)):
+    if existing_title is None and os.path.lexists(entries_storage().path(name)):
         raise ValueError(f"“{title}” cannot be a title: {name} exists and is not a regular file.")
     # Browsers send \r\n. On Windows, written as text, that would become \r\r\n.
     lines = content.replace("\r\n", "\n").encode()
-    storages["entries"].save(name, ContentFile(lines))
+    entries_storage().save(name, ContentFile(lines))
 
 
 def get_entry(title):
@@ -53,9 +55,15 @@ def get_entry(title):
     title = find(title)
     if title is None:
         return None
-    with storages["entries"].open(f"{title}.md") as file:
+    with entries_storage().open(f"{title}.md") as file:
         # Some editors begin a file with a byte order mark, or save it in another encoding than UTF-8.
         return file.read().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+
+
+def entries_storage():
+    """The folder `entries/` beside manage.py, wherever the command was started."""
+    folder = Path(settings.MEDIA_ROOT or settings.BASE_DIR, "entries")
+    return FileSystemStorage(folder, allow_overwrite=True)
 
 
 def find(title):
