@@ -13,6 +13,7 @@ from asgiref.typing import (
 )
 
 MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
+SEND_TIMEOUT_SECONDS = 10  # for a client that no longer reads
 
 
 def harden_websocket(app: ASGI3Application, max_message_bytes: int) -> ASGI3Application:
@@ -23,7 +24,8 @@ class CloseMiddleware:
     """Lets an application close a WebSocket at any time.
 
     By itself granian sends the close only when the application no longer waits for a message, so
-    that a client that is silent would stay connected.
+    that a client that is silent would stay connected. And it waits without limit for a client that
+    does not read: here a send raises TimeoutError, which is an OSError, as other servers raise.
     """
 
     def __init__(self, app: ASGI3Application) -> None:
@@ -52,8 +54,11 @@ class CloseMiddleware:
                 interrupted = True
                 pending.cancel()
                 await asyncio.wait([pending])
-            await send(event)
-            closed.set()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                    await send(event)
+            finally:
+                closed.set()
 
         await self.app(scope, receive_until_closed, send_after_interruption)
 
