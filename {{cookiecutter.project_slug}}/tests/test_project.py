@@ -332,7 +332,9 @@ def test_static_files_while_debugging(settings):
 
 def test_static_files_of_templates_exist() -> None:
     """In production a template that names one that is missing is a server error."""
-    apps = [path for path in get_app_template_dirs("templates") if "site-packages" not in path.parts]
+    apps = [
+        path for path in get_app_template_dirs("templates") if "site-packages" not in path.parts
+    ]
     missing = []
     for folder in [*settings.TEMPLATES[0]["DIRS"], *apps]:
         for path in folder.rglob("*.html"):

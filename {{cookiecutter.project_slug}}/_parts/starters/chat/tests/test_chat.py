@@ -393,7 +393,9 @@ async def test_messages_per_second(clock: Clock) -> None:
         assert set(await ada.receive_json_from()) == {"error", "wait"}
 
 
-async def test_client_that_answers_pings_or_not(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_answers_pings_or_not(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
         clock.now += 19
