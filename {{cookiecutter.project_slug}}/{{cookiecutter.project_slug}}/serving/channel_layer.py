@@ -30,8 +30,16 @@ class RedisChannelLayer(RedisPubSubChannelLayer):
         task.add_done_callback(self.cleanup_tasks.discard)
 
     async def _remove_channel(self, channel: str) -> None:
-        """Drop the channel's messages; cancel the `receive` that waits for another."""
-        while channel in self.channels:
+        """Drop the channel's messages, cancel the `receive` that waits for another, leave its groups.
+
+        A consumer that failed, for example since its client had left, is still in them.
+        """
+        layer = self._get_layer()
+        while channel in layer.channels:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0):
                     await self.receive(channel)
+        prefix = layer._get_group_channel_name("")
+        for name, channels in list(layer.groups.items()):
+            if channel in channels:
+                await layer.group_discard(name.removeprefix(prefix), channel)
