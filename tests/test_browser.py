@@ -519,6 +519,7 @@ def use_course_project(page: Page, name: str) -> None:
     page.get_by_label("Username").fill(name)
     page.get_by_label("Password").fill("analytical-engine")
     page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")  # and until the scripts have run
     page.get_by_label("Post").fill(f"hello from {name}")
     page.get_by_role("button", name="Post").click()
     expect(page.locator("#posts li").first).to_have_text(f"{name}: hello from {name}")
