@@ -274,7 +274,7 @@ def test_users_in_async_views(django_version: str, production: Callable[..., Pro
         assert "await request.auser()" not in running.output
         assert sign_in(client, "198.51.100.7", "analytical-engine") == 302
         assert [client.get(f"/view-{number}/").status_code for number in range(4)] == [500, 200, 200, 200]
-        assert '{"user": await request.auser()}' in running.output
+        running.wait_until(lambda: '{"user": await request.auser()}' in running.output, seconds=5)
 
 
 def test_other_middleware_and_applications(probed, follow):
