@@ -26,7 +26,7 @@ for user, text in [
     ("ada", "Does the engine weave patterns yet?"),
     ("charles", "It does, the operation cards arrived this morning."),
     ("ada", "Then I will bring the note on Bernoulli numbers to the meeting."),
-    ("Guest 31415", "May a guest listen?"),
+    ("Guest 7kqm2xvd", "May a guest listen?"),
     ("charles", "Of course. We start at five."),
 ]:
     Room.store("analytical-engine", user, text)
