@@ -99,7 +99,11 @@ def test_below_a_path(
     location = location.replace("127.0.0.1:8000;", f"127.0.0.1:{port}{slash};")
     server = f"{upgrade} proxy_set_header Host $http_host; server {{ listen {site[7:]}; {location} }}"
     development = {"DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_DEBUG": "true"}
-    with made.served(port=port, **development), run_nginx(server), browse(site, path="/app/") as page:
+    with (
+        made.served(port=port, **development),
+        run_nginx(server),
+        browse(site, expected="Autofocus processing was blocked", path="/app/") as page,
+    ):
         page.get_by_role("link", name="Sign in").click()
         page.get_by_label("Username").fill("ada")
         page.get_by_label("Password").fill("analytical-engine")
