@@ -26,6 +26,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import Context, Template
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
+from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 
@@ -543,6 +544,15 @@ def test_a_deferred_call_that_fails(monkeypatch, caplog):
     deferred_calls.defer(lambda: 1 / 0)
     deferred_calls.wait_for_deferred_calls()
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_deferred_calls_have_a_context_each(monkeypatch):
+    monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
+    seen = []
+    for call in (partial(set_script_prefix, "/other/"), lambda: seen.append(get_script_prefix())):
+        deferred_calls.defer(call)
+        deferred_calls.wait_for_deferred_calls()
+    assert seen == ["/"]
 
 
 @pytest.mark.django_db

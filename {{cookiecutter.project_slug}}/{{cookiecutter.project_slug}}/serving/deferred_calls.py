@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import Context
 from time import monotonic, sleep
 
 from django.conf import settings
@@ -27,7 +28,8 @@ def defer(call: Callable[[], object]) -> None:
     def call_when_due() -> None:
         sleep(max(0, due - monotonic()))
         try:
-            call_with_clean_connections(call)
+            # In a context of its own: the thread makes calls of other requests, too.
+            Context().run(call_with_clean_connections, call)
         except Exception:
             logger.exception("A deferred call failed")
 
