@@ -95,6 +95,12 @@ def on_each_server(starter: str) -> pytest.MarkDecorator:
     )
 
 
+def on_servers(*servers: str) -> pytest.MarkDecorator:
+    """Parametrize a test by these servers, and in `make test-all` by all."""
+    others = [pytest.param(server, marks=pytest.mark.exhaustive) for server in SERVERS if server not in servers]
+    return pytest.mark.parametrize("server", [*servers, *others])
+
+
 def label(answers):
     return "-".join("channels" if value is True else value for value in answers.values() if value)
 

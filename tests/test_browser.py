@@ -457,9 +457,9 @@ def runserver(made: Project) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("name", "app", "django_version"),
     [
-        ("commerce", "auctions", CHOICES["django_version"][0]),
+        pytest.param("commerce", "auctions", CHOICES["django_version"][0], marks=pytest.mark.exhaustive),
         ("project3", "mail", CHOICES["django_version"][-1]),
-        ("project4", "network", CHOICES["django_version"][0]),
+        pytest.param("project4", "network", CHOICES["django_version"][0], marks=pytest.mark.exhaustive),
     ],
     ids=["commerce", "mail", "network"],
 )

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, SERVERS, blocks, edit, free_port, generate
+from tests.template import CHOICES, SERVERS, blocks, edit, free_port, generate, on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -32,13 +32,7 @@ def test_dockerfile_lint(server, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def on(*servers: str) -> pytest.MarkDecorator:
-    """Parametrize a test by these servers, and in `make test-all` by all: to build an image takes long."""
-    others = [pytest.param(server, marks=pytest.mark.exhaustive) for server in SERVERS if server not in servers]
-    return pytest.mark.parametrize("server", [*servers, *others])
-
-
-@on("uvicorn", "daphne")
+@on_servers("uvicorn", "daphne")
 def test_image(server, docker, tmp_path):
     made = generate(tmp_path, lock=True, project_name="wiki", server=server)
     made.path.joinpath("db.sqlite3").write_text("local data")
@@ -164,7 +158,7 @@ def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> Non
         compose("exec", "-T", "web", "touch", "/app/x")
 
 
-@on("gunicorn")
+@on_servers("gunicorn")
 def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[..., str], tmp_path: Path) -> None:
     with (
         stack(server=server, starter="wiki", database="postgresql") as (url, compose),
@@ -195,7 +189,7 @@ def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> N
         assert httpx.get(f"{url}/wiki/new", headers=headers).status_code == 200
 
 
-@on("hypercorn")
+@on_servers("hypercorn")
 def test_chat_stack(server, stack):
     with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
@@ -221,7 +215,7 @@ async def talk(url):
         await member.close()
 
 
-@on("granian")
+@on_servers("granian")
 def test_live_stack(server, stack):
     with stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
