@@ -57,7 +57,7 @@ def main():
             project.python = python
             project.manage("migrate")
             project.manage("shell", "--command", CONTENTS.get(starter, ""))
-            with project.served() as server:
+            with project.run_server() as server:
                 for name, options in VIEWS.items():
                     page = browser.new_page(base_url=server.url, **options)
                     page.goto(path)

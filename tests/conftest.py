@@ -98,7 +98,7 @@ def django_version() -> str:
 
 
 @pytest.fixture
-def project(tmp_path, environments, python, django_version):
+def make_project(tmp_path, environments, python, django_version):
     """`project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers):
@@ -157,11 +157,11 @@ def static_files(tmp_path_factory):
     """What `collectstatic` makes of a project, kept for each starter: to compress it takes long."""
     folders = tmp_path_factory.mktemp("static")
 
-    def collect(made):
-        folder = folders / made.answers.get("starter", "blank")
+    def collect(project):
+        folder = folders / project.answers.get("starter", "blank")
         if not folder.exists():
-            made.manage("collectstatic", "--no-input")
-            shutil.move(made.path / "staticfiles", folder)
+            project.manage("collectstatic", "--no-input")
+            shutil.move(project.path / "staticfiles", folder)
         return folder
 
     return collect
@@ -169,17 +169,17 @@ def static_files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepare_database(tmp_path_factory, postgresql_server):
-    """`prepare_database(made, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
+    """`prepare_database(project, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
     copies = {}
     folder = tmp_path_factory.mktemp("databases")
 
-    def prepare(made: Project, *commands: tuple[str, ...]) -> None:
-        file = made.path / "db.sqlite3"
-        name = re.search(r"^postgres.*/(test_\w+)", made.variables["DATABASE_URL"])
-        key = (made.python, made.answers.get("starter", "blank"), bool(name), commands)
+    def prepare(project: Project, *commands: tuple[str, ...]) -> None:
+        file = project.path / "db.sqlite3"
+        name = re.search(r"^postgres.*/(test_\w+)", project.variables["DATABASE_URL"])
+        key = (project.python, project.answers.get("starter", "blank"), bool(name), commands)
         if key not in copies:
             for command in commands:
-                made.manage(*command)
+                project.manage(*command)
             copies[key] = f"copy_{len(copies)}"
             if name:
                 copy_database(postgresql_server, name[1], copies[key])
@@ -204,16 +204,16 @@ def copy_database(server, source: str, target: str) -> None:
 
 
 @pytest.fixture
-def production(project, postgresql, static_files, prepare_database):
+def production(make_project, postgresql, static_files, prepare_database):
     """A project as it is after a deployment: static files collected, database migrated, a user made."""
 
     def make(**answers):
-        made = project(**answers)
-        made.in_production(postgresql if answers.get("database") == "postgresql" else None)
-        shutil.copytree(static_files(made), made.path / "staticfiles")
+        project = make_project(**answers)
+        project.in_production(postgresql if answers.get("database") == "postgresql" else None)
+        shutil.copytree(static_files(project), project.path / "staticfiles")
         create_user = "User.objects.create_superuser('ada', '', 'analytical-engine')"
-        prepare_database(made, ("migrate",), ("shell", "--command", create_user))
-        return made
+        prepare_database(project, ("migrate",), ("shell", "--command", create_user))
+        return project
 
     return make
 
@@ -278,24 +278,24 @@ def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[
 
 
 @pytest.fixture
-def probed(project, postgresql, static_files, prepare_database):
+def probed(make_project, postgresql, static_files, prepare_database):
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
     def make(server="uvicorn", database="postgresql", database_url=None):
-        made = project(server=server, database=database, channels=True)
-        shutil.copytree(ROOT / "tests" / "probe", made.path / "probe")
-        edit(made.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
-        routing = made.path / "wiki" / "routing.py"
+        project = make_project(server=server, database=database, channels=True)
+        shutil.copytree(ROOT / "tests" / "probe", project.path / "probe")
+        edit(project.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
+        routing = project.path / "wiki" / "routing.py"
         edit(
             routing,
             '    re_path("", not_found)',
             '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)',
         )
         edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
-        made.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
-        shutil.copytree(static_files(made), made.path / "staticfiles")
-        made.manage("migrate") if database_url else prepare_database(made, ("migrate",))
-        return made
+        project.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
+        shutil.copytree(static_files(project), project.path / "staticfiles")
+        project.manage("migrate") if database_url else prepare_database(project, ("migrate",))
+        return project
 
     return make
 

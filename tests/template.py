@@ -47,13 +47,13 @@ BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 IN_CI = bool(os.environ.get("CI"))
 
 
-def blocks(page, language):
+def code_blocks(page, language):
     """The blocks of code in this language of the README or a page of docs/: [text]."""
     path = ROOT / "README.md" if page == "README.md" else ROOT / "docs" / page
     return re.findall(rf"^```{language}\n(.+?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def follow(commands, folder, answers="", environment=None):
+def run_commands(commands, folder, answers="", environment=None):
     """Run a page's commands as one script; what they ask is answered with these lines, then with the default."""
     environment = environment or os.environ
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -251,27 +251,27 @@ class Project:
         )
 
     @contextmanager
-    def served(self, *processes, port=None, **variables):
+    def run_server(self, *processes, port=None, **variables):
         """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
         port = port or free_port()
         (self.path / "honcho.env").write_text("")
         command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
-        with self.started(command + ["--no-prefix", *(processes or ["web"])], port, **variables) as server:
+        with self.run_process(command + ["--no-prefix", *(processes or ["web"])], port, **variables) as server:
             yield server
 
     @contextmanager
-    def developed(self):
+    def run_dev_server(self):
         """The project, started by the command that its README gives for development."""
         readme = (self.path / "README.md").read_text(encoding="utf-8")
         command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
         port = free_port()
         command = command.replace("manage.py", f"{self.python} manage.py").split()
         options = {"daphne": [str(port)], "hypercorn": ["--bind", f"127.0.0.1:{port}"]}
-        with self.started(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
+        with self.run_process(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
             yield server
 
     @contextmanager
-    def started(self, command, port, **variables):
+    def run_process(self, command, port, **variables):
         log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
         # Windows would look for it in the PATH of the tests, not in that of the project.
         program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]

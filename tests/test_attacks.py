@@ -90,9 +90,9 @@ def service() -> Iterator[Service]:
         server.shutdown()
 
 
-def add_services(made: Project, urls: dict[str, str]) -> None:
+def add_services(project: Project, urls: dict[str, str]) -> None:
     rows = f"[Service(name=name, url=url) for name, url in {urls!r}.items()]"
-    made.manage("shell", "--command", f"from status.models import *; Service.objects.bulk_create({rows})")
+    project.manage("shell", "--command", f"from status.models import *; Service.objects.bulk_create({rows})")
 
 
 def sign_in(client: httpx.Client) -> None:
@@ -137,7 +137,7 @@ WEBSOCKET_PROXY = """
 @on_servers("hypercorn")  # the only one that knows h2c
 def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_nginx: RunNginx) -> None:
     proxy = free_port()
-    with production(server=server).served() as running:
+    with production(server=server).run_server() as running:
         with run_nginx(WEBSOCKET_PROXY.format(port=proxy, server_port=running.port)):
             running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{proxy}/livez").status_code == 200)
             assert httpx.get(f"http://127.0.0.1:{proxy}/admin/login/").status_code == 403
@@ -152,7 +152,7 @@ def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_n
 
 def test_h2c_is_no_tunnel_past_caddy(production: MakeProject, docker: Callable[..., str]) -> None:
     """As in compose.yaml. Of the five servers only hypercorn knows h2c."""
-    with production(server="hypercorn").served() as running:
+    with production(server="hypercorn").run_server() as running:
         proxy = free_port()
         command = f"caddy reverse-proxy --from http://:{proxy} --to 127.0.0.1:{running.port}"
         container = docker("run", "--detach", "--network", "host", "caddy:2", *command.split()).split()[0]
@@ -206,16 +206,16 @@ def measured(production: MakeProject) -> Callable[[str], Project]:
     """`measured(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
 
     def make(server: str) -> Project:
-        made = production(server=server, channels=True)
-        (made.path / "pages" / "consumers.py").write_text(MEASURE)
-        routing = made.path / "wiki" / "routing.py"
+        project = production(server=server, channels=True)
+        (project.path / "pages" / "consumers.py").write_text(MEASURE)
+        routing = project.path / "wiki" / "routing.py"
         edit(
             routing,
             '    re_path("", not_found)',
             '    re_path("^ws/measure/$", Measure.as_asgi()),\n    re_path("", not_found)',
         )
         edit(routing, "import re_path", "import re_path\nfrom pages.consumers import Measure")
-        return made
+        return project
 
     return make
 
@@ -224,7 +224,7 @@ def measured(production: MakeProject) -> Callable[[str], Project]:
 @pytest.mark.parametrize("server", SERVERS)
 def test_websockets_cost_no_memory(server: str, measured: Callable[[str], Project]) -> None:
     """Four clients at once send messages over the limit in every way, then more than an application receives."""
-    with measured(server).served() as running, ThreadPoolExecutor() as threads:
+    with measured(server).run_server() as running, ThreadPoolExecutor() as threads:
         asyncio.run(send_allowed_messages(f"ws://127.0.0.1:{running.port}/ws/measure/"))
         for name, attack in ATTACKS.items():
             with peak_memory(running.process.pid) as peak:
@@ -365,10 +365,10 @@ def read_status(pid: int, name: str) -> int:
 @pytest.mark.parametrize("django_version", ["5.2", pytest.param("6.1", marks=pytest.mark.exhaustive)])
 def test_service_that_drips(django_version: str, production: MakeProject, service: Service) -> None:
     """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
-    made = production(starter="live", django_version=django_version)
-    add_services(made, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
+    project = production(starter="live", django_version=django_version)
+    add_services(project, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
     variables = {"STATUS_ALLOW_LOCAL_ADDRESSES": "true", "ASGI_THREADS": "1"}
-    with made.served(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
+    with project.run_server(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
         for _ in range(2):
             start = time.monotonic()
             answers = [pool.submit(client.get, f"/{view}/") for view in ("sync", "async")]
@@ -452,14 +452,14 @@ def test_passwords_from_many_addresses_and_for_many_names(
     database: str, django_version: str, production: MakeProject
 ) -> None:
     """One IPv6 network is one client, so is an IPv4 address in both of its forms, and names are counted together."""
-    made = production(database=database, django_version=django_version)
+    project = production(database=database, django_version=django_version)
     # Those of Django take most of a second for each password.
     settings = (
         "PASSWORD_HASHERS = [f'django.contrib.auth.hashers.{name}PasswordHasher' for name in ('MD5', 'PBKDF2')]\n"
     )
-    with (made.path / "wiki" / "settings.py").open("a") as file:
+    with (project.path / "wiki" / "settings.py").open("a") as file:
         file.write(settings)
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         attempts = [status_of_sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
         assert attempts == [200] * 9 + [429]
         assert status_of_sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
@@ -542,10 +542,10 @@ def test_who_has_an_account(
     mail_server: tuple[SlowMailServer, str],
 ) -> None:
     """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
-    made = production(server=server, database=database, django_version=django_version)
-    made.manage("shell", "--command", CREATE_USERS)
+    project = production(server=server, database=database, django_version=django_version)
+    project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
-    with made.served(EMAIL_URL=url) as running, running.client() as client:
+    with project.run_server(EMAIL_URL=url) as running, running.client() as client:
         for _ in range(5):
             ask_for_mail(client, USERS[0])
         running.wait_until(lambda: len(mails.recipients) == 3)
@@ -566,14 +566,14 @@ def test_who_has_an_account_with_a_worker(
     django_version: str, production: MakeProject, mail_server: tuple[SlowMailServer, str]
 ) -> None:
     """The mail waits in the database, so that it outlives even the kill of all processes."""
-    made = production(starter="live", django_version=django_version)
-    made.manage("shell", "--command", CREATE_USERS)
+    project = production(starter="live", django_version=django_version)
+    project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
-    with made.served(EMAIL_URL=url) as running, running.client() as client:
+    with project.run_server(EMAIL_URL=url) as running, running.client() as client:
         ask_for_mail(client, "stranger@example.com")
         for address in (*USERS[:2], *4 * USERS[2:3]):
             ask_for_mail(client, address)
-    with made.served("web", "worker", EMAIL_URL=url) as running, running.client() as client:
+    with project.run_server("web", "worker", EMAIL_URL=url) as running, running.client() as client:
         running.wait_until(lambda: len(mails.recipients) == 5)
         assert mails.recipients == [*USERS[:2], *3 * USERS[2:3]]
         page = client.get(mails.links[0], follow_redirects=True)
@@ -610,15 +610,15 @@ def test_websockets_of_users_who_are_gone(
     server: str, database: str, django_version: str, production: MakeProject
 ) -> None:
     """Signed out, deactivated, deleted or with a new password: the connection ends within 15 s, that of others does not."""
-    made = production(server=server, database=database, django_version=django_version, starter="chat")
-    made.manage("shell", "--command", CREATE_MEMBERS)
-    with made.served() as running, ExitStack() as stack:
+    project = production(server=server, database=database, django_version=django_version, starter="chat")
+    project.manage("shell", "--command", CREATE_MEMBERS)
+    with project.run_server() as running, ExitStack() as stack:
         clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *ENDS)}
         for number, (name, client) in enumerate(clients.items()):
             assert status_of_sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
 
         def end_sessions() -> None:
-            made.manage("shell", "--command", "\n".join(ENDS.values()))
+            project.manage("shell", "--command", "\n".join(ENDS.values()))
             sign_out(clients["ada"])
 
         asyncio.run(outlive_sessions(running, clients, end_sessions))
@@ -653,14 +653,14 @@ async def outlive_sessions(running: Server, clients: dict[str, httpx.Client], en
 # Row 8: trusted hosts.
 
 
-def test_nobody_elses_codespace_is_trusted_in_production(project: Callable[..., Project]) -> None:
+def test_nobody_elses_codespace_is_trusted_in_production(make_project: Callable[..., Project]) -> None:
     """With the variables of `.env`, as compose has them, but for debug mode."""
-    made = project()
-    made.environment["DJANGO_DEBUG"] = "false"
-    made.manage("migrate")
-    made.manage("collectstatic", "--no-input")
+    project = make_project()
+    project.environment["DJANGO_DEBUG"] = "false"
+    project.manage("migrate")
+    project.manage("collectstatic", "--no-input")
     strangers = {"Host": "fuzzy-8000.app.github.dev", "X-Forwarded-Proto": "https"}
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         assert httpx.get(running.url, headers=strangers).status_code == 400
         page = client.get("/accounts/login/", headers={"Host": "localhost"})
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
@@ -692,9 +692,9 @@ PAGES = {
 )
 def test_pages_in_a_shared_cache(answers: dict[str, str], production: MakeProject) -> None:
     """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
-    made = production(**answers)
+    project = production(**answers)
     paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         check_pages(client, paths)
         [style] = re.findall(r'href="(/static/site\.\w+\.css)"', client.get("/").text)
         sign_in(client)
@@ -719,9 +719,9 @@ def check_pages(client: httpx.Client, paths: list[str]) -> list[str]:
 def test_shared_cache_that_ignores_vary(production: MakeProject, tmp_path: Path) -> None:
     if shutil.which("nginx") is None:
         pytest.fail("there is no nginx") if IN_CI and sys.platform == "linux" else pytest.skip("there is no nginx")
-    made, port = production(), free_port()
+    project, port = production(), free_port()
     with (
-        made.served() as running,
+        project.run_server() as running,
         running.client() as signed_in,
         cache_in_front(running, port, tmp_path),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": "example.com"}) as client,
@@ -781,8 +781,8 @@ COUNT_ROWS = "from django.contrib.sessions.models import Session; print('rows:',
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_guests(django_version: str, production: MakeProject) -> None:
     """They have no row of a session, their names differ, and stay as the server has made them."""
-    made = production(starter="chat", django_version=django_version)
-    with made.served() as running, running.client() as client:
+    project = production(starter="chat", django_version=django_version)
+    with project.run_server() as running, running.client() as client:
         names = set()
         for _ in range(300):
             client.cookies.clear()
@@ -794,7 +794,7 @@ def test_guests(django_version: str, production: MakeProject) -> None:
         guest = re.search(r"Guest \w{8}", answer.text)[0]
         assert guest in client.get("/chat/lobby/").text
         asyncio.run(speak(running, client.cookies["guest"], guest))
-        assert made.manage("shell", "--command", COUNT_ROWS).stdout.endswith("rows: 0\n")
+        assert project.manage("shell", "--command", COUNT_ROWS).stdout.endswith("rows: 0\n")
 
 
 async def speak(running: Server, cookie: str, guest: str) -> None:
@@ -834,7 +834,7 @@ FOREIGN_ORIGINS = [
 @pytest.mark.parametrize("server", SERVERS)
 def test_origins(server: str, measured: Callable[[str], Project]) -> None:
     """A WebSocket is opened for the same Origins for which Django accepts a form."""
-    with measured(server).served(DJANGO_CSRF_TRUSTED_ORIGINS="https://*.trusted.example") as running:
+    with measured(server).run_server(DJANGO_CSRF_TRUSTED_ORIGINS="https://*.trusted.example") as running:
 
         def shake_hands(origin: bytes | None, host: bytes = b"example.com", scheme: bytes = b"https") -> int:
             head = HEAD.replace(b"example.com", host).replace(b"https", scheme)
@@ -861,12 +861,12 @@ def test_origins(server: str, measured: Callable[[str], Project]) -> None:
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_urls_of_services(django_version: str, production: MakeProject, service: Service) -> None:
     """In the admin, and in rows that got into the database another way."""
-    made = production(starter="live", django_version=django_version)
+    project = production(starter="live", django_version=django_version)
     local_hosts = ["127.0.0.1", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST."]
     local_urls = {host: f"http://{host}:{service.server_port}/" for host in local_hosts}
-    add_services(made, {"credentials": "http://ada:secret@example.com:1/"} | local_urls)
-    made.manage("check_services", "--once")
-    with made.served() as running, running.client() as client:
+    add_services(project, {"credentials": "http://ada:secret@example.com:1/"} | local_urls)
+    project.manage("check_services", "--once")
+    with project.run_server() as running, running.client() as client:
         board = client.get("/").text
         assert 'href="http://example.com:1/"' in board
         assert "secret" not in board
@@ -889,11 +889,11 @@ def test_urls_of_services(django_version: str, production: MakeProject, service:
 
 def test_redirect_of_a_service(production: MakeProject, service: Service) -> None:
     """A service cannot have the check sent elsewhere."""
-    made = production(starter="live")
-    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
-    made.__dict__.pop("environment", None)
-    add_services(made, {"redirects": f"{service.url}/redirect/"})
-    made.manage("check_services", "--once")
+    project = production(starter="live")
+    project.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    project.__dict__.pop("environment", None)
+    add_services(project, {"redirects": f"{service.url}/redirect/"})
+    project.manage("check_services", "--once")
     assert service.paths == ["/redirect/"]
 
 
@@ -903,18 +903,18 @@ def test_redirect_of_a_service(production: MakeProject, service: Service) -> Non
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_entries_that_are_not_what_they_seem(django_version: str, production: MakeProject) -> None:
     """A link, a FIFO, a folder, and bytes that are not UTF-8, in a file and in its name."""
-    made = production(starter="wiki", django_version=django_version)
-    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
-    entries, secret = made.path / "entries", made.path / "secret.txt"
+    project = production(starter="wiki", django_version=django_version)
+    shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
+    entries, secret = project.path / "entries", project.path / "secret.txt"
     secret.write_text("secret")
     (entries / "Link.md").symlink_to(secret)
-    (entries / "Dangling.md").symlink_to(made.path / "new.txt")
+    (entries / "Dangling.md").symlink_to(project.path / "new.txt")
     (entries / "Folder.md").mkdir()
     os.mkfifo(entries / "Fifo.md")
     (entries / "Latin.md").write_bytes("café".encode("latin-1"))
     (entries / os.fsdecode(b"\xff.md")).write_bytes(b"")
     not_entries = ("Link", "Dangling", "Folder", "Fifo")
-    with made.served() as running, running.client(follow_redirects=True) as client:
+    with project.run_server() as running, running.client(follow_redirects=True) as client:
         index = client.get("/")
         assert index.status_code == 200
         assert "Latin" in index.text
@@ -932,7 +932,7 @@ def test_entries_that_are_not_what_they_seem(django_version: str, production: Ma
         assert post(client, "/new/", title="Fine", content="x").url.path == "/wiki/Fine"
         assert set(entries.iterdir()) == before | {entries / "Fine.md"}
         assert secret.read_text() == "secret"
-        assert not (made.path / "new.txt").exists()
+        assert not (project.path / "new.txt").exists()
         assert "Traceback" not in running.output
 
 
@@ -954,7 +954,7 @@ REQUEST_TARGETS = [
 def test_request_targets_that_are_no_path(server: str, measured: Callable[[str], Project]) -> None:
     """By plain HTTP, so that Django redirects to HTTPS: to this host, or not at all."""
     host = b"Host: example.com\r\nConnection: close\r\n\r\n"
-    with measured(server).served() as running:
+    with measured(server).run_server() as running:
         for target in REQUEST_TARGETS:
             assert ask_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)[0] == 400, target
         for target in (b"//evil.example/x", b"/@evil.example", b"/\\evil.example", b"http://evil.example/x", b"*"):
@@ -981,8 +981,8 @@ def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
 def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Path) -> None:
-    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
-    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    project = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
+    services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
     assert {"proxy", "migrate", "web", "postgres", "redis"} <= set(services)
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
@@ -996,10 +996,10 @@ def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Pa
 def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
     production: MakeProject,
 ) -> None:
-    made = production()
+    project = production()
     command = "from accounts.models import User; User.objects.filter(username='ada').update(email='ada@example.com')"
-    made.manage("shell", "--command", command)
-    with made.served() as running, running.client(timeout=60) as client:
+    project.manage("shell", "--command", command)
+    with project.run_server() as running, running.client(timeout=60) as client:
         page = client.get("/accounts/password_reset/")
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
         form = {"email": "ada@example.com", "csrfmiddlewaretoken": token}
@@ -1035,17 +1035,17 @@ HALF_OPEN = {
 @pytest.mark.parametrize("server", HEAD_TIMEOUT)
 def test_half_open_connections_are_closed(server: str, measured: Callable[[str], Project]) -> None:
     """Also those that send a byte now and then; a slow body is waited for."""
-    made = measured(server)
+    project = measured(server)
     name, old, new = HEAD_TIMEOUT[server]
-    edit(made.path / name, old, new)
-    with made.served() as running:
+    edit(project.path / name, old, new)
+    with project.run_server() as running:
         asyncio.run(stay_half_open(running.port))
         assert "Traceback" not in running.output
 
 
 def test_half_open_connections_are_closed_by_the_proxy(production: MakeProject, run_nginx: RunNginx) -> None:
     """uvicorn has no limit of its own."""
-    with production().served() as running:
+    with production().run_server() as running:
         port = free_port()
         limited = f"client_header_timeout {HEAD_TIMEOUT_SECONDS}s; listen 127.0.0.1:{port};"
         headers = "proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;"
@@ -1115,7 +1115,7 @@ FOREIGN_HEADERS = [
 @pytest.mark.parametrize("server", SERVERS)
 def test_headers_choose_no_url(server: str, measured: Callable[[str], Project]) -> None:
     """Also if a trusted proxy passes them on, as proxies do with headers that they do not know."""
-    with measured(server).served() as running:
+    with measured(server).run_server() as running:
         for name, value in FOREIGN_HEADERS:
             head = HEAD + name + b": " + value + b"\r\n"
             status, answer = ask_raw(running.port, b"GET /accounts/password_change/ HTTP/1.1\r\n" + head + b"\r\n")

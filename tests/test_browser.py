@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
-from tests.template import CHOICES, IN_CI, POLICY, ROOT, Project, Server, blocks, edit, free_port
+from tests.template import CHOICES, IN_CI, POLICY, ROOT, Project, Server, code_blocks, edit, free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
@@ -60,17 +60,17 @@ def with_policy(route):
 
 
 @pytest.fixture
-def running(project):
+def running(make_project):
     """A project in development, by its Procfile line."""
 
     @contextmanager
     def run(added=None, **answers):
-        made = project(**answers)
+        project = make_project(**answers)
         if added:
-            shutil.copytree(added, made.path, dirs_exist_ok=True)
-        made.manage("migrate")
-        with made.served() as server:
-            yield made, server
+            shutil.copytree(added, project.path, dirs_exist_ok=True)
+        project.manage("migrate")
+        with project.run_server() as server:
+            yield project, server
 
     return run
 
@@ -84,15 +84,15 @@ def test_below_a_path(
     browse: Callable[..., AbstractContextManager[Page]],
 ) -> None:
     """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/deploying.md says."""
-    made = production(starter=starter)
-    made.environment["DJANGO_SCRIPT_NAME"] = "/app"
-    with made.served() as running, running.client() as client:
+    project = production(starter=starter)
+    project.environment["DJANGO_SCRIPT_NAME"] = "/app"
+    with project.run_server() as running, running.client() as client:
         files = re.findall(r'(?:href|src)="(/app/static/[^"]+)"', client.get("/app/").text)
         assert [client.get(file).status_code for file in ["/livez", *files]] == [200] * (1 + len(files))
         assert len(files) >= 2
         refused = client.get("/app/accounts/password_change/")
         assert refused.headers["location"] == "/app/accounts/login/?next=/app/accounts/password_change/"
-    [location] = blocks("deploying.md", "nginx")
+    [location] = code_blocks("deploying.md", "nginx")
     site, port = f"http://127.0.0.1:{free_port()}", free_port()
     upgrade = "map $http_upgrade $connection_upgrade { default upgrade; '' close; } proxy_http_version 1.1;"
     upgrade += "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
@@ -100,7 +100,7 @@ def test_below_a_path(
     server = f"{upgrade} proxy_set_header Host $http_host; server {{ listen {site[7:]}; {location} }}"
     development = {"DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_DEBUG": "true"}
     with (
-        made.served(port=port, **development),
+        project.run_server(port=port, **development),
         run_nginx(server),
         browse(site, expected="Autofocus processing was blocked", path="/app/") as page,
     ):
@@ -163,25 +163,25 @@ def test_redirect_to_a_provider_after_a_form(
     production: Callable[..., Project], chromium: Browser, provider: str
 ) -> None:
     """With the policy that the project sends in production: refused, until the provider is added to `form-action`."""
-    made, port = production(), free_port()
-    views, urls = made.path / "pages" / "views.py", made.path / "pages" / "urls.py"
+    project, port = production(), free_port()
+    views, urls = project.path / "pages" / "views.py", project.path / "pages" / "urls.py"
     views.write_text(views.read_text() + VIEW_THAT_LEAVES.format(provider=provider))
-    (made.path / "pages" / "templates" / "pages" / "sign_in_elsewhere.html").write_text(FORM)
+    (project.path / "pages" / "templates" / "pages" / "sign_in_elsewhere.html").write_text(FORM)
     urls.write_text(urls.read_text() + '\nurlpatterns.append(path("elsewhere/", views.sign_in_elsewhere))\n')
     site = f"http://localhost:{port}"
     variables = {"DJANGO_ALLOWED_HOSTS": "localhost", "DJANGO_CSRF_TRUSTED_ORIGINS": site}
     with closing(chromium.new_context(base_url=site, extra_http_headers={"X-Forwarded-Proto": "https"})) as context:
         page = context.new_page()
         button = page.get_by_role("button", name="Sign in elsewhere")
-        with made.served(port=port, **variables):
+        with project.run_server(port=port, **variables):
             page.goto("/elsewhere/")
             with page.expect_console_message(lambda message: "form-action" in message.text) as refusal:
                 button.click()
             assert f"{site}/elsewhere/" in refusal.value.text  # not the provider, as docs/settings.md says
             expect(page).to_have_url(f"{site}/elsewhere/")
-        settings = made.path / "wiki" / "settings.py"
+        settings = project.path / "wiki" / "settings.py"
         edit(settings, """"form-action": ["'self'"]""", f""""form-action": ["'self'", "{provider}"]""")
-        with made.served(port=port, **variables):
+        with project.run_server(port=port, **variables):
             page.goto("/elsewhere/")
             button.click()
             expect(page.get_by_role("heading", name="The provider")).to_be_visible()
@@ -189,7 +189,7 @@ def test_redirect_to_a_provider_after_a_form(
 
 def test_students_wiki(running, browse):
     students = ROOT / "tests" / "student"
-    with running(added=students, starter="wiki") as (made, server), browse(server.url) as page:
+    with running(added=students, starter="wiki") as (project, server), browse(server.url) as page:
         page.get_by_role("link", name="Django").click()
         expect(page.get_by_role("heading", name="Django")).to_be_visible()
         page.get_by_role("main").get_by_role("link", name="Python").first.click()  # from Markdown
@@ -207,7 +207,7 @@ def test_students_wiki(running, browse):
         expect(page.get_by_text("There is an entry with this title already.")).to_be_visible()
         create(page, "../up", "out of here")
         expect(page.get_by_text("cannot be a title")).to_be_visible()
-        assert not (made.path / "up.md").exists()
+        assert not (project.path / "up.md").exists()
 
         create(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
         expect(page.locator("strong")).to_have_text("bold")
@@ -219,7 +219,7 @@ def test_students_wiki(running, browse):
         page.get_by_label("Content").fill("# Ajax\n\nline\n\nline\n")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_text("line").first).to_be_visible()
-        assert (made.path / "entries" / "Ajax & Co.md").read_bytes() == b"# Ajax\n\nline\n\nline\n"
+        assert (project.path / "entries" / "Ajax & Co.md").read_bytes() == b"# Ajax\n\nline\n\nline\n"
 
         page.get_by_role("link", name="Random Page").click()
         expect(page).to_have_url(re.compile("/wiki/"))
@@ -232,12 +232,12 @@ def create(page, title, content):
     page.get_by_role("button", name="Save").click()
 
 
-def test_chat(project, browse):
-    made = project(starter="chat")
-    made.manage("migrate")
+def test_chat(make_project, browse):
+    project = make_project(starter="chat")
+    project.manage("migrate")
     port, expected = free_port(), f"{STOPPED}|WebSocket connection to"
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
-    with browse_room(made, command, port, browse, expected) as (ada, grace, restart):
+    with browse_room(project, command, port, browse, expected) as (ada, grace, restart):
         say(ada, "hello <b>Grace</b>")
         expect(grace.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
@@ -260,12 +260,12 @@ def test_chat(project, browse):
 
 
 @contextmanager
-def browse_room(made, command, port, browse, expected):
+def browse_room(project, command, port, browse, expected):
     """Two people in one room, and what stops the server and starts it again."""
     servers = []
 
     def start():
-        servers.append(made.started(command, port))
+        servers.append(project.run_process(command, port))
         return servers[-1].__enter__()
 
     @contextmanager
@@ -293,30 +293,30 @@ def say(page, text):
 
 
 def test_live(running, browse):
-    with running(starter="live") as (made, server):
-        add_services(made, server.url)
+    with running(starter="live") as (project, server):
+        add_services(project, server.url)
         with browse(server.url) as page:
             expect(page.locator(".state")).to_have_text(["not checked lately"] * 2)
-            made.manage("check_services", "--once")
+            project.manage("check_services", "--once")
             expect(page.locator(".state")).to_have_text(["up", "down"])
             expect(page.locator(".chart rect")).to_have_count(2)
-            made.manage("check_services", "--once")
+            project.manage("check_services", "--once")
             expect(page.locator(".chart rect")).to_have_count(4)
             page.get_by_role("button", name="Measure").click()
             for view in ("sync", "async"):
                 expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
 
 
-def add_services(made, url):
+def add_services(project, url):
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
-    made.manage("shell", "--command", f"from status.models import Service\n{script}")
+    project.manage("shell", "--command", f"from status.models import Service\n{script}")
 
 
 def test_pages_of_every_project(running, browse):
     """Sign-in, password and admin pages, none of which may need what the policy forbids."""
-    with running() as (made, server):
-        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+    with running() as (project, server):
+        project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
         with browse(server.url) as page:
             page.get_by_role("link", name="Sign in").click()
             for password in ("wrong", "analytical-engine"):
@@ -425,12 +425,12 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
     context.close()
 
 
-def bring_app(made: Project, app: str) -> None:
+def bring_app(project: Project, app: str) -> None:
     """The student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
     for file in student.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
-            target = made.path / app / str(file.relative_to(student)).replace("network", app)
+            target = project.path / app / str(file.relative_to(student)).replace("network", app)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.read_text().replace("network", app))
     section = re.search(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS, re.MULTILINE)[1]
@@ -438,19 +438,19 @@ def bring_app(made: Project, app: str) -> None:
     replaced = ['"pages",', 'AUTH_USER_MODEL = "accounts.User"', 'path("", include("pages.urls")),']
     assert len(lines) == len(replaced)
     for (file, new), old in zip(lines, replaced, strict=True):
-        edit(made.path / made.slug / file, old, new)
+        edit(project.path / project.slug / file, old, new)
     for command in re.findall(r"`uv run manage\.py (.+?)`", section):
-        made.manage(*command.split())
-    (made.path / "tests" / "test_pages.py").unlink()
+        project.manage(*command.split())
+    (project.path / "tests" / "test_pages.py").unlink()
 
 
 COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")
 
 
 @contextmanager
-def runserver(made: Project) -> Iterator[Server]:
+def runserver(project: Project) -> Iterator[Server]:
     port = free_port()
-    with made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as server:
+    with project.run_process([str(project.python), "manage.py", "runserver", "--noreload", str(port)], port) as server:
         yield server
 
 
@@ -464,33 +464,33 @@ def runserver(made: Project) -> Iterator[Server]:
     ids=["commerce", "mail", "network"],
 )
 def test_course_project(
-    name: str, app: str, django_version: str, project: Callable[..., Project], chromium: Browser
+    name: str, app: str, django_version: str, make_project: Callable[..., Project], chromium: Browser
 ) -> None:
     """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
-    made = project(project_name=name, django_version=django_version)
-    bring_app(made, app)
-    for user, run in (("ada", made.developed), ("grace", lambda: runserver(made))):
+    project = make_project(project_name=name, django_version=django_version)
+    bring_app(project, app)
+    for user, run in (("ada", project.run_dev_server), ("grace", lambda: runserver(project))):
         with run() as server, visit(chromium, server.url) as (page, console):
             use_course_project(page, user)
             expect(page.get_by_role("button", name="Post")).to_have_css("color", "rgb(1, 2, 3)")
             check_console(console, reported=True)
-    made.run(str(made.python), "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    project.run(str(project.python), "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-    made.in_production()
-    made.manage("collectstatic", "--no-input")
-    with visit_in_production(made, chromium) as (page, console):
+    project.in_production()
+    project.manage("collectstatic", "--no-input")
+    with visit_in_production(project, chromium) as (page, console):
         use_course_project(page, "alan")
         expect(page.get_by_role("button", name="Post")).not_to_have_css("color", "rgb(1, 2, 3)")
         expect(page.get_by_role("heading")).not_to_have_css("letter-spacing", "3px")
         check_console(console, reported=False)
 
-    bootstrap = blocks("settings.md", "python")[0]
+    bootstrap = code_blocks("settings.md", "python")[0]
     assert '"style-src": ["\'self\'", ' in bootstrap
     allowed = bootstrap.replace('"style-src": ["\'self\'", ', '"style-src": ["\'self\'", "\'unsafe-inline\'", ')
     default = """    "default-src": ["'self'"],\n"""
-    edit(made.path / made.slug / "settings.py", default, default + allowed)
-    with visit_in_production(made, chromium) as (page, console):
+    edit(project.path / project.slug / "settings.py", default, default + allowed)
+    with visit_in_production(project, chromium) as (page, console):
         use_course_project(page, "edsger")
         expect(page.get_by_role("button", name="Post")).to_have_css("color", "rgb(1, 2, 3)")
         expect(page.get_by_role("heading")).to_have_css("letter-spacing", "3px")
@@ -499,11 +499,11 @@ def test_course_project(
 
 
 @contextmanager
-def visit_in_production(made: Project, chromium: Browser) -> Iterator[tuple[Page, list[str]]]:
+def visit_in_production(project: Project, chromium: Browser) -> Iterator[tuple[Page, list[str]]]:
     port = free_port()
     # The browser sends what it sees, and no proxy makes it the site's own.
     site = {"DJANGO_ALLOWED_HOSTS": "127.0.0.1", "DJANGO_CSRF_TRUSTED_ORIGINS": f"http://127.0.0.1:{port}"}
-    with made.served(port=port, **site) as server, visit(chromium, server.url, "https") as (page, console):
+    with project.run_server(port=port, **site) as server, visit(chromium, server.url, "https") as (page, console):
         yield page, console
 
 

@@ -19,28 +19,28 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, SERVERS, blocks, edit, free_port, generate, on_servers
+from tests.template import CHOICES, SERVERS, code_blocks, edit, free_port, generate, on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_dockerfile_lint(server, tmp_path):
-    made = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
+    project = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
     hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
-    result = subprocess.run([hadolint, made.path / "Dockerfile"], capture_output=True, text=True, check=False)
+    result = subprocess.run([hadolint, project.path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @on_servers("uvicorn", "daphne")
 def test_image(server, docker, tmp_path):
-    made = generate(tmp_path, lock=True, project_name="wiki", server=server)
-    made.path.joinpath("db.sqlite3").write_text("local data")
+    project = generate(tmp_path, lock=True, project_name="wiki", server=server)
+    project.path.joinpath("db.sqlite3").write_text("local data")
     tag = f"test-{server}-{uuid.uuid4().hex[:8]}"
-    docker("build", "--tag", tag, made.path)
+    docker("build", "--tag", tag, project.path)
     try:
         check_image(docker, tag)
-        check_rebuild(docker, tag, made)
+        check_rebuild(docker, tag, project)
     finally:
         docker("image", "rm", "--force", tag)
 
@@ -80,11 +80,11 @@ def check_image(docker, tag):
         docker("rm", "--force", "--volumes", container)
 
 
-def check_rebuild(docker, tag, made):
+def check_rebuild(docker, tag, project):
     """A change of the code does not install the dependencies again."""
-    views = made.path / "pages" / "views.py"
+    views = project.path / "pages" / "views.py"
     views.write_text(views.read_text() + "\n# changed\n")
-    steps = docker("build", "--tag", tag, made.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
+    steps = docker("build", "--tag", tag, project.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
     [step] = re.findall(r"^(#\d+) \[.*uv sync", steps, re.MULTILINE)
     assert f"\n{step} CACHED" in steps
 
@@ -107,7 +107,7 @@ def stack(docker, tmp_path):
 
     @contextmanager
     def start(**answers):
-        made = generate(tmp_path, lock=True, project_name="wiki", **answers)
+        project = generate(tmp_path, lock=True, project_name="wiki", **answers)
         variables = {
             "HTTP_PORT": str(free_port()),
             "HTTPS_PORT": str(free_port()),
@@ -116,11 +116,11 @@ def stack(docker, tmp_path):
         name = f"test{uuid.uuid4().hex[:8]}"
 
         def compose(*arguments):
-            return docker("compose", "--project-name", name, *arguments, cwd=made.path, env=os.environ | variables)
+            return docker("compose", "--project-name", name, *arguments, cwd=project.path, env=os.environ | variables)
 
         try:
             # Its port is for development on this machine, where something else may have it.
-            edit(made.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
+            edit(project.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{variables['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
@@ -136,8 +136,8 @@ def stack(docker, tmp_path):
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
 def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> None:
-    made = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql")
-    services = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]
+    project = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql")
+    services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
     ours = {name: service for name, service in services.items() if "build" in service}
     assert set(ours) == {"migrate", "web"} | ({"worker", "checker"} if starter == "live" else set())
     assert {name: (service["read_only"], service["tmpfs"]) for name, service in ours.items()} == dict.fromkeys(
@@ -179,7 +179,7 @@ def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[
 def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> None:
     """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
     port = free_port()
-    override.write_text(blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
+    override.write_text(code_blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
     compose("down", "--timeout", "15")
     compose("up", "--build", "--detach", "web")
     url = f"http://127.0.0.1:{port}"

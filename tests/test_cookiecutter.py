@@ -201,13 +201,13 @@ def test_interrupted(overwrite, cookiecutter, tmp_path):
 @posix
 def test_line_endings(tmp_path):
     """What a shell reads in a Linux container has LF, whatever git does on Windows."""
-    made = generate(tmp_path, project_name="wiki")
-    attributes = read(made.path, ".gitattributes")
+    project = generate(tmp_path, project_name="wiki")
+    attributes = read(project.path, ".gitattributes")
     for path in ("Procfile", "Dockerfile", "compose.yaml", "manage.py", ".env.example"):
-        assert b"\r" not in (made.path / path).read_bytes()
-    subprocess.run(["git", "init", "--quiet", made.path], check=True)
+        assert b"\r" not in (project.path / path).read_bytes()
+    subprocess.run(["git", "init", "--quiet", project.path], check=True)
     listed = subprocess.run(
-        ["git", "-C", made.path, "check-attr", "eol", "Procfile", "Dockerfile", "manage.py"],
+        ["git", "-C", project.path, "check-attr", "eol", "Procfile", "Dockerfile", "manage.py"],
         check=True,
         capture_output=True,
         text=True,

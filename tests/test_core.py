@@ -20,7 +20,7 @@ from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_256_clients_and_few_connections(server, probed, connections):
-    with probed(server).served() as running:
+    with probed(server).run_server() as running:
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
         assert 1 <= connections() <= THREADS
@@ -54,7 +54,7 @@ async def talk_to_many(running, sockets):
 
 
 def test_nothing_is_left_for_the_next_request(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
@@ -73,14 +73,20 @@ def test_nothing_is_left_for_the_next_request(probed):
 
 
 def test_a_transaction_in_sqlite_ends_with_its_request(probed):
-    with probed(database="sqlite", database_url="sqlite:///db.sqlite3").served() as running, running.client() as client:
+    with (
+        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        running.client() as client,
+    ):
         for _ in range(2 * THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
 
 
 def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> None:
-    with probed(database="sqlite", database_url="sqlite:///db.sqlite3").served() as running, running.client() as client:
+    with (
+        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        running.client() as client,
+    ):
         for _ in range(5 * THREADS):
             for view in ("count", "async_count"):
                 assert client.get(f"/probe/{view}/").json() == {"users": 0}
@@ -92,10 +98,10 @@ def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> No
 
 
 def test_with_djangos_own_pool_of_connections(probed, connections):
-    made = probed()
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = probed()
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
-    with made.served() as running:
+    with project.run_server() as running:
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
         assert seen == {200: 256}, running.output
         assert connections() <= 2
@@ -110,7 +116,7 @@ BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_bac
 
 def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
     """By later requests, and by later calls of event streams."""
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
             assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
@@ -119,10 +125,10 @@ def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
 
 def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
     """However often they are used, and if nobody used them for longer than that."""
-    made = probed()
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = probed()
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("ASGI_CONN_MAX_AGE = 1\n")
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
 
         def check(view: str) -> None:
             ages = [age for _, age in client.get(f"/probe/{view}/").json()["processes"]]
@@ -137,7 +143,7 @@ def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Projec
 
 
 def test_threads_are_started_once(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for _ in range(5):
             asyncio.run(ask_many(running, ["/probe/slow/"], clients=2 * THREADS, requests=1))
             client.get("/probe/async_count/")
@@ -150,7 +156,7 @@ def test_threads_are_started_once(probed):
 
 
 def test_async_views_start_no_thread(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         before = client.get("/probe/async_state/").json()["threads"]
         for _ in range(10):
             client.get("/probe/async_state/")
@@ -160,13 +166,13 @@ def test_async_views_start_no_thread(probed):
 
 
 def test_one_request_keeps_its_thread(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
 
 
 def test_event_streams_hold_no_thread(probed, connections):
     """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
-    with probed().served() as running:
+    with probed().run_server() as running:
         asyncio.run(stream_many(running, streams=10 * THREADS))
         assert connections() <= THREADS + BACKGROUND_THREADS
 
@@ -187,7 +193,7 @@ async def stream_many(running, streams):
 
 
 def test_clients_that_do_not_read_hold_no_thread(probed):
-    with probed().served() as running, running.client() as client, ExitStack() as opened:
+    with probed().run_server() as running, running.client() as client, ExitStack() as opened:
         for path in 2 * THREADS * ["async_large", "large", "large_stream"]:
             slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
             head = f"GET /probe/{path}/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
@@ -197,23 +203,23 @@ def test_clients_that_do_not_read_hold_no_thread(probed):
 
 
 def test_caches_are_closed_after_each_request(probed):
-    made = probed()
-    settings = made.path / "wiki" / "settings.py"
+    project = probed()
+    settings = project.path / "wiki" / "settings.py"
     settings.write_text(settings.read_text() + '\nCACHES = {"default": {"BACKEND": "probe.caches.CountedCache"}}\n')
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         answers = [client.get(f"/probe/{path}/").json()["closed"] for path in 2 * ["cached", "async_cached"]]
         assert answers == [0, 1, 2, 3]
 
 
 def test_a_task_may_outlive_its_request(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/later/").text == "started"
         running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 1}, seconds=10)
         assert "Traceback" not in running.output
 
 
 def test_health_and_async_views_answer_while_all_threads_are_at_work(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         asyncio.run(ask_beside_slow_ones(running))
         assert client.get("/probe/count/").status_code == 200
 
@@ -231,7 +237,7 @@ async def ask_beside_slow_ones(running):
 
 def test_a_client_that_leaves_costs_nothing(probed):
     """Clients that hang up while a thread works for them: the thread is used again afterwards."""
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
             with pytest.raises(httpx.ReadTimeout):
                 client.get("/probe/slow/", timeout=0.1)
@@ -240,7 +246,7 @@ def test_a_client_that_leaves_costs_nothing(probed):
 
 
 def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
             with pytest.raises(httpx.ReadTimeout):
                 client.get("/probe/patient/", timeout=0.1)
@@ -252,7 +258,7 @@ def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
 
 
 def test_an_error_after_the_client_left_is_logged_once(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         with client.stream("GET", "/probe/careless_stream/") as response:
             assert next(response.iter_lines()) == "data: 1"
         running.wait_until(lambda: "clean-up broke" in running.output, seconds=10)
@@ -262,17 +268,17 @@ def test_an_error_after_the_client_left_is_logged_once(probed):
 
 def test_a_timeout_in_a_stream_is_an_error(probed: Callable[..., Project]) -> None:
     """The core's own timeout, which ends a request when its client leaves, is another one."""
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/stream_with_timeout/")
         running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
 
 
 def test_responses_and_refusals_may_ask_the_database(probed):
-    made = probed()
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = probed()
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         closings = ["closing", "async_closing", "closing_instance", "async_closing_instance", "async_with_closer"]
         for path in closings:
             assert client.get(f"/probe/{path}/").status_code == 200
@@ -284,34 +290,34 @@ def test_responses_and_refusals_may_ask_the_database(probed):
 
 def test_receivers_are_called_for_each_request(probed):
     """Also if the response is one that an earlier request has closed."""
-    made = probed()
+    project = probed()
     connect = "from django.core.signals import request_finished\nrequest_finished.connect(note_finished)\n"
-    with (made.path / "probe" / "views.py").open("a") as views:
+    with (project.path / "probe" / "views.py").open("a") as views:
         views.write(connect)
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         for _ in range(10):
             assert client.get("/probe/shared/").text == "the same for all"
         assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
 
 
-def add_receiver(made: Project, name: str) -> None:
-    with (made.path / "probe" / "views.py").open("a") as views:
+def add_receiver(project: Project, name: str) -> None:
+    with (project.path / "probe" / "views.py").open("a") as views:
         views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
 
 
 def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
-    made = probed()
-    add_receiver(made, "wait_to_finish")
-    with made.served() as running, running.client(timeout=5) as client:
+    project = probed()
+    add_receiver(project, "wait_to_finish")
+    with project.run_server() as running, running.client(timeout=5) as client:
         for path in ("shared", "count"):
             assert client.get(f"/probe/{path}/", headers={"Connection": "close"}).status_code == 200
         assert client.get("/probe/let_finish/").text == "finished"
 
 
 def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., Project]) -> None:
-    made = probed()
-    add_receiver(made, "note_finished")
-    with made.served() as running, running.client() as client:
+    project = probed()
+    add_receiver(project, "note_finished")
+    with project.run_server() as running, running.client() as client:
         for path in 2 * ["async_patient", "patient"]:
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"/probe/{path}/", timeout=0.2)
@@ -323,16 +329,16 @@ def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., P
 
 
 def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..., Project]) -> None:
-    made = probed()
-    with (made.path / "wiki" / "urls.py").open("a") as urls:
+    project = probed()
+    with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write('handler500 = "probe.views.server_error"\n')
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         for path in ("broken", "async_broken"):
             assert client.get(f"/probe/{path}/").text.startswith("asgi-")
 
 
 def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
 
 
@@ -361,8 +367,8 @@ asyncio.run(main())
 """
 
 
-def test_no_call_is_lost_while_the_executor_is_released(project: Callable[..., Project]) -> None:
-    shell = project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
+def test_no_call_is_lost_while_the_executor_is_released(make_project: Callable[..., Project]) -> None:
+    shell = make_project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
     assert "the result is 7" in shell.stdout
 
 
@@ -423,8 +429,8 @@ asyncio.run(main())
 """
 
 
-def test_lifespan(project: Callable[..., Project]) -> None:
-    said = project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
+def test_lifespan(make_project: Callable[..., Project]) -> None:
+    said = make_project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
     assert said == [
         "before startup: 0",
         "lifespan.startup.complete",
@@ -451,13 +457,13 @@ except OSError:
 """
 
 
-def test_a_connection_that_fails_leaves_no_other_one_behind(project: Callable[..., Project]) -> None:
-    shell = project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
+def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: Callable[..., Project]) -> None:
+    shell = make_project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
     assert "kept: []" in shell.stdout
 
 
 def test_paths_do_not_fill_the_memory(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         before = memory(client)
         for number in range(300):
             assert client.get(f"/{number:060000}🧀").status_code == 404
@@ -472,7 +478,7 @@ def memory(client):
 
 
 def test_threads_keep_nothing_of_their_last_call(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
         client.get("/probe/event_stream_backends/")
         first = client.get("/probe/how_many_things/").json()
@@ -484,10 +490,10 @@ def test_threads_keep_nothing_of_their_last_call(probed):
 
 
 def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
-    made = probed()
+    project = probed()
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
-    with made.started(command, port) as running, running.client() as client:
+    with project.run_process(command, port) as running, running.client() as client:
         with pytest.raises(httpx.ReadTimeout):
             client.get("/probe/stuck/", timeout=0.5)
         running.stop(seconds=15)
@@ -495,13 +501,13 @@ def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
 
 def test_context_of_a_sync_view(probed):
     """What is set before the view is there in it, and what it sets is there while its answer is sent."""
-    with probed().served(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
+    with probed().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
 
 def test_uploads_and_downloads(probed):
     content = os.urandom(6_000_000)
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         sent = client.post("/probe/upload/", files={"file": ("big.bin", content)}).json()
         assert sent == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "on_disk": True}
         received = client.get("/probe/download/")
@@ -510,7 +516,7 @@ def test_uploads_and_downloads(probed):
 
 
 def test_sessions_messages_and_forms_in_async_views(probed):
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for visit in (1, 2):
             seen = client.get("/probe/visit/").json()
             assert (seen["visits"], seen["messages"]) == (visit, [])
@@ -525,7 +531,7 @@ def test_sessions_messages_and_forms_in_async_views(probed):
 
 
 def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project]) -> None:
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         token = client.get("/probe/visit/").json()["token"]
         assert client.get("/probe/notify/").status_code == 200, running.output
         headers = {"Origin": "https://example.com"}
@@ -534,10 +540,10 @@ def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project
 
 
 def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
-    made = probed()
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = probed()
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("CSRF_USE_SESSIONS = True\n")
-    with made.served() as running, running.client(headers={"Origin": "https://example.com"}) as client:
+    with project.run_server() as running, running.client(headers={"Origin": "https://example.com"}) as client:
         token = client.get("/probe/visit/").json()["token"]
         for sent, status in ((token, 200), ("x" * len(token), 403)):
             assert client.post("/probe/visit/", data={"csrfmiddlewaretoken": sent}).status_code == status
@@ -546,10 +552,10 @@ def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
 
 def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
     """Django refuses to save one on the event loop, where the database would hold up all others."""
-    made = probed()
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = probed()
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         assert client.get("/probe/visit/").json()["visits"] == 1
         assert "sessionid" in client.get("/probe/async_count/").cookies
 
@@ -557,7 +563,7 @@ def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]
 @pytest.mark.parametrize("server", SERVERS)
 def test_errors_and_logs(server, probed):
     """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
-    with probed(server).served(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
+    with probed(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
             response = client.get(f"/probe/{path}/", headers={"X-Request-ID": path})
             assert (response.status_code, response.headers["X-Request-ID"]) == (500, path)
@@ -595,27 +601,27 @@ def log(running, request_id, wanted):
 
 
 def test_it_can_be_switched_off(probed):
-    made = probed()
-    asgi = made.path / "wiki" / "asgi.py"
+    project = probed()
+    asgi = project.path / "wiki" / "asgi.py"
     text = asgi.read_text()
     ours = "from wiki.serving.handler import get_asgi_application"
     assert text.count(ours) == 1
     asgi.write_text(text.replace(ours, "from django.core.asgi import get_asgi_application"))
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         for path in ("/probe/count/", "/probe/async_count/"):
             assert client.get(path).json() == {"users": 0}
         assert not client.get("/probe/state/").json()["thread"].startswith("asgi-")
 
 
-def test_middleware_that_costs_a_thread_is_named(project):
-    made = project()
-    (made.path / "wiki" / "sync_only.py").write_text(
+def test_middleware_that_costs_a_thread_is_named(make_project):
+    project = make_project()
+    (project.path / "wiki" / "sync_only.py").write_text(
         "def middleware(get_response):\n    return lambda request: get_response(request)\n"
     )
-    settings = made.path / "wiki" / "settings.py"
+    settings = project.path / "wiki" / "settings.py"
     added = '\nMIDDLEWARE += ["wiki.sync_only.middleware", "django.middleware.gzip.GZipMiddleware"]\n'
     settings.write_text(settings.read_text() + added)
-    warnings = made.manage("check").stderr
+    warnings = project.manage("check").stderr
     assert "(serving.W001) wiki.sync_only.middleware costs every request" in warnings
     assert "(serving.W001) django.middleware.gzip.GZipMiddleware costs every request" in warnings
     assert warnings.count("serving.W001") == 2
@@ -625,7 +631,7 @@ def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, pos
     """As at a restart: no request fails because of a connection that was closed while nobody used it."""
     name = re.search(r"/(test_\w+)", postgresql)[1]
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
-    with probed().served() as running, running.client() as client:
+    with probed().run_server() as running, running.client() as client:
         for _ in range(3):
             for path in 2 * THREADS * ["/probe/count/", "/probe/async_count/"]:
                 assert client.get(path).json() == {"users": 0}, running.output

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server, blocks
+from tests.template import CHOICES, ROOT, THREADS, Project, Server, code_blocks
 from tests.test_core import ask_many
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
@@ -36,13 +36,13 @@ def limited(probed: Callable[..., Project]) -> Callable[..., Project]:
     return make
 
 
-def add_app(made: Project, settings: str = "") -> Project:
-    shutil.copytree(ROOT / "tests" / "limits", made.path / "limits")
-    urls = made.path / "wiki" / "urls.py"
+def add_app(project: Project, settings: str = "") -> Project:
+    shutil.copytree(ROOT / "tests" / "limits", project.path / "limits")
+    urls = project.path / "wiki" / "urls.py"
     urls.write_text(urls.read_text().replace('path("",', 'path("limits/", include("limits.urls")),\n    path("",', 1))
-    with (made.path / "wiki" / "settings.py").open("a") as file:
+    with (project.path / "wiki" / "settings.py").open("a") as file:
         file.write(f"\nASGI_BACKGROUND_THREADS = {BACKGROUND_THREADS}\n{settings}\n")
-    return made
+    return project
 
 
 def ask_at_once(running: Server, paths: list[str], timeout: float = 10) -> list[int | str]:
@@ -67,7 +67,7 @@ def test_a_loop_of_its_own_in_a_sync_view(
     view: str, limited: Callable[..., Project], connections: Callable[[], int]
 ) -> None:
     """More of them than threads, all of which ask the database: each answers, and no thread is lost."""
-    with limited().served() as running, running.client(timeout=3) as client:
+    with limited().run_server() as running, running.client(timeout=3) as client:
         client.get("/limits/keep_loop/")
         seen = ask_at_once(running, [f"/limits/{view}/"] * 2 * THREADS, timeout=5)
         after = ask_at_once(running, ["/accounts/login/", "/probe/count/", "/readyz"], timeout=3)
@@ -78,7 +78,7 @@ def test_a_loop_of_its_own_in_a_sync_view(
 @pytest.mark.parametrize("view", ["hold", "sync_hold", "hold/one%0Aline"])
 def test_all_threads_in_use_can_be_seen(view: str, limited: Callable[..., Project]) -> None:
     """`/readyz` answers quickly and says why; the log names the setting and what holds the threads, once."""
-    with limited().served() as running, running.client() as client, ThreadPoolExecutor(THREADS + 2) as executor:
+    with limited().run_server() as running, running.client() as client, ThreadPoolExecutor(THREADS + 2) as executor:
         assert client.get("/probe/count/").status_code == 200  # it holds no thread after its response
         held = [executor.submit(ask_at_once, running, [f"/limits/{view}/"], 30) for _ in range(THREADS)]
         try:
@@ -117,8 +117,8 @@ def warnings(running: Server) -> list[str]:
 def test_many_plain_streams(limited: Callable[..., Project]) -> None:
     """A hundred of them, each with a thread and connection of its own as in Django, and views are still served."""
     # PostgreSQL has as many connections as that, for all tests that run; SQLite has no limit.
-    made = limited(database="sqlite", database_url="sqlite:///db.sqlite3")
-    with made.served() as running:
+    project = limited(database="sqlite", database_url="sqlite:///db.sqlite3")
+    with project.run_server() as running:
         asyncio.run(open_streams(running, ["plain_sync_stream", "plain_async_stream"], streams=100))
         with running.client() as client:
             running.wait_until(lambda: client.get("/limits/how_many_ended/").json() == {"ended": 100}, seconds=10)
@@ -131,7 +131,7 @@ def test_many_plain_streams(limited: Callable[..., Project]) -> None:
 
 def test_threads_after_streams(limited: Callable[..., Project]) -> None:
     """There are as many as before, and they work, whether others waited for a thread meanwhile or not."""
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
 
         def count_threads() -> int:
             names = client.get("/probe/async_state/").json()["threads"]
@@ -147,7 +147,7 @@ def test_threads_after_streams(limited: Callable[..., Project]) -> None:
 
 def test_many_event_streams(limited: Callable[..., Project], connections: Callable[[], int]) -> None:
     """A thousand of them and 256 clients: the connections stay few."""
-    with limited().served() as running:
+    with limited().run_server() as running:
         most = asyncio.run(open_streams(running, ["event_stream"], 1000, clients=256, count_connections=connections))
         assert 1 <= most <= THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
@@ -212,11 +212,11 @@ DOWNLOADS = ["download", "async_download", "iterator", "async_iterator"]
 
 def test_large_files_and_slow_clients(limited: Callable[..., Project]) -> None:
     """Five clients that read slowly, of each kind of response: the process keeps no more than a few parts for each."""
-    made = limited()
+    project = limited()
     content = os.urandom(FILE_BYTES)
-    (made.path / "limits" / "large.bin").write_bytes(content)
+    (project.path / "limits" / "large.bin").write_bytes(content)
     grown = {}
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         for view in DOWNLOADS:
             client.get("/probe/count/")
             before = memory(client)
@@ -235,7 +235,7 @@ def test_large_files_and_slow_clients(limited: Callable[..., Project]) -> None:
 
 
 def test_a_large_body_is_not_kept_in_memory(limited: Callable[..., Project]) -> None:
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
         status = Path(f"/proc/{client.get('/probe/state/').json()['process']}/status")
 
         def most_memory() -> int:
@@ -292,7 +292,7 @@ def memory(client: httpx.Client) -> int:
 
 
 def test_a_sync_stream_ends_when_its_client_leaves(limited: Callable[..., Project]) -> None:
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
         for number in range(1, THREADS + 2):
             left = socket.create_connection(("127.0.0.1", running.port), timeout=10)
             with left, left.makefile("rb") as received:
@@ -309,7 +309,7 @@ def test_a_sync_stream_ends_when_its_client_leaves(limited: Callable[..., Projec
 def test_requests_can_be_read_by_what_their_view_has_started(limited: Callable[..., Project]) -> None:
     """Small ones at any time; of large ones, which are on disk, a task can read at once, as with Django's handler."""
     settings = "DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000"
-    with limited(settings=settings).served() as running, running.client() as client:
+    with limited(settings=settings).run_server() as running, running.client() as client:
         for path, size in (("task", 20_000), ("thread", 20_000), ("task", 3_000_000)):
             text = "x" * size
             sent = {
@@ -324,7 +324,7 @@ def test_requests_can_be_read_by_what_their_view_has_started(limited: Callable[.
 
 
 def test_a_streams_own_close_runs_in_the_thread_of_its_view(limited: Callable[..., Project]) -> None:
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
         views = [client.get(f"/limits/{name}/").text for name in 10 * ["stream_with_close", "async_stream_with_close"]]
 
         def closed_in() -> list[str]:
@@ -335,18 +335,18 @@ def test_a_streams_own_close_runs_in_the_thread_of_its_view(limited: Callable[..
 
 
 def test_a_stream_that_is_not_djangos(limited: Callable[..., Project]) -> None:
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
         for path in ("/limits/bare_stream/", "/limits/async_bare_stream/"):
             response = client.get(path)
             assert (response.status_code, response.text) == (200, "first second"), running.output[-3000:]
 
 
 def test_an_async_receiver_in_the_place_of_djangos(limited: Callable[..., Project]) -> None:
-    made = limited()
-    with (made.path / "limits" / "urls.py").open("a") as urls:
+    project = limited()
+    with (project.path / "limits" / "urls.py").open("a") as urls:
         urls.write("\nfrom .receivers import how_many_awaited\n\n")
         urls.write('urlpatterns.append(path("how_many_awaited/", how_many_awaited))\n')
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         before = client.get("/limits/how_many_awaited/").json()["awaited"]
         paths = {"/limits/nothing/": 200, "/missing/": 404, "/livez": 200, "/probe/count/": 200, "/readyz": 200}
         assert {path: client.get(path).status_code for path in paths} == paths, running.output[-3000:]
@@ -359,7 +359,7 @@ def test_an_async_receiver_in_the_place_of_djangos(limited: Callable[..., Projec
 
 
 def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]) -> None:
-    with limited().served() as running, running.client() as client:
+    with limited().run_server() as running, running.client() as client:
         for what in ("debug", "wrappers", "panel"):
             paths = [f"/limits/mark_connection/{what}/", f"/limits/async_mark_connection/{what}/"] * THREADS
             assert ask_at_once(running, paths) == [200] * len(paths)
@@ -370,14 +370,14 @@ def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]
 
 @pytest.mark.parametrize(("setting", "message_id"), [("ATOMIC_REQUESTS", "E003"), ("CONN_MAX_AGE", "W004")])
 def test_settings_that_do_not_go_with_asgi_are_named(
-    setting: str, message_id: str, project: Callable[..., Project]
+    setting: str, message_id: str, make_project: Callable[..., Project]
 ) -> None:
     """With the first one Django answers each async view with 500; the second one leaks connections with Django's handler."""
-    made = project()
-    assert setting not in made.manage("check").stderr
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+    project = make_project()
+    assert setting not in project.manage("check").stderr
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write(f'DATABASES["default"]["{setting}"] = 1\n')
-    assert f"(serving.{message_id}) {setting} of database 'default'" in made.manage("check", check=False).stderr
+    assert f"(serving.{message_id}) {setting} of database 'default'" in project.manage("check", check=False).stderr
 
 
 @contextmanager
@@ -403,13 +403,13 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
 @pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
 def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
     """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
-    _, pool, settings = blocks("settings.md", "python")
+    _, pool, settings = code_blocks("settings.md", "python")
     if backend != "page":
         settings = OTHER_REDIS_CACHES.format(backend=backend)
     with redis() as (url, _):
-        made = limited(settings=settings.replace("redis://localhost:6379/1", url))
-        (made.path / "wiki" / "cache.py").write_text(pool)
-        with made.served() as running, redis_info(url) as info:
+        project = limited(settings=settings.replace("redis://localhost:6379/1", url))
+        (project.path / "wiki" / "cache.py").write_text(pool)
+        with project.run_server() as running, redis_info(url) as info:
             before = info("total_connections_received")
             if backend != "page":  # they may make a pool twice if two threads ask for the first one
                 httpx.get(f"{running.url}/limits/cache_get/", headers=HEADERS)
@@ -424,8 +424,8 @@ def test_a_policy_that_depends_on_the_request(limited: Callable[..., Project]) -
     """`get_policy_parts` gets the real request each time; a nonce that comes too late is an error, as in django-csp."""
     names = '"limits.policy.LateNonceMiddleware", "limits.policy.RequestPolicyMiddleware"'
     ours = "wiki.serving.middleware.CSPMiddleware"
-    made = limited(settings=f'at = MIDDLEWARE.index("{ours}")\nMIDDLEWARE[at : at + 1] = [{names}]')
-    with made.served() as running, running.client() as client:
+    project = limited(settings=f'at = MIDDLEWARE.index("{ours}")\nMIDDLEWARE[at : at + 1] = [{names}]')
+    with project.run_server() as running, running.client() as client:
         for path in ("/limits/nothing/", "/limits/look_at_connection/"):
             for number in range(4):
                 response = client.get(path, params={"source": f"https://{number}.example.com"})
@@ -438,6 +438,6 @@ def test_a_policy_that_depends_on_the_request(limited: Callable[..., Project]) -
 def test_a_late_nonce_with_the_projects_own_policy(limited: Callable[..., Project]) -> None:
     ours = "wiki.serving.middleware.CSPMiddleware"
     added = f'MIDDLEWARE.insert(MIDDLEWARE.index("{ours}"), "limits.policy.LateNonceMiddleware")'
-    with limited(settings=added).served() as running, running.client() as client:
+    with limited(settings=added).run_server() as running, running.client() as client:
         for path in 2 * ["/limits/nothing/", "/limits/look_at_connection/"]:
             assert client.get(path).headers["X-Nonce"] == "CSPNonceError"

@@ -30,26 +30,26 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 
 
 @pytest.fixture
-def differing(project: Callable[..., Project], static_files: Callable[[Project], Path]) -> Callable[..., Project]:
+def differing(make_project: Callable[..., Project], static_files: Callable[[Project], Path]) -> Callable[..., Project]:
     """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
 
     def make(settings: str, **answers: str) -> Project:
-        made = project(**answers).in_production()
-        shutil.copytree(static_files(made), made.path / "staticfiles")
-        shutil.copytree(ROOT / "tests" / "differential", made.path / "differential")
-        with (made.path / "wiki" / "settings.py").open("a") as file:
+        project = make_project(**answers).in_production()
+        shutil.copytree(static_files(project), project.path / "staticfiles")
+        shutil.copytree(ROOT / "tests" / "differential", project.path / "differential")
+        with (project.path / "wiki" / "settings.py").open("a") as file:
             file.write(f"{SETTINGS}{settings}")
-        urls = made.path / "wiki" / "urls.py"
+        urls = project.path / "wiki" / "urls.py"
         include = 'path("differential/", include("differential.urls")),\n    path("",'
         urls.write_text(urls.read_text().replace('path("",', include, 1))
-        text = (made.path / "wiki" / "asgi.py").read_text()
+        text = (project.path / "wiki" / "asgi.py").read_text()
         ours = "from wiki.serving.handler import get_asgi_application"
         assert text.count(ours) == 1
         stock = text.replace(ours, "from django.core.asgi import get_asgi_application")
-        (made.path / "wiki" / "stock.py").write_text(stock)
-        made.manage("migrate")
-        made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'right')")
-        return made
+        (project.path / "wiki" / "stock.py").write_text(stock)
+        project.manage("migrate")
+        project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'right')")
+        return project
 
     return make
 
@@ -59,24 +59,24 @@ def differing(project: Callable[..., Project], static_files: Callable[[Project],
 def test_the_core_answers_as_django_does(
     django_version: str, middleware: str, differing: Callable[..., Project]
 ) -> None:
-    made = differing(middleware, django_version=django_version)
+    project = differing(middleware, django_version=django_version)
     first = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(31))
     for seed in (first, first + 1):  # an odd one and an even one: see differential/run.py
         with ThreadPoolExecutor(2) as executor:
-            core, stock = executor.map(lambda module: run(made, module, seed), ["wiki.asgi", "wiki.stock"])  # noqa: B023
+            core, stock = executor.map(lambda module: run(project, module, seed), ["wiki.asgi", "wiki.stock"])  # noqa: B023
         pairs = enumerate(zip(core, stock, strict=True))
         differences = [describe(number, *pair) for number, pair in pairs if pair[0] != pair[1]]
         shown = "\n".join(differences[:3])
         assert not differences, f"{len(differences)} differences with DIFFERENTIAL_SEED={seed}:\n{shown}"
 
 
-def run(made: Project, module: str, seed: int) -> list[dict]:
+def run(project: Project, module: str, seed: int) -> list[dict]:
     """What this application answers, with a copy of the database for itself."""
-    database = made.path / f"{module}-{seed}.sqlite3"
-    shutil.copy(made.path / "db.sqlite3", database)
-    script = [str(made.python), "-W", "ignore", "-m", "differential.run", module, str(seed), str(REQUESTS // RUNS)]
+    database = project.path / f"{module}-{seed}.sqlite3"
+    shutil.copy(project.path / "db.sqlite3", database)
+    script = [str(project.python), "-W", "ignore", "-m", "differential.run", module, str(seed), str(REQUESTS // RUNS)]
     # The order of what django-csp writes depends on the seed of hashes.
-    output = made.run("env", f"DATABASE_URL=sqlite:///{database}", "PYTHONHASHSEED=0", *script, timeout=1200).stdout
+    output = project.run("env", f"DATABASE_URL=sqlite:///{database}", "PYTHONHASHSEED=0", *script, timeout=1200).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 

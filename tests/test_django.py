@@ -17,23 +17,30 @@ LABELS = """
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_djangos_own_tests(django_version, project):
-    made = project(project_name="ours", django_version=django_version)
-    version = made.run(str(made.python), "-c", "import django; print(django.__version__)").stdout.strip()
+def test_djangos_own_tests(django_version, make_project):
+    project = make_project(project_name="ours", django_version=django_version)
+    version = project.run(str(project.python), "-c", "import django; print(django.__version__)").stdout.strip()
     tests = django_source(version) / "tests"
-    with_ours = run_suite(made, tests, made.path)
+    with_ours = run_suite(project, tests, project.path)
     count, failed = with_ours
     assert count > 1000
     if failed:  # some need what a machine may lack, such as a locale
-        assert with_ours == run_suite(made, tests)
+        assert with_ours == run_suite(project, tests)
 
 
-def run_suite(made, tests, *project):
+def run_suite(project, tests, *options):
     """How many tests ran, and which of them failed."""
-    script = [str(made.python), "-W", "ignore", str(ROOT / "tests" / "django_suite.py"), str(tests), *map(str, project)]
-    made.variables["PYTHONWARNINGS"] = "ignore"
-    made.environment.pop("DJANGO_SETTINGS_MODULE", None)
-    output = made.run(*script, "--", *LABELS.split(), check=False, timeout=600).stderr
+    script = [
+        str(project.python),
+        "-W",
+        "ignore",
+        str(ROOT / "tests" / "django_suite.py"),
+        str(tests),
+        *map(str, options),
+    ]
+    project.variables["PYTHONWARNINGS"] = "ignore"
+    project.environment.pop("DJANGO_SETTINGS_MODULE", None)
+    output = project.run(*script, "--", *LABELS.split(), check=False, timeout=600).stderr
     count = re.search(r"^Ran (\d+) tests in", output, re.MULTILINE)
     assert count, output
     return int(count[1]), sorted(re.findall(r"^(?:FAIL|ERROR): (.+)$", output, re.MULTILINE))

@@ -19,7 +19,7 @@ import yaml
 from websockets.sync.client import connect
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, Project, blocks, free_port
+from tests.template import CHOICES, IN_CI, ROOT, Project, code_blocks, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
@@ -36,8 +36,8 @@ done
 
 
 @pytest.fixture
-def follow(tmp_path):
-    """`follow(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
+def run_commands(tmp_path):
+    """`run_commands(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
 
     The repository that the pages name is this one, questions get the default, and what projects need is there already.
     """
@@ -58,7 +58,7 @@ def follow(tmp_path):
             (programs / name).write_text(STAND_IN)
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
-        template.follow(commands, folder, environment=environment | {"PATH": path} | variables)
+        template.run_commands(commands, folder, environment=environment | {"PATH": path} | variables)
         return calls.read_text().splitlines()
 
     return run
@@ -68,19 +68,19 @@ def test_every_command_is_followed():
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert bool(blocks(page.name, "sh")) == (page.name in FOLLOWED), page.name
+        assert bool(code_blocks(page.name, "sh")) == (page.name in FOLLOWED), page.name
         outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
 
 
-def test_readme(follow, tmp_path):
-    start, targets, without_questions = blocks("README.md", "sh")
+def test_readme(run_commands, tmp_path):
+    start, targets, without_questions = code_blocks("README.md", "sh")
     *before, last = start.splitlines()
-    follow("\n".join(before), tmp_path)
+    run_commands("\n".join(before), tmp_path)
     assert (tmp_path / "my_site" / "db.sqlite3").exists()
     port = free_port()
     serve(f"{last} --port {port}", tmp_path / "my_site", port)
-    follow(without_questions, tmp_path)
+    run_commands(without_questions, tmp_path)
     assert "granian wiki.asgi" in (tmp_path / "wiki" / "Procfile").read_text()
 
     demo, *tests = targets.splitlines()
@@ -112,65 +112,65 @@ def serve(command, folder, port):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
 @pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
-def test_benchmarks(follow, tmp_path):
+def test_benchmarks(run_commands, tmp_path):
     """One figure of one candidate, to see that it runs; nothing is kept."""
-    [command] = blocks("benchmarks.md", "sh")
+    [command] = code_blocks("benchmarks.md", "sh")
     assert command == "make bench\n"
     makefile = (ROOT / "Makefile").read_text()
     assert "python benchmarks/run.py\n" in makefile
     options = "--rounds 1 --seconds 1 --views sync_hello --only 'generated, uvicorn, sqlite'"
-    follow(f"python benchmarks/run.py {options} > {tmp_path}/figures", ROOT)
+    run_commands(f"python benchmarks/run.py {options} > {tmp_path}/figures", ROOT)
     assert re.search(r"sync_hello +[\d,.]+\n", (tmp_path / "figures").read_text())
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_background_tasks(django_version, project, follow):
-    settings, task, view = blocks("background-tasks.md", "python")
-    add, add_to_old, work = blocks("background-tasks.md", "sh")
-    made = project(django_version=django_version)
+def test_background_tasks(django_version, make_project, run_commands):
+    settings, task, view = code_blocks("background-tasks.md", "python")
+    add, add_to_old, work = code_blocks("background-tasks.md", "sh")
+    project = make_project(django_version=django_version)
     if django_version == "5.2":
         add, task = add_to_old, task.replace("from django.tasks import task", "from django_tasks import task")
-    follow(add, made.path, UV_NO_SYNC="1")
-    append(made.path / "wiki" / "settings.py", settings)
-    append(made.path / "pages" / "tasks.py", task)
-    append(made.path / "pages" / "views.py", view)
-    append(made.path / "pages" / "urls.py", 'urlpatterns.append(path("join/", views.join))')
-    migrate, worker = [line.replace("uv run", str(made.python)) for line in work.splitlines()]
-    made.run(*migrate.split())
-    with made.served() as running:
+    run_commands(add, project.path, UV_NO_SYNC="1")
+    append(project.path / "wiki" / "settings.py", settings)
+    append(project.path / "pages" / "tasks.py", task)
+    append(project.path / "pages" / "views.py", view)
+    append(project.path / "pages" / "urls.py", 'urlpatterns.append(path("join/", views.join))')
+    migrate, worker = [line.replace("uv run", str(project.python)) for line in work.splitlines()]
+    project.run(*migrate.split())
+    with project.run_server() as running:
         assert httpx.get(f"{running.url}/join/?address=ada@example.com").text == "Look into your mail."
-    assert "To: ada@example.com" in made.run(*worker.split(), "--batch").stdout
+    assert "To: ada@example.com" in project.run(*worker.split(), "--batch").stdout
     procfile = (ROOT / "{{cookiecutter.project_slug}}" / "Procfile").read_text()
-    assert blocks("background-tasks.md", "text")[0] in procfile
+    assert code_blocks("background-tasks.md", "text")[0] in procfile
 
 
 def append(path, code):
     path.write_text(f"{path.read_text() if path.exists() else ''}\n{code}\n")
 
 
-def test_code_of_the_pages(project):
+def test_code_of_the_pages(make_project):
     """Views, a stream, a consumer and a bare application, as the pages show them."""
-    [bare] = blocks("asgi.md", "python")
-    [dashboard] = blocks("async-views.md", "python")
-    [stream] = blocks("streams.md", "python")
-    [consumer] = blocks("websockets.md", "python")
-    made = project(starter="live", channels=True)
-    made.manage("migrate")
+    [bare] = code_blocks("asgi.md", "python")
+    [dashboard] = code_blocks("async-views.md", "python")
+    [stream] = code_blocks("streams.md", "python")
+    [consumer] = code_blocks("websockets.md", "python")
+    project = make_project(starter="live", channels=True)
+    project.manage("migrate")
     port = free_port()
-    append(made.path / "bare.py", bare)
+    append(project.path / "bare.py", bare)
     imports = (
         "import asyncio, httpx2\nfrom django.http import StreamingHttpResponse\nfrom django.shortcuts import render"
     )
     named = f"WEATHER = NEWS = 'http://127.0.0.1:{port}/livez'\nasync def latest():\n    return 'news'"
-    append(made.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{stream}")
-    (made.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
+    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{stream}")
+    (project.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
     paths = "path('dashboard/', views.dashboard), path('stream/', views.events)"
-    append(made.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
-    routing = made.path / "wiki" / "routing.py"
+    append(project.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
+    routing = project.path / "wiki" / "routing.py"
     before, _, after = routing.read_text().partition('websocket_urlpatterns = [\n    re_path("", not_found),\n]\n')
     imported = "from channels.generic.websocket import AsyncJsonWebsocketConsumer\n"
     routing.write_text(f"{imported}{before}{consumer}{after}")
-    with made.served(port=port) as running:
+    with project.run_server(port=port) as running:
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:
             assert next(response.iter_lines()) == "data: news"
@@ -178,18 +178,18 @@ def test_code_of_the_pages(project):
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'
     command = ["uvicorn", "bare:application", "--port", str(port)]
-    with made.started(command, port) as running:
+    with project.run_process(command, port) as running:
         assert httpx.get(running.url).text == "Hello"
 
 
-def test_kubernetes(follow, project):
-    write, secret, release = blocks("kubernetes.md", "sh")
-    made = project(project_name="My Site", database="postgresql")
-    follow(write, made.path)
-    follow(secret, made.path, "kubectl")
-    calls = follow(release, made.path, "kubectl")
+def test_kubernetes(run_commands, make_project):
+    write, secret, release = code_blocks("kubernetes.md", "sh")
+    project = make_project(project_name="My Site", database="postgresql")
+    run_commands(write, project.path)
+    run_commands(secret, project.path, "kubectl")
+    calls = run_commands(release, project.path, "kubectl")
     [job] = [call.split("job/")[1] for call in calls if "wait" in call]
-    manifests = made.path / "deploy" / "kubernetes"
+    manifests = project.path / "deploy" / "kubernetes"
     assert yaml.safe_load((manifests / "migrate.yaml").read_text())["metadata"]["name"] == job
     [name] = [call.split()[4] for call in calls if "secret generic" in call]
     deployment = yaml.safe_load((manifests / "deployment.yaml").read_text())
@@ -198,20 +198,20 @@ def test_kubernetes(follow, project):
 
 
 @pytest.mark.parametrize(
-    "commands", blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
+    "commands", code_blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
 )
-def test_http2(commands, project, certificate, follow):
+def test_http2(commands, make_project, certificate, run_commands):
     *before, command = commands.splitlines()
     server = command.split()[0]
-    made = project(server=server)
-    follow("\n".join(before), made.path, UV_NO_SYNC="1")
-    certificate(made.path)
-    made.manage("migrate")
+    project = make_project(server=server)
+    run_commands("\n".join(before), project.path, UV_NO_SYNC="1")
+    certificate(project.path)
+    project.manage("migrate")
     port = free_port()
     process = subprocess.Popen(
         shlex.split(command.replace("8443", str(port))),
-        cwd=made.path,
-        env=made.environment,
+        cwd=project.path,
+        env=project.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -266,10 +266,10 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_users_in_async_views(django_version: str, production: Callable[..., Project]) -> None:
     """What works until somebody signs in says why; what docs/async-views.md has instead works."""
-    made = production(django_version=django_version)
-    with (made.path / "wiki" / "urls.py").open("a") as urls:
+    project = production(django_version=django_version)
+    with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(VIEWS_FOR_USERS)
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         assert [client.get(f"/view-{number}/").status_code for number in range(4)] == [200, 200, 302, 302]
         assert "await request.auser()" not in running.output
         assert sign_in(client, "198.51.100.7", "analytical-engine") == 302
@@ -277,81 +277,85 @@ def test_users_in_async_views(django_version: str, production: Callable[..., Pro
         running.wait_until(lambda: '{"user": await request.auser()}' in running.output, seconds=5)
 
 
-def test_other_middleware_and_applications(probed, follow):
-    cors, beside, slow, settings = blocks("other-asgi.md", "python")
-    made = probed()
-    asgi = made.path / "wiki" / "asgi.py"
+def test_other_middleware_and_applications(probed, run_commands):
+    cors, beside, slow, settings = code_blocks("other-asgi.md", "python")
+    project = probed()
+    asgi = project.path / "wiki" / "asgi.py"
     asgi.write_text(asgi.read_text() + beside + cors)
-    (made.path / "probe" / "urls.py").write_text(
-        (made.path / "probe" / "urls.py").read_text() + f"\n\n{slow}\nurlpatterns.append(path('digest/', digest))\n"
+    (project.path / "probe" / "urls.py").write_text(
+        (project.path / "probe" / "urls.py").read_text() + f"\n\n{slow}\nurlpatterns.append(path('digest/', digest))\n"
     )
-    (made.path / "wiki" / "production.py").write_text(settings)
-    *add, command = blocks("other-asgi.md", "sh")
-    follow("".join(add), made.path, UV_NO_SYNC="1")
+    (project.path / "wiki" / "production.py").write_text(settings)
+    *add, command = code_blocks("other-asgi.md", "sh")
+    run_commands("".join(add), project.path, UV_NO_SYNC="1")
     variable, value = command.split()[0].split("=")
-    made.variables[variable] = value
-    made.__dict__.pop("environment", None)
-    with made.served() as running, running.client() as client:
+    project.variables[variable] = value
+    project.__dict__.pop("environment", None)
+    with project.run_server() as running, running.client() as client:
         assert client.get("/api/users").json() == {"users": 0}
         home = client.get("/", headers={"Origin": "https://app.example.com"})
         assert home.status_code == 200
         assert home.headers["access-control-allow-origin"] == "https://app.example.com"
         assert len(client.get("/probe/digest/?q=word").text) == 128
         show = "from django.conf import settings; print(settings.SESSION_ENGINE)"
-        assert "signed_cookies" in made.manage("shell", "--no-imports", "--command", show).stdout
+        assert "signed_cookies" in project.manage("shell", "--no-imports", "--command", show).stdout
 
 
-def test_commands_for_hosts(project, follow, tmp_path):
-    compose, compose_web, heroku, add_redis, scale, launch, deploy, release = blocks("deploying.md", "sh")
+def test_commands_for_hosts(make_project, run_commands, tmp_path):
+    compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
     assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
     assert compose_web == "docker compose up --build --detach web\n"
-    made = project()
-    calls = follow(heroku.replace("git push heroku main", ""), made.path, "heroku")
+    project = make_project()
+    calls = run_commands(heroku.replace("git push heroku main", ""), project.path, "heroku")
     settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
     assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
-    assert follow(add_redis, made.path, "heroku")[-1] == "heroku config:set REDIS_SSL_CERT_REQS=none"
-    assert follow(scale, made.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
-    assert follow(launch + deploy, made.path, "fly")[-1] == "fly deploy"
+    assert run_commands(add_redis, project.path, "heroku")[-1] == "heroku config:set REDIS_SSL_CERT_REQS=none"
+    assert run_commands(scale, project.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
+    assert run_commands(launch + deploy, project.path, "fly")[-1] == "fly deploy"
 
     server, origin = tmp_path / "srv", tmp_path / "origin.git"
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
-    follow("git init -q && git add . && uv lock -q && git add uv.lock", made.path)
-    follow(shlex.join(["git", *identity, "commit", "-q", "-m", "wiki"]), made.path)
-    follow(f"git clone -q --bare {made.path} {origin} && git clone -q {origin} {server}", tmp_path)
-    follow("git remote add heroku " + str(origin) + " && git branch -M main && git push heroku main", made.path)
+    run_commands("git init -q && git add . && uv lock -q && git add uv.lock", project.path)
+    run_commands(shlex.join(["git", *identity, "commit", "-q", "-m", "wiki"]), project.path)
+    run_commands(f"git clone -q --bare {project.path} {origin} && git clone -q {origin} {server}", tmp_path)
+    run_commands(
+        "git remote add heroku " + str(origin) + " && git branch -M main && git push heroku main", project.path
+    )
     variables = tmp_path / "wiki.env"
-    values = made.in_production(f"sqlite:///{server}/db.sqlite3").variables
+    values = project.in_production(f"sqlite:///{server}/db.sqlite3").variables
     variables.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-    calls = follow(release.replace("/etc/wiki.env", str(variables)), server, "sudo")
+    calls = run_commands(release.replace("/etc/wiki.env", str(variables)), server, "sudo")
     assert calls[-1] == "sudo systemctl restart wiki"
     assert (server / "db.sqlite3").exists()
     assert (server / "staticfiles" / "staticfiles.json").exists()
     assert not (server / ".venv" / "bin" / "pytest").exists()
 
 
-def test_files_for_hosts(project, tmp_path):
+def test_files_for_hosts(make_project, tmp_path):
     """They parse, name what a project has, and start it by the line of its Procfile."""
-    made = project(database="postgresql")
-    fly, processes = blocks("deploying.md", "toml")
-    _, render = blocks("deploying.md", "yaml")
-    [unit] = blocks("deploying.md", "ini")
+    project = make_project(database="postgresql")
+    fly, processes = code_blocks("deploying.md", "toml")
+    _, render = code_blocks("deploying.md", "yaml")
+    [unit] = code_blocks("deploying.md", "ini")
     fly, render = tomllib.loads(fly), yaml.safe_load(render)
-    release = made.procfile()["release"]
+    release = project.procfile()["release"]
     assert fly["deploy"]["release_command"] == release
     assert render["services"][0]["preDeployCommand"] == release
-    dockerfile = (made.path / "Dockerfile").read_text()
+    dockerfile = (project.path / "Dockerfile").read_text()
     assert f"EXPOSE {fly['http_service']['internal_port']}\n" in dockerfile
-    web = made.procfile()["web"].replace("0.0.0.0", "127.0.0.1").replace("${PORT:-8000}", "8000")
+    web = project.procfile()["web"].replace("0.0.0.0", "127.0.0.1").replace("${PORT:-8000}", "8000")
     web = web.replace(" --workers ${WEB_CONCURRENCY:-1}", "")
     assert f'ExecStart=/bin/sh -c "{web}"\n' in unit
-    lines = project(project_name="live", project_slug="live", starter="live").procfile()
+    lines = make_project(project_name="live", project_slug="live", starter="live").procfile()
     [checked] = tomllib.loads(processes).values()
     for name in ("worker", "checker"):
         assert lines[name] == f"exec {checked[name]}"
-    web_on_fly = made.procfile()["web"].replace("${PORT:-8000}", "8000").replace(" --workers ${WEB_CONCURRENCY:-1}", "")
+    web_on_fly = (
+        project.procfile()["web"].replace("${PORT:-8000}", "8000").replace(" --workers ${WEB_CONCURRENCY:-1}", "")
+    )
     assert checked["web"] == f"sh -c '{web_on_fly}'"
     variables = {each["key"] for each in render["services"][0]["envVars"]} | set(fly["env"])
-    readme = (made.path / "README.md").read_text()
+    readme = (project.path / "README.md").read_text()
     assert [name for name in variables if f"`{name}`" not in readme] == []
     if shutil.which("systemd-analyze"):
         (tmp_path / "wiki.service").write_text(unit)
@@ -363,17 +367,17 @@ def test_files_for_hosts(project, tmp_path):
 
 def test_visitors_have_their_own_address_on_each_host(production: Callable[..., Project]) -> None:
     """With the host's own form of the header, and what a client may send with it."""
-    fly = tomllib.loads(blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
-    [cloudflare] = blocks("deploying.md", "text")
-    made = production()
+    fly = tomllib.loads(code_blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
+    [cloudflare] = code_blocks("deploying.md", "text")
+    project = production()
     for trusted, proxies in (
         ("*", ""),
         (fly, ", 66.241.124.1"),
         (cloudflare.strip(), ", 104.22.17.40"),
         (f"{cloudflare.strip()},66.241.124.1", ", 104.22.17.40, 66.241.124.1"),
     ):
-        made.manage("shell", "--command", "from axes.utils import reset; reset()")
-        with made.served(FORWARDED_ALLOW_IPS=trusted) as running, running.client() as client:
+        project.manage("shell", "--command", "from axes.utils import reset; reset()")
+        with project.run_server(FORWARDED_ALLOW_IPS=trusted) as running, running.client() as client:
             for forged in range(10):
                 assert sign_in(client, f"203.0.113.{forged}, 198.51.100.7{proxies}", "wrong") in (200, 429), trusted
             assert sign_in(client, f"198.51.100.7{proxies}", "analytical-engine") == 429, trusted

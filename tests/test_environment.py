@@ -58,15 +58,15 @@ RIGHT = {
 
 
 @pytest.fixture
-def start(project):
-    made = project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
+def start(make_project):
+    project = make_project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
     def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
-        made.environment |= {variable: value, **others}
+        project.environment |= {variable: value, **others}
         try:
-            return made.run(str(made.python), "-m", "wiki.settings", check=False)
+            return project.run(str(project.python), "-m", "wiki.settings", check=False)
         finally:
-            made.__dict__.pop("environment")
+            project.__dict__.pop("environment")
 
     return start
 
@@ -115,22 +115,22 @@ IN_DOTENV = f"DJANGO_SECRET_KEY='{SECRET}'\nEMAIL_URL='submission://ada:$word@ma
 SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.mail['EMAIL_HOST_PASSWORD'], sep='\\n')"
 
 
-def test_dollar_signs(project: Callable[..., Project]) -> None:
-    made = project()
-    (made.path / ".env").write_text(IN_DOTENV)
-    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == f"{SECRET}\n$word\n"
-    made.environment["DJANGO_SECRET_KEY"] = "$HOME"
-    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == "$HOME\n$word\n"
+def test_dollar_signs(make_project: Callable[..., Project]) -> None:
+    project = make_project()
+    (project.path / ".env").write_text(IN_DOTENV)
+    assert project.run(str(project.python), "-c", SHOW_KEY).stdout == f"{SECRET}\n$word\n"
+    project.environment["DJANGO_SECRET_KEY"] = "$HOME"
+    assert project.run(str(project.python), "-c", SHOW_KEY).stdout == "$HOME\n$word\n"
 
 
-def test_compose_reads_the_same(project: Callable[..., Project], docker: Callable[..., str]) -> None:
-    made = project()
+def test_compose_reads_the_same(make_project: Callable[..., Project], docker: Callable[..., str]) -> None:
+    project = make_project()
     # Version 1 of compose replaces ${HOME} even in single quotes.
-    (made.path / ".env").write_text(IN_DOTENV.replace("${HOME} ", ""))
-    config = yaml.safe_load(docker("compose", "config", cwd=made.path))
+    (project.path / ".env").write_text(IN_DOTENV.replace("${HOME} ", ""))
+    config = yaml.safe_load(docker("compose", "config", cwd=project.path))
     web = {name: str(value).replace("$$", "$") for name, value in config["services"]["web"]["environment"].items()}
     assert web["EMAIL_URL"] == "submission://ada:$word@mail.example.com"
-    assert made.run(str(made.python), "-c", SHOW_KEY).stdout == f"{web['DJANGO_SECRET_KEY']}\n$word\n"
+    assert project.run(str(project.python), "-c", SHOW_KEY).stdout == f"{web['DJANGO_SECRET_KEY']}\n$word\n"
 
 
 MAIL_URLS = {
@@ -150,35 +150,35 @@ SHOW_MAIL = (
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_mail_urls(django_version: str, project: Callable[..., Project]) -> None:
-    made = project(django_version=django_version)
+def test_mail_urls(django_version: str, make_project: Callable[..., Project]) -> None:
+    project = make_project(django_version=django_version)
     for url, expected in MAIL_URLS.items():
-        made.environment["EMAIL_URL"] = url
-        shown = made.run(str(made.python), "-c", SHOW_MAIL).stdout
+        project.environment["EMAIL_URL"] = url
+        shown = project.run(str(project.python), "-c", SHOW_MAIL).stdout
         options = [value or None for value in expected]
         assert shown == f"django.core.mail.backends.smtp {options}\nNone\n", url
     for url, backend in {"console://": "console", "memory://": "locmem", "dummy://": "dummy", "": "console"}.items():
-        made.environment["EMAIL_URL"] = url
-        shown = made.run(str(made.python), "-c", SHOW_MAIL).stdout
+        project.environment["EMAIL_URL"] = url
+        shown = project.run(str(project.python), "-c", SHOW_MAIL).stdout
         assert shown.startswith(f"django.core.mail.backends.{backend} "), url
-    made.environment["EMAIL_URL"] = f"file:///{made.path}/mails"
-    assert made.run(str(made.python), "-c", SHOW_MAIL).stdout.endswith(f"\n{made.path}/mails\n")
+    project.environment["EMAIL_URL"] = f"file:///{project.path}/mails"
+    assert project.run(str(project.python), "-c", SHOW_MAIL).stdout.endswith(f"\n{project.path}/mails\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the lines of the Procfile are for a POSIX shell")
 @pytest.mark.parametrize("server", SERVERS)
-def test_every_server(server, project):
-    made = project(server=server)
+def test_every_server(server, make_project):
+    project = make_project(server=server)
     for variable, value in (
         ("PORT", "abc"),
         ("ASGI_THREADS", "-1"),
         ("DATABASE_URL", "foo"),
         ("DJANGO_DEBUG", "maybe"),
     ):
-        environment = made.environment | {variable: value}
-        command = ["sh", "-c", made.procfile()["web"]]
+        environment = project.environment | {variable: value}
+        command = ["sh", "-c", project.procfile()["web"]]
         result = subprocess.run(
-            command, cwd=made.path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=project.path, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert result.returncode == 1
         assert result.stderr.startswith(variable)

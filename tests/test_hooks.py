@@ -146,11 +146,11 @@ def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tm
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_hostile_names(name, project, tmp_path):
-    made = project(project_name=name, project_slug="wiki", database="sqlite")
+def test_hostile_names(name, make_project, tmp_path):
+    project = make_project(project_name=name, project_slug="wiki", database="sqlite")
     lint = [sys.executable, "-m", "ruff"]
     for command in (["check"], ["format", "--check"]):
-        made.run(*lint, *command, "--no-cache", ".")
+        project.run(*lint, *command, "--no-cache", ".")
     show = "from django.conf import settings; print(ascii(settings.SITE_NAME))"
-    assert made.manage("shell", "--no-imports", "--command", show).stdout.strip() == ascii(name)
-    made.run(str(made.python), "-m", "pytest", "-q")
+    assert project.manage("shell", "--no-imports", "--command", show).stdout.strip() == ascii(name)
+    project.run(str(project.python), "-m", "pytest", "-q")

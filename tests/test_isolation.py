@@ -75,7 +75,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA t{owner} TO PUBLIC;
 
 @pytest.fixture
 def isolated(
-    project: Callable[..., Project], postgresql: str, postgresql_server, static_files: Callable[[Project], Path]
+    make_project: Callable[..., Project], postgresql: str, postgresql_server, static_files: Callable[[Project], Path]
 ) -> Iterator[Callable[..., Project]]:
     """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
     prefix = f"role_{secrets.token_hex(4)}_"
@@ -85,32 +85,32 @@ def isolated(
         postgresql_server.psql(f"\\set ON_ERROR_STOP on\n\\c {database}\n{statements}")
 
     def make(**answers: str) -> Project:
-        made = project(database="postgresql", channels=True, **answers)
+        project = make_project(database="postgresql", channels=True, **answers)
         variables = {"ASGI_THREADS": str(THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
-        made.in_production(postgresql, **variables)
-        shutil.copytree(static_files(made), made.path / "staticfiles")
-        add_app(made, prefix)
-        made.manage("makemigrations", "isolation", "notes")
-        made.manage("migrate_schemas", "--shared")
-        made.manage("shell", "--command", MAKE_TENANTS.format(owners=OWNERS))
+        project.in_production(postgresql, **variables)
+        shutil.copytree(static_files(project), project.path / "staticfiles")
+        add_app(project, prefix)
+        project.manage("makemigrations", "isolation", "notes")
+        project.manage("migrate_schemas", "--shared")
+        project.manage("shell", "--command", MAKE_TENANTS.format(owners=OWNERS))
         roles = [MAKE_ROLE_OF_OWNER.format(prefix=prefix, owner=owner) for owner in OWNERS]
         psql("".join([MAKE_ROLES.format(prefix=prefix), *roles]))
-        return made.in_production(re.sub("//[^@]*@", f"//{prefix}site@", postgresql), **variables)
+        return project.in_production(re.sub("//[^@]*@", f"//{prefix}site@", postgresql), **variables)
 
     yield make
     roles = ", ".join([f"{prefix}site", *(f"{prefix}{owner}" for owner in OWNERS)])
     psql(f"DROP OWNED BY {roles}; DROP ROLE {roles};")
 
 
-def add_app(made: Project, prefix: str) -> None:
-    shutil.copytree(ROOT / "tests" / "isolation", made.path / "isolation")
-    with (made.path / "wiki" / "settings.py").open("a") as settings:
+def add_app(project: Project, prefix: str) -> None:
+    shutil.copytree(ROOT / "tests" / "isolation", project.path / "isolation")
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write(SETTINGS.format(role_prefix=prefix, background_threads=BACKGROUND_THREADS))
-    urls = made.path / "wiki" / "urls.py"
+    urls = project.path / "wiki" / "urls.py"
     urls.write_text(
         urls.read_text().replace('path("",', 'path("isolation/", include("isolation.urls")),\n    path("",')
     )
-    routing = made.path / "wiki" / "routing.py"
+    routing = project.path / "wiki" / "routing.py"
     route = '    re_path("ws/isolation/", Isolation.as_asgi()),\n    re_path("", not_found)'
     routing.write_text(
         routing.read_text()
@@ -126,7 +126,7 @@ def test_no_request_sees_another_ones_data(
 ) -> None:
     """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
     seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
-    with isolated(server=server, django_version=django_version).served() as running:
+    with isolated(server=server, django_version=django_version).run_server() as running:
         wrong, streams = asyncio.run(ask_in_random_order(running, seed))
         with running.client() as client:
             running.wait_until(lambda: client.get("/isolation/how_many_closed/").json()["closed"] == len(streams))
@@ -213,7 +213,7 @@ CLEAN = {
 
 def test_background_calls_leave_nothing_behind(isolated: Callable[..., Project]) -> None:
     """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
-    with isolated().served() as running:
+    with isolated().run_server() as running:
         asyncio.run(leave_and_inspect(running))
 
 

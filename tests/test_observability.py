@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from tests.template import blocks, edit, uv
+from tests.template import code_blocks, edit, uv
 
 
 class Agent(ThreadingHTTPServer):
@@ -58,28 +58,30 @@ def agent() -> Iterator[Agent]:
 
 @pytest.fixture
 def install(tmp_path: Path):
-    """`install(made, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
+    """`install(project, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
 
-    def add(made, command: str) -> None:
+    def add(project, command: str) -> None:
         folder = tmp_path / "libraries"
         libraries = command.removeprefix("uv add ").split()
-        uv("pip", "install", "--python", str(made.python), "--target", str(folder), *libraries)
-        made.variables["PATH"] = os.pathsep.join([str(folder / "bin"), str(made.python.parent), os.environ["PATH"]])
-        made.variables["PYTHONPATH"] = str(folder)
+        uv("pip", "install", "--python", str(project.python), "--target", str(folder), *libraries)
+        project.variables["PATH"] = os.pathsep.join(
+            [str(folder / "bin"), str(project.python.parent), os.environ["PATH"]]
+        )
+        project.variables["PYTHONPATH"] = str(folder)
 
     return add
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
 def test_ddtrace(probed, agent, install) -> None:
-    made = probed()
+    project = probed()
     [command], [line], [before_channels] = (
-        blocks("observability.md", language) for language in ("sh", "text", "python")
+        code_blocks("observability.md", language) for language in ("sh", "text", "python")
     )
-    install(made, command)
-    edit(made.path / "Procfile", "exec uvicorn", line.strip())
-    edit(made.path / "wiki" / "asgi.py", "from channels.routing", f"{before_channels}from channels.routing")
-    made.variables |= {
+    install(project, command)
+    edit(project.path / "Procfile", "exec uvicorn", line.strip())
+    edit(project.path / "wiki" / "asgi.py", "from channels.routing", f"{before_channels}from channels.routing")
+    project.variables |= {
         "DD_SERVICE": "wiki",
         "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{agent.server_port}",
         "DD_TRACE_API_VERSION": "v0.4",
@@ -91,9 +93,9 @@ def test_ddtrace(probed, agent, install) -> None:
         "PYTHONDONTWRITEBYTECODE": "",
         "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     }
-    made.__dict__.pop("environment", None)
+    project.__dict__.pop("environment", None)
     paths = ["probe/count/", "probe/async_count/"] * 50 + ["probe/broken/", "probe/async_broken/"]
-    with made.served() as running, running.client() as client:
+    with project.run_server() as running, running.client() as client:
         with ThreadPoolExecutor(12) as executor:
             answers = list(executor.map(lambda path: (path, client.get(f"/{path}").status_code), paths))
         expected = Counter((f"GET {path}", str(status), f"https://example.com/{path}") for path, status in answers)

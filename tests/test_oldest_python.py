@@ -25,6 +25,6 @@ def django_version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_own_tests(starter: str, django_version: str, project, request: pytest.FixtureRequest) -> None:
+def test_own_tests(starter: str, django_version: str, make_project, request: pytest.FixtureRequest) -> None:
     turn = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
-    check_project(project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)
+    check_project(make_project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template import ROOT, Project, blocks, combinations, edit, generate, label
+from tests.template import ROOT, Project, code_blocks, combinations, edit, generate, label
 
 TOOLS = Path(sys.executable).parent
 EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
@@ -25,7 +25,7 @@ def tool(name, *arguments, cwd=None):
 
 @pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
 def test_files_are_valid(answers, tmp_path):
-    made = generate(tmp_path, project_name="wiki", **answers)
+    project = generate(tmp_path, project_name="wiki", **answers)
     schemas = {
         "compose-spec": "compose.yaml",
         "github-workflows": ".github/workflows/ci.yml",
@@ -33,10 +33,10 @@ def test_files_are_valid(answers, tmp_path):
         "gitlab-ci": ".gitlab-ci.yml",
         "renovate": "renovate.json",
     }
-    present = {schema: path for schema, path in schemas.items() if (made.path / path).exists()}
+    present = {schema: path for schema, path in schemas.items() if (project.path / path).exists()}
     assert len(present) == (1 if answers["ci"] == "none" else 3)
     for schema, path in present.items():
-        result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", made.path / path)
+        result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", project.path / path)
         assert result.returncode == 0, result.stdout
 
 
@@ -61,19 +61,19 @@ def test_workflows_have_no_known_weakness(folder, tmp_path):
 )
 def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, docker: Callable[..., str]) -> None:
     """With PostgreSQL and Redis where the pipeline itself starts them."""
-    made = generate(tmp_path, lock=True, ci=ci, **answers)
-    (made.path / ".env").unlink()  # as it is in a clone
-    run_all(["git init --quiet"], made.path, {})
-    jobs = github_jobs(made.path) if ci == "github" else gitlab_jobs(made.path)
+    project = generate(tmp_path, lock=True, ci=ci, **answers)
+    (project.path / ".env").unlink()  # as it is in a clone
+    run_all(["git init --quiet"], project.path, {})
+    jobs = github_jobs(project.path) if ci == "github" else gitlab_jobs(project.path)
     if "--wait" not in docker("compose", "up", "--help"):  # version 1; what follows takes longer than they need
         jobs = [(env, [command.replace("up --wait", "up --detach") for command in commands]) for env, commands in jobs]
     assert [len(commands) for _, commands in jobs] == ([8, 1] if ci == "github" else [5, 5, 1])
     try:
         for variables, commands in jobs:
-            run_all(commands, made.path, variables)
+            run_all(commands, project.path, variables)
     finally:
         if ci == "github":
-            docker("compose", "down", "--volumes", cwd=made.path)
+            docker("compose", "down", "--volumes", cwd=project.path)
 
 
 def github_jobs(path):
@@ -125,35 +125,35 @@ def lucky( request ):
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
 @pytest.mark.parametrize("starter", ["wiki", "blank"])
-def test_style_fails_no_first_push(ci: str, starter: str, project: Callable[..., Project]) -> None:
+def test_style_fails_no_first_push(ci: str, starter: str, make_project: Callable[..., Project]) -> None:
     """In a course project it is a warning, and all else passes; in any other project it is an error."""
-    made = project(ci=ci, starter=starter)
-    views = made.path / ("encyclopedia" if starter == "wiki" else "pages") / "views.py"
+    project = make_project(ci=ci, starter=starter)
+    views = project.path / ("encyclopedia" if starter == "wiki" else "pages") / "views.py"
     views.write_text(views.read_text() + FIRST_PUSH)
-    required, optional = split_commands(made.path, ci)
+    required, optional = split_commands(project.path, ci)
     style = [command for command in required + optional if re.search("ruff|mypy", command)]
     assert len(style) == 3
-    assert [command for command in style if fails(made, command)] == style
+    assert [command for command in style if fails(project, command)] == style
     if starter == "wiki":
         assert optional == style
-        assert [command for command in required if fails(made, command)] == []
+        assert [command for command in required if fails(project, command)] == []
     else:
         assert optional == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
-def test_code_of_a_course_is_left_out(project: Callable[..., Project]) -> None:
+def test_code_of_a_course_is_left_out(make_project: Callable[..., Project]) -> None:
     """With the lines of docs/course-projects.md, neither ruff nor mypy looks at it."""
-    made = project(project_name="project4")
-    (made.path / "network").mkdir()
-    (made.path / "network" / "__init__.py").write_text("")
-    (made.path / "network" / "views.py").write_text(FIRST_PUSH)
+    project = make_project(project_name="project4")
+    (project.path / "network").mkdir()
+    (project.path / "network" / "__init__.py").write_text("")
+    (project.path / "network" / "views.py").write_text(FIRST_PUSH)
     style = ["uv run ruff check", "uv run ruff format --check", "uv run mypy"]
-    assert [command for command in style if fails(made, command)] == style
-    [lines] = blocks("course-projects.md", "toml")
+    assert [command for command in style if fails(project, command)] == style
+    [lines] = code_blocks("course-projects.md", "toml")
     for table, line in re.findall(r"^(\[.+\]\n)(.+\n)", lines, re.MULTILINE):
-        edit(made.path / "pyproject.toml", f"\n{table}", f"\n{table}{line}")
-    assert [command for command in style if fails(made, command)] == []
+        edit(project.path / "pyproject.toml", f"\n{table}", f"\n{table}{line}")
+    assert [command for command in style if fails(project, command)] == []
 
 
 def split_commands(path: Path, ci: str) -> tuple[list[str], list[str]]:
@@ -170,27 +170,27 @@ def split_commands(path: Path, ci: str) -> tuple[list[str], list[str]]:
     return required, optional
 
 
-def fails(made: Project, command: str) -> bool:
+def fails(project: Project, command: str) -> bool:
     command = command.replace("uv run manage.py", "python manage.py").replace("uv run ", "python -m ")
-    return made.run("bash", "-c", command, check=False).returncode != 0
+    return project.run("bash", "-c", command, check=False).returncode != 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="starts uv from a POSIX shell")
 def test_pre_commit_hooks_work_offline(tmp_path):
     """With the project's own locked tools: no network is asked, and what is wrong is found."""
-    made = generate(tmp_path, lock=True, project_name="wiki")
-    run_all(["uv sync --locked", "git init --quiet", "git add ."], made.path, {})
+    project = generate(tmp_path, lock=True, project_name="wiki")
+    run_all(["uv sync --locked", "git init --quiet", "git add ."], project.path, {})
     environment = os.environ | {
         "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
         "UV_OFFLINE": "1",
         "PRE_COMMIT_HOME": str(tmp_path / "cache"),
     }
     command = [shutil.which("pre-commit", path=str(TOOLS)), "run", "--all-files"]
-    result = subprocess.run(command, cwd=made.path, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4
-    with (made.path / "pages" / "views.py").open("a") as file:
+    with (project.path / "pages" / "views.py").open("a") as file:
         file.write("import os\n")
-    result = subprocess.run(command, cwd=made.path, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert re.search(r"ruff check\.+Failed", result.stdout)

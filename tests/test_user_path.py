@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, Project, follow, free_port, generate
+from tests.template import IMAGE_PYTHON, SERVERS, Project, free_port, generate, run_commands
 
 
 @pytest.mark.parametrize(
@@ -22,24 +22,24 @@ from tests.template import IMAGE_PYTHON, SERVERS, Project, follow, free_port, ge
     ids=["defaults", "everything"],
 )
 def test_with_uv(answers, tmp_path, postgresql):
-    made = generate(tmp_path, lock=True, **answers)
-    made.python = Path(sys.executable)  # for the PATH that has uv
+    project = generate(tmp_path, lock=True, **answers)
+    project.python = Path(sys.executable)  # for the PATH that has uv
     keep = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
-    made.variables |= keep | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
-    made.run("uv", "sync", "--locked")
-    made.run("uv", "run", "manage.py", "migrate")
-    assert " passed" in made.run("uv", "run", "pytest").stdout
-    made.run("uv", "run", "ruff", "check")
-    made.run("uv", "run", "ruff", "format", "--check")
+    project.variables |= keep | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
+    project.run("uv", "sync", "--locked")
+    project.run("uv", "run", "manage.py", "migrate")
+    assert " passed" in project.run("uv", "run", "pytest").stdout
+    project.run("uv", "run", "ruff", "check")
+    project.run("uv", "run", "ruff", "format", "--check")
 
 
 def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
     """Or says that it wants that one: nothing else that is installed here."""
-    made = generate(tmp_path, project_name="wiki")
+    project = generate(tmp_path, project_name="wiki")
     variables = {key: value for key, value in os.environ.items() if key != "UV_PYTHON"}
     found = subprocess.run(
         [Path(sys.executable).with_name("uv"), "python", "find", "--system", "--no-python-downloads"],
-        cwd=made.path,
+        cwd=project.path,
         env=variables,
         check=False,
         capture_output=True,
@@ -53,39 +53,39 @@ def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_a_clone_starts_as_its_readme_says(project: Callable[..., Project], tmp_path: Path) -> None:
+def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project], tmp_path: Path) -> None:
     """Line by line: git leaves `.env` out."""
-    made = project(project_name="wiki")
+    project = make_project(project_name="wiki")
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
-        made.run("git", *command)
-    made.run("git", "clone", "--quiet", str(made.path), str(tmp_path / "clone" / "wiki"))
-    made.path = tmp_path / "clone" / "wiki"
-    assert not (made.path / ".env").exists()
-    readme = (made.path / "README.md").read_text()
+        project.run("git", *command)
+    project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "clone" / "wiki"))
+    project.path = tmp_path / "clone" / "wiki"
+    assert not (project.path / ".env").exists()
+    readme = (project.path / "README.md").read_text()
     copy, migrate, start = re.findall("^    (.+)$", readme.split("Open <http")[0], re.MULTILINE)
     assert start.startswith("uv run uvicorn ")
     for line in (copy, migrate):
-        made.run("sh", "-c", line.replace("uv run", str(made.python)))
-    with made.developed() as running, running.client(https=False) as client:
+        project.run("sh", "-c", line.replace("uv run", str(project.python)))
+    with project.run_dev_server() as running, running.client(https=False) as client:
         assert client.get("/").status_code == 200
     # What works for a reader of the code must not start in production.
-    made.variables["DJANGO_DEBUG"] = "false"
-    del made.environment
-    assert "DJANGO_SECRET_KEY is not set" in made.manage("check", check=False).stderr
+    project.variables["DJANGO_DEBUG"] = "false"
+    del project.environment
+    assert "DJANGO_SECRET_KEY is not set" in project.manage("check", check=False).stderr
 
 
-def test_course_project(project):
+def test_course_project(make_project):
     """What a CS50W student types, as in any Django tutorial."""
-    made = project(project_name="wiki")
-    assert {"manage.py", "wiki"} <= {path.name for path in made.path.iterdir()}
-    assert {"settings.py", "urls.py", "asgi.py", "wsgi.py"} <= {path.name for path in (made.path / "wiki").iterdir()}
-    made.manage("migrate")
-    made.manage("startapp", "flights")
-    assert (made.path / "flights" / "views.py").exists()
+    project = make_project(project_name="wiki")
+    assert {"manage.py", "wiki"} <= {path.name for path in project.path.iterdir()}
+    assert {"settings.py", "urls.py", "asgi.py", "wsgi.py"} <= {path.name for path in (project.path / "wiki").iterdir()}
+    project.manage("migrate")
+    project.manage("startapp", "flights")
+    assert (project.path / "flights" / "views.py").exists()
     for command in (["manage.py", "runserver"], ["-m", "uvicorn", "wiki.asgi:application", "--port"]):
         port = free_port()
-        with made.started([str(made.python), *command, str(port)], port) as running:
+        with project.run_process([str(project.python), *command, str(port)], port) as running:
             with running.client(https=False) as client:
                 home = client.get("/").text
             assert "<h1>wiki is up</h1>" in home
@@ -94,45 +94,45 @@ def test_course_project(project):
 
 def test_dev_containers_start_the_project(tmp_path):
     for server in SERVERS:
-        made = generate(tmp_path, project_name=f"{server}_site", server=server)
-        container = dev_container(made)
+        project = generate(tmp_path, project_name=f"{server}_site", server=server)
+        container = dev_container(project)
         # Of its schema, what a template may need.
         known = {"name", "image", "features", "containerEnv", "forwardPorts", "customizations"}
         assert set(container) <= known | {"onCreateCommand", "postStartCommand", "postAttachCommand"}
-        readme = (made.path / "README.md").read_text()
+        readme = (project.path / "README.md").read_text()
         assert f"    {container['postAttachCommand']}\n" in readme
         assert f":{container['forwardPorts'][0]}>" in readme
 
 
-def dev_container(made):
-    return json.loads((made.path / ".devcontainer" / "devcontainer.json").read_text())
+def dev_container(project):
+    return json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
 def test_dev_container(tmp_path):
     """What a container does from its making to the first page, done here."""
-    made = generate(tmp_path, lock=True, project_name="wiki")
-    container = dev_container(made)
-    (made.path / ".env").unlink()
+    project = generate(tmp_path, lock=True, project_name="wiki")
+    container = dev_container(project)
+    (project.path / ".env").unlink()
     for command in (container["onCreateCommand"], container["postStartCommand"]):
-        follow(command, made.path, environment=os.environ | container["containerEnv"])
-    made.python, made.variables = made.path / ".venv" / "bin" / "python", container["containerEnv"]
+        run_commands(command, project.path, environment=os.environ | container["containerEnv"])
+    project.python, project.variables = project.path / ".venv" / "bin" / "python", container["containerEnv"]
     port = free_port()
     command = [*container["postAttachCommand"].removeprefix("uv run ").split(), "--port", str(port)]
-    with made.started(command, port) as running, running.client(https=False) as client:
+    with project.run_process(command, port) as running, running.client(https=False) as client:
         assert client.get("/").status_code == 200
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the folder of a virtual environment's programs differs")
 def test_without_uv(tmp_path):
     """`pip install .` installs what is needed to run the project."""
-    made = generate(tmp_path, project_name="wiki")
-    subprocess.run([sys.executable, "-m", "venv", made.path / ".venv"], check=True)
-    made.python = made.path / ".venv" / "bin" / "python"
-    made.variables |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-    made.run(str(made.python), "-m", "pip", "install", "--quiet", ".")
-    made.manage("migrate")
+    project = generate(tmp_path, project_name="wiki")
+    subprocess.run([sys.executable, "-m", "venv", project.path / ".venv"], check=True)
+    project.python = project.path / ".venv" / "bin" / "python"
+    project.variables |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    project.run(str(project.python), "-m", "pip", "install", "--quiet", ".")
+    project.manage("migrate")
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
-    with made.started(command, port) as running, running.client(https=False) as client:
+    with project.run_process(command, port) as running, running.client(https=False) as client:
         assert client.get("/").status_code == 200
