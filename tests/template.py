@@ -38,6 +38,9 @@ STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # Of which test_isolation.py asks whether tenants stay apart under the core.
 TENANT_LIBRARIES = ["django-tenants"]
+# What the existing projects of test_existing_projects.py consist of, besides Django.
+EXISTING_PROJECT_LIBRARIES = ["asgiref>=3.13", "daphne", "django-allauth>=65", "django-ninja>=1.4"]
+EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "psycopg[binary]", "uvicorn", "wagtail>=7"]
 # What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -184,15 +187,25 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
         files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
     libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
     wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
+    for file in files:
+        libraries += ["--requirements", str(file), "--group", f"{file}:dev"]
+    return install_environment(base, wanted, libraries)
+
+
+def make_existing_project_environment(django_version: str) -> Path:
+    """The interpreter of an environment for projects that the template did not make, kept in build/ as well."""
+    requirements = [f"django~={django_version}.0", *EXISTING_PROJECT_LIBRARIES]
+    return install_environment(choose_python(), " ".join([str(choose_python()), *requirements]), requirements)
+
+
+def install_environment(base: Path, wanted: str, requirements: list[str]) -> Path:
+    """The interpreter of an environment that is kept in build/ until something else is wanted."""
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if not (environment / "complete").exists():
             uv("venv", "--clear", "--python", str(base), str(environment))
-            install = ["pip", "install", "--compile-bytecode", "--python", str(environment), *libraries]
-            for file in files:
-                install += ["--requirements", str(file), "--group", f"{file}:dev"]
-            uv(*install)
+            uv("pip", "install", "--compile-bytecode", "--python", str(environment), *requirements)
             (environment / "complete").touch()
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
