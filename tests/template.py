@@ -224,6 +224,7 @@ class Project:
     answers: dict
     python: Path | None = None  # of an environment with the project's dependencies
     variables: dict = field(default_factory=dict)
+    ready_path: str = "/livez"  # answers 200 as soon as the server is ready
 
     @property
     def slug(self):
@@ -306,7 +307,7 @@ class Project:
             )
         server = Server(process, port, log)
         try:
-            server.wait_until_ready()
+            server.wait_until_ready(self.ready_path)
             yield server
         finally:
             server.kill()
@@ -334,8 +335,8 @@ class Server:
             options |= {"base_url": "https://example.com", "transport": Proxy(self.url)}
         return httpx.Client(**{"base_url": self.url, "timeout": 20} | options)
 
-    def wait_until_ready(self):
-        self.wait_until(lambda: httpx.get(f"{self.url}/livez", timeout=5).status_code == 200)
+    def wait_until_ready(self, path="/livez"):
+        self.wait_until(lambda: httpx.get(f"{self.url}{path}", timeout=5).status_code == 200)
 
     def wait_until(self, condition, seconds=30):
         """Until the condition holds, while nothing may answer yet. The server's output is in the error."""

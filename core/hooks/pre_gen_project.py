@@ -13,11 +13,15 @@ def package_error(folder: Path) -> str | None:
     """Return why the core cannot be written to the package of this folder."""
     if not PACKAGE.isidentifier():
         return "that is not the name of a package. Answer with one such as mysite."
+    if not (folder / PACKAGE).is_dir():
+        return f"there is no {PACKAGE} in {folder}. Run this in the folder that holds the package."
     if not (folder / PACKAGE / "asgi.py").is_file():
-        return f"there is no {PACKAGE}/asgi.py in {folder}. Run this in the folder that holds the package."
+        return f"there is no {PACKAGE}/asgi.py. If that is the package of the settings, write one as startproject does."
     for name in ("serving", "serving.py"):
         if os.path.lexists(folder / PACKAGE / name):
-            return f"there is a {PACKAGE}/{name} already, which is not overwritten. To update the core, remove it first."
+            return (
+                f"there is a {PACKAGE}/{name} already, which is not overwritten. To update the core, remove it first."
+            )
     return None
 
 
