@@ -1,6 +1,7 @@
 """The core in projects that the template did not make: written to them, compared with Django's own handler, taken out."""
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -108,15 +109,18 @@ def start_project(tmp_path: Path, environments: Callable[[str], Path]) -> Callab
             database = {"NAME": url.path[1:], "USER": url.username, "HOST": parse_qs(url.query)["host"][0]}
             append(path / "mysite" / "settings.py", f"DATABASES['default'] = {database | {'ENGINE': POSTGRESQL}}\n")
         append(path / "mysite" / "settings.py", f"ASGI_THREADS = {THREADS}\n")
-        project = Project(path, {}, python, {"DJANGO_SUPERUSER_PASSWORD": "analytical-engine"}, "/admin/login/")
-        project.manage("migrate")
-        project.manage("createsuperuser", "--no-input", "--username", "ada", "--email", "ada@example.com")
-        return project
+        return Project(path, {}, python, ready_path="/admin/login/")
 
     return start
 
 
 POSTGRESQL = "django.db.backends.postgresql"
+
+
+def create_database(project: Project) -> None:
+    project.manage("migrate")
+    user = "get_user_model().objects.create_superuser('ada', 'ada@example.com', 'analytical-engine')"
+    project.manage("shell", "--command", f"from django.contrib.auth import get_user_model; {user}")
 
 
 @contextmanager
@@ -154,16 +158,29 @@ async def ask_many(url: str, clients: int, requests: int) -> list[dict[str, obje
 
 
 @pytest.mark.parametrize(
-    ("django_version", "server"),
+    ("django_version", "server", "database"),
     [
-        ("5.2", "uvicorn"),
-        ("6.1", "daphne"),
-        *also_in_test_all(("5.2", "daphne"), ("6.0", "uvicorn"), ("6.0", "daphne"), ("6.1", "uvicorn")),
+        ("5.2", "uvicorn", "postgresql"),
+        ("6.1", "daphne", "sqlite"),
+        *also_in_test_all(
+            ("5.2", "daphne", "sqlite"),
+            ("6.0", "uvicorn", "postgresql"),
+            ("6.0", "daphne", "sqlite"),
+            ("6.1", "uvicorn", "postgresql"),
+        ),
     ],
 )
-def test_startproject(django_version: str, server: str, start_project: Callable[..., Project]) -> None:
-    """On SQLite, where each thread has a connection: sign-in, many clients, a stop, and Django's handler again."""
-    project = start_project(django_version)
+def test_startproject(
+    django_version: str,
+    server: str,
+    database: str,
+    start_project: Callable[..., Project],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Sign-in, many clients, few threads and connections, a stop; and Django's own handler again."""
+    url = request.getfixturevalue("postgresql") if database == "postgresql" else ""
+    project = start_project(django_version, url)
+    create_database(project)
     before = read_files(project.path / "mysite")
     old, new = add_core(project)
     with serve(project, server) as (running, client):
@@ -174,9 +191,15 @@ def test_startproject(django_version: str, server: str, start_project: Callable[
         assert len(answers) == 240
         assert {answer["users"] for answer in answers} == {1}
         assert {answer["thread"] for answer in answers} <= {f"asgi-{number + 1}" for number in range(THREADS)}
+        # On SQLite each of them has one connection.
         assert max(answer["threads"] for answer in answers) == THREADS
+        if url:
+            connections = request.getfixturevalue("connections")
+            assert 1 <= connections() <= THREADS, "they are kept, and bounded"
         running.stop()
         assert "Traceback" not in running.output
+        if url:
+            assert connections() == 0
 
     shutil.rmtree(project.path / "mysite" / "serving")
     edit(project.path / "mysite" / "asgi.py", new, old)
@@ -189,19 +212,86 @@ def read_files(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("django_version", "server"), [("5.2", "uvicorn"), *also_in_test_all(("6.1", "daphne"))])
-def test_connections_to_postgresql(
-    django_version: str,
-    server: str,
-    start_project: Callable[..., Project],
-    postgresql: str,
-    connections: Callable[[], int],
-) -> None:
-    project = start_project(django_version, postgresql)
+def test_system_checks(start_project: Callable[..., Project]) -> None:
+    """They name what docs/existing-projects.md tells people to look for, once the app is installed."""
+    project = start_project("5.2")
     add_core(project)
-    with serve(project, server) as (running, client):
-        assert sign_in(client).is_redirect
-        assert len(asyncio.run(ask_many(running.url, clients=48, requests=5))) == 240
-        assert 1 <= connections() <= THREADS, "they are kept, and bounded"
-        running.stop()
-        assert connections() == 0
+    settings = project.path / "mysite" / "settings.py"
+    append(settings, "DATABASES['default'] |= {'CONN_MAX_AGE': 60, 'ATOMIC_REQUESTS': True}\n")
+    append(settings, "MIDDLEWARE += ['mysite.probe.SyncOnlyMiddleware']\n")
+    assert "no issues" in project.manage("check").stdout
+    append(settings, "INSTALLED_APPS += ['mysite.serving']\n")
+    said = project.manage("check", check=False).stderr
+    assert "identified 3 issues" in said
+    assert "ATOMIC_REQUESTS of database 'default'" in said
+    assert "CONN_MAX_AGE of database 'default'" in said
+    assert "mysite.probe.SyncOnlyMiddleware costs every request to an async view a thread" in said
+    edit(settings, "{'CONN_MAX_AGE': 60, 'ATOMIC_REQUESTS': True}", "{}")
+    edit(settings, "['mysite.probe.SyncOnlyMiddleware']", "[]")
+    assert "no issues" in project.manage("check").stdout
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder in which `mysite` is a package with asgi.py, as far as the hooks can see."""
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite" / "asgi.py").touch()
+    return tmp_path
+
+
+def refused(folder: Path, *answers: str, options: tuple[str, ...] = ()) -> str:
+    """The sentence that the command ends with. It has changed nothing in the folder."""
+    before = sorted(folder.rglob("*"))
+    files = read_files(folder)
+    status, lines = cookiecutter(folder, *answers, options=options)
+    assert status != 0
+    assert sorted(folder.rglob("*")) == before
+    assert read_files(folder) == files
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", ["serving/views.py", "serving.py", "serving.new"])
+@pytest.mark.parametrize("options", [("--overwrite-if-exists",), pytest.param((), marks=pytest.mark.exhaustive)])
+def test_nothing_is_overwritten(name: str, options: tuple[str, ...], package: Path) -> None:
+    file = package / ("serving.new/notes.txt" if name == "serving.new" else f"mysite/{name}")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    sentence = refused(package, options=options)
+    assert name.split("/")[0] in sentence
+    assert re.search("already exists|is not overwritten", sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nothing", "there is no nothing in "),
+        ("empty", "there is no empty/asgi.py."),
+        ("", "that is not the name of a package."),
+        ("{folder}/mysite", "that is not the name of a package."),
+        ("../{name}/mysite", "that is not the name of a package."),
+        ('"""\nimport os\nos.mkdir("hacked")\n"""', "that is not the name of a package."),
+        ("my\\site", "that is not the name of a package."),
+    ],
+)
+def test_refused_packages(name: str, reason: str, package: Path) -> None:
+    (package / "empty").mkdir()
+    name = name.format(folder=package, name=package.name)
+    sentence = refused(package, f"package={name}")
+    assert sentence.startswith(f"package {name[:80]!r} cannot be used: {reason}"), sentence
+
+
+def test_relative_paths(package: Path) -> None:
+    """That of the template starts at the folder in which cookiecutter runs, whatever the output folder is."""
+    template = os.path.relpath(ROOT, package)
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", template, "--directory", "core"]
+    subprocess.run(command, cwd=package, check=True, capture_output=True)
+    assert (package / "mysite" / "serving" / "handler.py").exists()
+    shutil.rmtree(package / "mysite" / "serving")
+    (package / "elsewhere").mkdir()
+    command += ["--output-dir", str(package)]
+    result = subprocess.run(command, cwd=package / "elsewhere", check=False, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "Give the whole path of the template" in result.stderr
+    command[command.index(template)] = str(ROOT)
+    subprocess.run(command, cwd=package / "elsewhere", check=True, capture_output=True)
+    assert (package / "mysite" / "serving" / "handler.py").exists()
