@@ -1,13 +1,16 @@
 """The core in projects that the template did not make: written to them, compared with Django's own handler, taken out."""
 
 import asyncio
+import html
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +23,7 @@ from tests.template import (
     Project,
     Server,
     also_in_test_all,
+    code_blocks,
     edit,
     free_port,
     make_existing_project_environment,
@@ -128,7 +132,7 @@ def serve(project: Project, server: str = "uvicorn") -> Iterator[tuple[Server, h
     port = free_port()
     with (
         project.run_process(COMMANDS[server].format(port=port).split(), port) as running,
-        httpx.Client(base_url=running.url, timeout=20) as client,
+        httpx.Client(base_url=running.url, timeout=20, headers={"Host": "localhost"}) as client,  # on any port
     ):
         yield running, client
 
@@ -282,16 +286,264 @@ def test_refused_packages(name: str, reason: str, package: Path) -> None:
 
 def test_relative_paths(package: Path) -> None:
     """That of the template starts at the folder in which cookiecutter runs, whatever the output folder is."""
-    template = os.path.relpath(ROOT, package)
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", template, "--directory", "core"]
-    subprocess.run(command, cwd=package, check=True, capture_output=True)
-    assert (package / "mysite" / "serving" / "handler.py").exists()
-    shutil.rmtree(package / "mysite" / "serving")
-    (package / "elsewhere").mkdir()
-    command += ["--output-dir", str(package)]
-    result = subprocess.run(command, cwd=package / "elsewhere", check=False, capture_output=True, text=True)
-    assert result.returncode != 0
-    assert "Give the whole path of the template" in result.stderr
-    command[command.index(template)] = str(ROOT)
-    subprocess.run(command, cwd=package / "elsewhere", check=True, capture_output=True)
-    assert (package / "mysite" / "serving" / "handler.py").exists()
+
+    def run(folder: Path, template: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cookiecutter", "--no-input", template, "--directory", "core", *options]
+        return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+
+    handler = package / "mysite" / "serving" / "handler.py"
+    assert run(package, os.path.relpath(ROOT, package)).returncode == 0
+    assert handler.exists()
+    shutil.rmtree(handler.parent)
+    refusal = run(package.parent, os.path.relpath(ROOT, package.parent), "--output-dir", package.name)
+    assert "Give the whole path of the template" in refusal.stderr
+    assert not handler.parent.exists()
+    assert run(package.parent, str(ROOT), "--output-dir", package.name).returncode == 0
+    assert handler.exists()
+
+
+# What differs by nature, between two servers that are asked the same one after the other.
+VARIABLE_PARTS = [
+    r"(?<=csrftoken=)\w+",
+    r"(?<=sessionid=)\w+",
+    r"\b[A-Za-z0-9]{64}\b",  # a masked CSRF token
+    r"\b[0-9a-f]{40}\b",  # a token of Django REST framework
+    r":\w{6}:[\w-]{43}\b",  # the end of a signed cookie: when it was signed, and the signature
+    r"\w{3}, \d\d.\w{3}.\d{4} \d\d:\d\d:\d\d GMT",
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+",
+    r"\w+\.? \d{1,2}, \d{4}, (?:noon|midnight|[\d:]+ [ap]\.m\.)",
+    r"\b\d\d:\d\d(?= by ada)",
+    r"Just now|\d+\sminutes?\sago",
+    r'(?<="modelNames": )\[[^]]+\]',  # a set of Wagtail's
+]
+
+
+def plain(response: httpx.Response) -> tuple[int, list[tuple[str, str]], bytes]:
+    """The response without what differs by nature."""
+    pattern = "|".join(VARIABLE_PARTS)
+    headers = [(name, re.sub(pattern, "…", value)) for name, value in response.headers.multi_items() if name != "date"]
+    return response.status_code, sorted(headers), re.sub(pattern.encode(), b"...", response.content)
+
+
+Transcript = dict[str, tuple[int, list[tuple[str, str]], bytes]]
+
+
+def crawl(client: httpx.Client, path: str, limit: int) -> Transcript:
+    """What the pages answer that links lead to, page by page."""
+    seen: Transcript = {}
+    queue = deque([path])
+    while queue and len(seen) < limit:
+        if (path := queue.popleft()) not in seen:
+            response = client.get(path)
+            seen[path] = plain(response)
+            links = re.findall(r'(?:href|src)="(/(?!/)[^"#]*)"', response.text)
+            queue += [html.unescape(link) for link in links if not link.startswith("/static/")]
+    return seen
+
+
+def compare(project: Project, talk: Callable[[httpx.Client], Transcript]) -> Transcript:
+    """Have the same talk with two copies of the project, one with the core, and find no difference. Returns it."""
+    copy = replace(project, path=project.path.parent / "core" / project.slug)
+    shutil.copytree(project.path, copy.path)
+    add_core(copy)
+    transcripts, tracebacks = [], []
+    for each in (project, copy):
+        with serve(each) as (running, client):
+            transcripts.append(talk(client))
+            tracebacks.append(running.output.count("Traceback"))
+    expected, heard = transcripts
+    assert heard.keys() == expected.keys()
+    for step, answer in heard.items():
+        assert answer == expected[step], step
+    assert len(set(tracebacks)) == 1
+    return heard
+
+
+@pytest.fixture
+def wagtail_site(tmp_path: Path, django_version: str) -> Project:
+    """What `wagtail start` makes, with asgi.py as docs/existing-projects.md has it."""
+    path = tmp_path / "mysite"
+    path.mkdir()
+    variables = {"DJANGO_SETTINGS_MODULE": "mysite.settings.dev"}
+    python = make_existing_project_environment(django_version)
+    project = Project(path, {}, python, variables, "/admin/login/")
+    project.run(str(python.parent / "wagtail"), "start", "mysite", str(path))
+    asgi = code_blocks("existing-projects.md", "python")[1]
+    (path / "mysite" / "asgi.py").write_text(asgi)
+    create_database(project)
+    return project
+
+
+PAGE_FORM = {
+    "title": "Threads and loops",
+    "slug": "threads-and-loops",
+    "action-publish": "action-publish",
+    **{f"comments-{name}_FORMS": number for name, number in {"TOTAL": "0", "INITIAL": "0", "MAX_NUM": "1000"}.items()},
+}
+
+
+def talk_with_wagtail(client: httpx.Client) -> Transcript:
+    said = crawl(client, "/", 5)
+    said["signed in"] = plain(sign_in(client, "/admin/login/"))
+    said["page added"] = plain(post_form(client, "/admin/pages/add/home/homepage/3/", PAGE_FORM))
+    picture = (ROOT / "docs" / "screenshots" / "live-light.png").read_bytes()
+    files = {"file": ("board.png", picture, "image/png")}
+    said["image added"] = plain(post_form(client, "/admin/images/add/", {"title": "Board"}, files=files))
+    said |= crawl(client, "/admin/", 40)
+    for path in ("/threads-and-loops/", "/search/?query=threads", "/admin/pages/search/?q=loops", "/nothing/"):
+        said[path] = plain(client.get(path))
+    return said
+
+
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.0", "6.1")])
+def test_wagtail(wagtail_site: Project) -> None:
+    said = compare(wagtail_site, talk_with_wagtail)
+    assert [said[step][0] for step in ("signed in", "page added", "image added")] == [302] * 3
+    assert b"Threads and loops" in said["/search/?query=threads"][2]
+    assert b"Threads and loops" in said["/admin/pages/search/?q=loops"][2]
+    assert any(path.startswith("/media/images/") for path in said)
+    assert len(said) > 40
+
+
+LIBRARY_SETTINGS = """
+DEBUG = False
+ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+INSTALLED_APPS += ["allauth", "allauth.account", "rest_framework", "rest_framework.authtoken"]
+MIDDLEWARE += ["allauth.account.middleware.AccountMiddleware"]
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend", "allauth.account.auth_backends.AuthenticationBackend"
+]
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+LOGIN_REDIRECT_URL = "/rest/users/"
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication", "rest_framework.authentication.SessionAuthentication"
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+}
+"""
+LIBRARY_URLS = """
+from django.contrib.auth.models import User
+from django.urls import include
+from ninja import NinjaAPI
+from ninja.security import HttpBearer, django_auth
+from rest_framework import routers, serializers, viewsets
+from rest_framework.authtoken.models import Token
+from rest_framework.authtoken.views import obtain_auth_token
+
+
+class UserSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = User
+        fields = ["id", "username", "email"]
+
+
+class UserViewSet(viewsets.ModelViewSet):
+    queryset = User.objects.order_by("id")
+    serializer_class = UserSerializer
+
+    def destroy(self, request, pk):
+        raise RuntimeError("nobody is destroyed")
+
+
+class AsyncBearer(HttpBearer):
+    async def authenticate(self, request, token):
+        return await Token.objects.select_related("user").filter(key=token).afirst()
+
+
+ninja = NinjaAPI()
+
+
+@ninja.get("/me", auth=django_auth)
+def me(request):
+    return {"username": request.user.username}
+
+
+@ninja.get("/users", auth=AsyncBearer())
+async def users(request, first: int = 1):
+    return {"by": request.auth.user.username, "users": [user.username async for user in User.objects.filter(id__gte=first)]}
+
+
+@ninja.get("/fail")
+async def fail(request):
+    raise RuntimeError("an error of the view")
+
+
+rest = routers.DefaultRouter()
+rest.register("users", UserViewSet)
+urlpatterns += [
+    path("accounts/", include("allauth.urls")),
+    path("rest/", include(rest.urls)),
+    path("rest/token/", obtain_auth_token),
+    path("api/", ninja.urls),
+]
+"""
+
+
+def talk_with_libraries(client: httpx.Client) -> Transcript:
+    said = {"nobody": plain(client.get("/rest/users/")), "nobody, ninja": plain(client.get("/api/me"))}
+    form = {"username": "grace", "email": "grace@example.com", "password1": "nano-second", "password2": "nano-second"}
+    said["sign-up"] = plain(post_form(client, "/accounts/signup/", form))
+    said["session"] = plain(client.get("/rest/users/"))
+    said["session, in a browser"] = plain(client.get("/rest/users/", headers={"Accept": "text/html"}))
+    said["session, ninja"] = plain(client.get("/api/me"))
+    said["without a CSRF token"] = plain(client.post("/rest/users/", json={"username": "bob"}))
+    proof = {"X-CSRFToken": client.cookies["csrftoken"]}
+    said["added"] = plain(client.post("/rest/users/", json={"username": "bob"}, headers=proof))
+    said["twice"] = plain(client.post("/rest/users/", json={"username": "bob"}, headers=proof))
+    said["error, sync"] = plain(client.delete("/rest/users/1/", headers=proof))
+    said["error, async"] = plain(client.get("/api/fail"))
+    said["sign-out"] = plain(post_form(client, "/accounts/logout/", {}))
+    said["wrong password"] = plain(post_form(client, "/accounts/login/", {"login": "grace", "password": "micro"}))
+    said["password reset"] = plain(post_form(client, "/accounts/password/reset/", {"email": "grace@example.com"}))
+    client.cookies.clear()
+
+    response = client.post("/rest/token/", json={"username": "grace", "password": "nano-second"})
+    said["token"] = plain(response)
+    token = response.json()["token"]
+    said["with the token"] = plain(client.get("/rest/users/", headers={"Authorization": f"Token {token}"}))
+    bearer = {"Authorization": f"Bearer {token}"}
+    said["with the token, ninja"] = plain(client.get("/api/users", headers=bearer))
+    said["invalid, ninja"] = plain(client.get("/api/users?first=x", headers=bearer))
+    said["wrong token"] = plain(client.get("/rest/users/", headers={"Authorization": "Token no"}))
+    said["wrong token, ninja"] = plain(client.get("/api/users", headers={"Authorization": "Bearer no"}))
+    return said | {path: plain(client.get(path)) for path in ("/api/openapi.json", "/api/docs", "/rest/nothing/")}
+
+
+EXPECTED_STATUS = {
+    "nobody": 401,
+    "nobody, ninja": 401,
+    "sign-up": 302,
+    "session": 200,
+    "session, in a browser": 200,
+    "session, ninja": 200,
+    "without a CSRF token": 403,
+    "added": 201,
+    "twice": 400,
+    "error, sync": 500,
+    "error, async": 500,
+    "sign-out": 302,
+    "wrong password": 200,
+    "password reset": 302,
+    "token": 200,
+    "with the token": 200,
+    "with the token, ninja": 200,
+    "invalid, ninja": 422,
+    "wrong token": 401,
+    "wrong token, ninja": 401,
+    "/api/openapi.json": 200,
+    "/api/docs": 200,
+    "/rest/nothing/": 404,
+}
+
+
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.0", "6.1")])
+def test_rest_framework_ninja_and_allauth(django_version: str, start_project: Callable[..., Project]) -> None:
+    project = start_project(django_version)
+    project.python = make_existing_project_environment(django_version)
+    append(project.path / "mysite" / "settings.py", LIBRARY_SETTINGS)
+    append(project.path / "mysite" / "urls.py", LIBRARY_URLS)
+    create_database(project)
+    said = compare(project, talk_with_libraries)
+    assert {step: answer[0] for step, answer in said.items()} == EXPECTED_STATUS
+    assert b'"by": "grace", "users": ["ada", "grace", "bob"]' in said["with the token, ninja"][2]
