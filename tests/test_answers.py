@@ -251,7 +251,7 @@ def test_templates_language_in_advance(attack, tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     result = subprocess.run([*command, f"project_name=A{attack}"], check=False, cwd=tmp_path, **pipes)
     assert result.returncode != 0
-    assert re.search(f"cookiecutter took ['\"]A{re.escape(attack[:10])}", result.stdout.splitlines()[0])
+    assert re.search(f"cookiecutter rendered ['\"]A{re.escape(attack[:10])}", result.stdout.splitlines()[0])
     assert list(tmp_path.iterdir()) == []
 
 

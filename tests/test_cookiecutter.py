@@ -78,7 +78,7 @@ def test_replay(cookiecutter):
     edited.write_text(json.dumps(context))
     status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
     assert status != 0
-    assert "server 'nginx' cannot be used: possible are uvicorn, daphne, hypercorn, gunicorn, granian." in said
+    assert "server 'nginx' cannot be used: the choices are uvicorn, daphne, hypercorn, gunicorn, granian." in said
     assert list((again / "more").iterdir()) == []
 
     # It was typed, so that cookiecutter did not render it.
@@ -153,7 +153,7 @@ def test_full_disk(cookiecutter, tmp_path):
     with small_disk(tmp_path / "small", "size=1m") as folder:
         status, said = cookiecutter("--no-input", str(ROOT), output=folder)
         assert status != 0
-        assert f"There is no room for a project in {folder}: less than 5 MB are left." in said
+        assert f"There is not enough disk space in {folder}: less than 5 MB are free." in said
         assert list(folder.iterdir()) == []
 
 
