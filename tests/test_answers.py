@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -21,7 +23,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.template import CHOICES, IN_CI, ROOT, edit
+from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, edit, first_match
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
 
@@ -94,7 +96,7 @@ WRONG_SLUGS = st.one_of(
 SLUGS = st.integers(1, 10).flatmap(lambda number: VALID_SLUGS if number == 1 else WRONG_SLUGS)
 
 
-def examples(in_ci):
+def examples(in_ci: int) -> settings:
     return settings(
         max_examples=in_ci if IN_CI else 15,
         deadline=None,
@@ -106,49 +108,60 @@ def examples(in_ci):
 
 # Each asks for other random answers.
 PARTS = [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in range(1, 4))]
-DEFAULTS = {"starter": "blank", "server": "uvicorn", "database": "sqlite", "django_version": "5.2", "ci": "github"}
+DEFAULTS: Answers = {
+    "starter": "blank",
+    "server": "uvicorn",
+    "database": "sqlite",
+    "channels": False,
+    "django_version": "5.2",
+    "ci": "github",
+}
 
 
 @contextmanager
-def typed(answers):
-    """As if they had been typed at the prompts: some of these texts no keyboard has."""
+def prompts_answered(answers: Answers) -> Iterator[None]:
+    """Give answers at the prompts; no keyboard could type some of these texts."""
     patched = pytest.MonkeyPatch()
     patched.setenv("PATH", "")  # without uv, which would lock the dependencies
     patched.setattr(prompt, "read_user_variable", lambda key, default, *_: answers.get(key, default))
     patched.setattr(prompt, "read_user_yes_no", lambda key, default, *_: answers.get(key, default))
-    patched.setattr(prompt, "read_user_choice", lambda key, *_: answers[key])
+    patched.setattr(prompt, "read_user_choice", lambda key, *_: answers.get(key))
     try:
         yield
     finally:
         patched.undo()
 
 
-def generate_or_refuse(folder, answers):
-    """The project's folder and None, or None and what the hooks said."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+def generate_or_reject(folder: Path, answers: Answers) -> Path | str:
+    """The project's folder, or the message of the hooks."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         sys.stdout.flush()
         sys.stderr.flush()
         before = {stream: os.dup(stream) for stream in (1, 2)}
         for stream in before:
-            os.dup2(said.fileno(), stream)
+            os.dup2(output.fileno(), stream)
         try:
-            with typed(answers):
-                return Path(cookiecutter(str(ROOT), output_dir=str(folder))), None
+            with prompts_answered(answers):
+                return Path(cookiecutter(str(ROOT), output_dir=str(folder)))
         except FailedHookException:
-            said.seek(0)
-            return None, said.read()
+            output.seek(0)
+            return output.read()
         finally:
             for stream, copy in before.items():
                 os.dup2(copy, stream)
                 os.close(copy)
 
 
-@pytest.fixture(scope="module")
-def ask(environments):
-    """`ask(folder, django_version)`: see ask_projects.py."""
-    running = {}
+class Ask(Protocol):
+    def __call__(self, folder: Path, django_version: str) -> Any: ...
 
-    def ask(folder, django_version):
+
+@pytest.fixture(scope="module")
+def ask(environments: MakeEnvironment) -> Iterator[Ask]:
+    """`ask(folder, django_version)`: see ask_projects.py."""
+    running: dict[str, subprocess.Popen[str]] = {}
+
+    def ask(folder: Path, django_version: str) -> Any:
         if django_version not in running:
             running[django_version] = subprocess.Popen(
                 [environments(django_version), ROOT / "tests" / "ask_projects.py"],
@@ -157,6 +170,7 @@ def ask(environments):
                 text=True,
             )
         process = running[django_version]
+        assert process.stdin and process.stdout
         process.stdin.write(json.dumps(str(folder)) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())
@@ -166,24 +180,24 @@ def ask(environments):
         process.communicate(timeout=10)
 
 
-def check_answers(answers, ask):
+def check_answers(answers: Answers, ask: Ask) -> Path | None:
     with tempfile.TemporaryDirectory() as place:
         output = Path(place, "output")
         output.mkdir()
-        project, sentence = generate_or_refuse(output, answers)
-        if project:
-            check_project(project, answers, ask)
+        generated = generate_or_reject(output, answers)
+        if isinstance(generated, Path):
+            check_project(generated, answers, ask)
         else:
-            assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, sentence), sentence
-            assert sentence.count("\n") <= 1
+            assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, generated), generated
+            assert generated.count("\n") <= 1
             assert list(output.iterdir()) == []
         assert [path.name for path in Path(place).iterdir()] == ["output"]
         assert list(Path(place).rglob("MARK")) == []
         assert not (ROOT / "MARK").exists()
-    return project
+    return generated if isinstance(generated, Path) else None
 
 
-def check_project(project, answers, ask):
+def check_project(project: Path, answers: Answers, ask: Ask) -> None:
     for file in project.rglob("*"):
         if file.suffix == ".py":
             ast.parse(file.read_bytes())
@@ -201,7 +215,7 @@ def check_project(project, answers, ask):
     assert "no issues" in seen["checks"]
     assert seen["site_name"] == answers["project_name"]
     for page in seen["pages"].values():
-        shown = re.search(r'class="site-name" href="/">(.*?)</a>', page, re.DOTALL)[1]
+        shown = first_match(r'(?s)class="site-name" href="/">(.*?)</a>', page)
         assert html.unescape(shown) == answers["project_name"]
         assert not re.search("[<>\"']", shown)
 
@@ -209,18 +223,18 @@ def check_project(project, answers, ask):
 @pytest.mark.parametrize("part", PARTS)
 @examples(in_ci=50)
 @given(answers=ANSWERS, name=NAMES)
-@example(answers={**DEFAULTS, "channels": False}, name="\r\n")
+@example(answers=DEFAULTS, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
-def test_names(answers, name, part, ask):
-    check_answers(answers | {"project_name": name}, ask)
+def test_names(answers: Answers, name: str, part: int, ask: Ask) -> None:
+    check_answers({**answers, "project_name": name}, ask)
 
 
 @pytest.mark.parametrize("part", PARTS)
 @examples(in_ci=205)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
-def test_slugs(answers, slug, part, ask):
-    project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)
+def test_slugs(answers: Answers, slug: str, part: int, ask: Ask) -> None:
+    project = check_answers({**answers, "project_name": "A name", "project_slug": slug}, ask)
     if project:
         assert slug == project.name
         assert slug.isidentifier()
@@ -239,26 +253,29 @@ def test_slugs(answers, slug, part, ask):
         ("x" * 100, "x" * 30),
     ],
 )
-def test_the_slug_is_made_from_any_name(name, slug, tmp_path):
-    with typed(DEFAULTS | {"channels": False, "project_name": name}):
+def test_the_slug_is_made_from_any_name(name: str, slug: str, tmp_path: Path) -> None:
+    with prompts_answered({**DEFAULTS, "project_name": name}):
         assert Path(cookiecutter(str(ROOT), output_dir=str(tmp_path))).name == slug
 
 
 @pytest.mark.parametrize("attack", ["{{ 7 * 7 }}", "{{ cycler }}", "{# comment #}", "{% set a = 1 %}"])
-def test_templates_language_in_advance(attack, tmp_path):
+def test_templates_language_in_advance(attack: str, tmp_path: Path) -> None:
     """On the command line cookiecutter itself renders answers; the site would not be called what was asked for."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(tmp_path), str(ROOT)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    result = subprocess.run([*command, f"project_name=A{attack}"], check=False, cwd=tmp_path, **pipes)
+    command.append(f"project_name=A{attack}")
+    result = subprocess.run(
+        command, check=False, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert result.returncode != 0
     assert re.search(f"cookiecutter rendered ['\"]A{re.escape(attack[:10])}", result.stdout.splitlines()[0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_can_fail(tmp_path, ask):
+def test_it_can_fail(tmp_path: Path, ask: Ask) -> None:
     """The checks above do find what is broken."""
-    answers = DEFAULTS | {"channels": False, "project_name": "A name"}
-    project, _ = generate_or_refuse(tmp_path, answers)
+    answers: Answers = {**DEFAULTS, "project_name": "A name"}
+    project = generate_or_reject(tmp_path, answers)
+    assert isinstance(project, Path)
     check_project(project, answers, ask)
     for path, text in (("a_name/settings.py", "import os\n"), ("pyproject.toml", "["), ("compose.yaml", "a: [")):
         broken = tmp_path / "copy" / "a_name"

@@ -6,18 +6,46 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol, Unpack
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
-from tests.template import CHOICES, IN_CI, POLICY, ROOT, Project, Server, code_blocks, edit, free_port
+from tests.template import (
+    CHOICES,
+    IN_CI,
+    POLICY,
+    ROOT,
+    Answers,
+    MakeProject,
+    Project,
+    RunNginx,
+    Server,
+    code_blocks,
+    edit,
+    first_match,
+    free_port,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
 
 
+class Browse(Protocol):
+    def __call__(
+        self, url: str, expected: str | None = None, path: str = "/", **options: Any
+    ) -> AbstractContextManager[Page]: ...
+
+
+class RunProject(Protocol):
+    def __call__(
+        self, added: Path | None = None, **answers: Unpack[Answers]
+    ) -> AbstractContextManager[tuple[Project, Server]]: ...
+
+
 @pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
-def chromium():
+def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
         # counts as one from the internet, which may not open WebSockets to this machine.
@@ -31,14 +59,16 @@ def chromium():
 
 
 @pytest.fixture
-def browse(chromium):
+def browse(chromium: Browser) -> Browse:
     """`with browse(url) as page`: at the end nothing may be on the console that `expected` does not match."""
 
     @contextmanager
-    def browse(url, expected=None, path="/", **options):
+    def browse(url: str, expected: str | None = None, path: str = "/", **options: Any) -> Iterator[Page]:
         context = chromium.new_context(base_url=url, **options)
         context.set_default_timeout(20_000)
-        page, console, requests = context.new_page(), [], []
+        page = context.new_page()
+        console: list[str] = []
+        requests: list[str] = []
         context.route("**/*", with_policy)
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))
@@ -52,19 +82,20 @@ def browse(chromium):
     return browse
 
 
-def with_policy(route):
-    if route.request.resource_type != "document":
-        return route.continue_()
-    response = route.fetch(max_redirects=0)
-    route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+def with_policy(route: Route) -> None:
+    if route.request.resource_type == "document":
+        response = route.fetch(max_redirects=0)
+        route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+    else:
+        route.continue_()
 
 
 @pytest.fixture
-def running(make_project):
+def running(make_project: MakeProject) -> RunProject:
     """A project in development, by its Procfile line."""
 
     @contextmanager
-    def run(added=None, **answers):
+    def run(added: Path | None = None, **answers: Unpack[Answers]) -> Iterator[tuple[Project, Server]]:
         project = make_project(**answers)
         if added:
             shutil.copytree(added, project.path, dirs_exist_ok=True)
@@ -79,9 +110,9 @@ def running(make_project):
 def test_below_a_path(
     starter: str,
     slash: str,
-    production: Callable[..., Project],
-    run_nginx: Callable[[str], AbstractContextManager[object]],
-    browse: Callable[..., AbstractContextManager[Page]],
+    production: MakeProject,
+    run_nginx: RunNginx,
+    browse: Browse,
 ) -> None:
     """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/deploying.md says."""
     project = production(starter=starter)
@@ -159,9 +190,7 @@ def provider() -> Iterator[str]:
     server.server_close()
 
 
-def test_redirect_to_a_provider_after_a_form(
-    production: Callable[..., Project], chromium: Browser, provider: str
-) -> None:
+def test_redirect_to_a_provider_after_a_form(production: MakeProject, chromium: Browser, provider: str) -> None:
     """With the policy that the project sends in production: refused, until the provider is added to `form-action`."""
     project, port = production(), free_port()
     views, urls = project.path / "pages" / "views.py", project.path / "pages" / "urls.py"
@@ -187,7 +216,7 @@ def test_redirect_to_a_provider_after_a_form(
             expect(page.get_by_role("heading", name="The provider")).to_be_visible()
 
 
-def test_students_wiki(running, browse):
+def test_students_wiki(running: RunProject, browse: Browse) -> None:
     students = ROOT / "tests" / "student"
     with running(added=students, starter="wiki") as (project, server), browse(server.url) as page:
         page.get_by_role("link", name="Django").click()
@@ -225,14 +254,14 @@ def test_students_wiki(running, browse):
         expect(page).to_have_url(re.compile("/wiki/"))
 
 
-def create(page, title, content):
+def create(page: Page, title: str, content: str) -> None:
     page.get_by_role("link", name="Create New Page").click()
     page.get_by_label("Title").fill(title)
     page.get_by_label("Content").fill(content)
     page.get_by_role("button", name="Save").click()
 
 
-def test_chat(make_project, browse):
+def test_chat(make_project: MakeProject, browse: Browse) -> None:
     project = make_project(starter="chat")
     project.manage("migrate")
     port, expected = free_port(), f"{STOPPED}|WebSocket connection to"
@@ -260,21 +289,24 @@ def test_chat(make_project, browse):
 
 
 @contextmanager
-def browse_room(project, command, port, browse, expected):
+def browse_room(
+    project: Project, command: list[str], port: int, browse: Browse, expected: str
+) -> Iterator[tuple[Page, Page, Callable[[], AbstractContextManager[None]]]]:
     """Two people in one room, and what stops the server and starts it again."""
-    servers = []
+    servers: list[AbstractContextManager[Server]] = []
 
-    def start():
+    def start() -> Server:
         servers.append(project.run_process(command, port))
         return servers[-1].__enter__()
 
+    running = [start()]
+
     @contextmanager
-    def restart():
+    def restart() -> Iterator[None]:
         running[0].kill()
         yield
         running[0] = start()
 
-    running = [start()]
     url = running[0].url
     try:
         with browse(url, expected) as ada, browse(url, expected) as grace:
@@ -287,12 +319,12 @@ def browse_room(project, command, port, browse, expected):
         running[0].kill()
 
 
-def say(page, text):
+def say(page: Page, text: str) -> None:
     page.get_by_label("Message", exact=True).fill(text)
     page.keyboard.press("Enter")
 
 
-def test_live(running, browse):
+def test_live(running: RunProject, browse: Browse) -> None:
     with running(starter="live") as (project, server):
         add_services(project, server.url)
         with browse(server.url) as page:
@@ -307,13 +339,13 @@ def test_live(running, browse):
                 expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
 
 
-def add_services(project, url):
+def add_services(project: Project, url: str) -> None:
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
     project.manage("shell", "--command", f"from status.models import Service\n{script}")
 
 
-def test_pages_of_every_project(running, browse):
+def test_pages_of_every_project(running: RunProject, browse: Browse) -> None:
     """Sign-in, password and admin pages, none of which may need what the policy forbids."""
     with running() as (project, server):
         project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
@@ -338,7 +370,7 @@ def test_pages_of_every_project(running, browse):
 
 
 @pytest.mark.parametrize("starter", ["blank", "wiki", "chat", "live"])
-def test_without_javascript_and_narrow(starter, running, browse):
+def test_without_javascript_and_narrow(starter: str, running: RunProject, browse: Browse) -> None:
     with running(starter=starter) as (_, server):
         with browse(server.url, java_script_enabled=False) as page:
             expect(page.get_by_role("heading", level=1)).to_be_visible()
@@ -395,7 +427,8 @@ def read_console(chromium: Browser, policy: str) -> list[str]:
 
     context = chromium.new_context()
     context.route("**/*", respond)
-    page, console = context.new_page(), []
+    page = context.new_page()
+    console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
     with page.expect_response("https://cdn.example/data"):
         page.goto("https://site.example/")
@@ -411,14 +444,16 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
 
     def respond(route: Route) -> None:
         if route.request.url.startswith(url):
-            return route.continue_(headers=route.request.headers | {"x-forwarded-proto": scheme})
-        content_type, body = BOOTSTRAP[route.request.url.rpartition(".")[2]]
-        return route.fulfill(content_type=content_type, body=body)
+            route.continue_(headers=route.request.headers | {"x-forwarded-proto": scheme})
+        else:
+            content_type, body = BOOTSTRAP[route.request.url.rpartition(".")[2]]
+            route.fulfill(content_type=content_type, body=body)
 
     context = chromium.new_context(base_url=url)
     context.set_default_timeout(20_000)
     context.route("**/*", respond)
-    page, console = context.new_page(), []
+    page = context.new_page()
+    console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
     page.on("pageerror", lambda error: console.append(str(error)))
     yield page, console
@@ -433,7 +468,7 @@ def bring_app(project: Project, app: str) -> None:
             target = project.path / app / str(file.relative_to(student)).replace("network", app)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.read_text().replace("network", app))
-    section = re.search(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS, re.MULTILINE)[1]
+    section = first_match(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS)
     lines = re.findall(r"^\| `(\w+\.py)` \| `(.+?)`", section, re.MULTILINE)
     replaced = ['"pages",', 'AUTH_USER_MODEL = "accounts.User"', 'path("", include("pages.urls")),']
     assert len(lines) == len(replaced)
@@ -463,9 +498,7 @@ def runserver(project: Project) -> Iterator[Server]:
     ],
     ids=["commerce", "mail", "network"],
 )
-def test_course_project(
-    name: str, app: str, django_version: str, make_project: Callable[..., Project], chromium: Browser
-) -> None:
+def test_course_project(name: str, app: str, django_version: str, make_project: MakeProject, chromium: Browser) -> None:
     """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
     project = make_project(project_name=name, django_version=django_version)

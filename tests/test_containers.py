@@ -4,36 +4,50 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol, Unpack
 
 import httpx
 import pytest
 import yaml
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
-from tests.template import CHOICES, SERVERS, code_blocks, edit, free_port, generate, on_servers
+from tests.template import (
+    CHOICES,
+    SERVERS,
+    Answers,
+    Docker,
+    Project,
+    code_blocks,
+    edit,
+    free_port,
+    generate,
+    on_servers,
+)
+
+Compose = Callable[..., str]
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_dockerfile_lint(server, tmp_path):
+def test_dockerfile_lint(server: str, tmp_path: Path) -> None:
     project = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
-    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+    hadolint = Path(sys.executable).parent / "hadolint"
     result = subprocess.run([hadolint, project.path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @on_servers("uvicorn", "daphne")
-def test_image(server, docker, tmp_path):
+def test_image(server: str, docker: Docker, tmp_path: Path) -> None:
     project = generate(tmp_path, lock=True, project_name="wiki", server=server)
     project.path.joinpath("db.sqlite3").write_text("local data")
     tag = f"test-{server}-{uuid.uuid4().hex[:8]}"
@@ -45,7 +59,7 @@ def test_image(server, docker, tmp_path):
         docker("image", "rm", "--force", tag)
 
 
-def check_image(docker, tag):
+def check_image(docker: Docker, tag: str) -> None:
     key = "secret-" + uuid.uuid4().hex
     options = ["--read-only", "--tmpfs", "/tmp", "--volume", "/data", "--publish", "127.0.0.1::8000"]
     options += ["--env", f"DJANGO_SECRET_KEY={key}", "--env", "DJANGO_ALLOWED_HOSTS=example.com"]
@@ -61,7 +75,7 @@ def check_image(docker, tag):
         assert (css.status_code, css.headers["content-encoding"]) == (200, "br")
         assert httpx.get(f"{url}/readyz").status_code == 200
 
-        def inside(command):
+        def inside(command: str) -> str:
             return docker("exec", container, "sh", "-c", command, check=False)
 
         assert inside("id -u").strip() == "10001"
@@ -80,7 +94,7 @@ def check_image(docker, tag):
         docker("rm", "--force", "--volumes", container)
 
 
-def check_rebuild(docker, tag, project):
+def check_rebuild(docker: Docker, tag: str, project: Project) -> None:
     """A change of the code does not install the dependencies again."""
     views = project.path / "pages" / "views.py"
     views.write_text(views.read_text() + "\n# changed\n")
@@ -89,7 +103,7 @@ def check_rebuild(docker, tag, project):
     assert f"\n{step} CACHED" in steps
 
 
-def wait_until(condition, explain, seconds=60):
+def wait_until(condition: Callable[[], object], explain: Callable[[], str], seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -101,13 +115,18 @@ def wait_until(condition, explain, seconds=60):
     raise AssertionError(explain())
 
 
+class StartStack(Protocol):
+    def __call__(self, **answers: Unpack[Answers]) -> AbstractContextManager[tuple[str, Compose]]: ...
+
+
 @pytest.fixture
-def stack(docker, tmp_path):
+def stack(docker: Docker, tmp_path: Path) -> StartStack:
     """`with stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
 
     @contextmanager
-    def start(**answers):
-        project = generate(tmp_path, lock=True, project_name="wiki", **answers)
+    def start(**answers: Unpack[Answers]) -> Iterator[tuple[str, Compose]]:
+        answers["project_name"] = "wiki"
+        project = generate(tmp_path, lock=True, **answers)
         variables = {
             "HTTP_PORT": str(free_port()),
             "HTTPS_PORT": str(free_port()),
@@ -115,7 +134,7 @@ def stack(docker, tmp_path):
         }
         name = f"test{uuid.uuid4().hex[:8]}"
 
-        def compose(*arguments):
+        def compose(*arguments: str) -> str:
             return docker("compose", "--project-name", name, *arguments, cwd=project.path, env=os.environ | variables)
 
         try:
@@ -145,7 +164,7 @@ def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> Non
     )
 
 
-def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> None:
+def check_limits(docker: Docker, compose: Compose) -> None:
     """What the stack really runs with."""
     show = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"
     everything = compose("ps", "--all", "--quiet").split()
@@ -159,7 +178,7 @@ def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> Non
 
 
 @on_servers("gunicorn")
-def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[..., str], tmp_path: Path) -> None:
+def test_wiki_stack(server: str, stack: StartStack, docker: Docker, tmp_path: Path) -> None:
     with (
         stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
@@ -176,7 +195,7 @@ def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[
         check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
 
 
-def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> None:
+def check_behind_another_proxy(compose: Compose, override: Path) -> None:
     """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
     port = free_port()
     override.write_text(code_blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
@@ -190,7 +209,7 @@ def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> N
 
 
 @on_servers("hypercorn")
-def test_chat_stack(server, stack):
+def test_chat_stack(server: str, stack: StartStack) -> None:
     with stack(server=server, starter="chat", database="postgresql") as (url, compose):
         asyncio.run(talk(url))
         ping = ("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
@@ -200,12 +219,11 @@ def test_chat_stack(server, stack):
             assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"
 
 
-async def talk(url):
+async def talk(url: str) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    options = {"origin": url, "ssl": context}
     socket_url = url.replace("https", "wss") + "/ws/chat/lobby/"
-    members = [await connect(socket_url, **options) for _ in range(6)]
+    members = [await connect(socket_url, origin=Origin(url), ssl=context) for _ in range(6)]
     for member in members:
         await member.send('{"message": "hello"}')
     for member in members:
@@ -216,7 +234,7 @@ async def talk(url):
 
 
 @on_servers("granian")
-def test_live_stack(server, stack):
+def test_live_stack(server: str, stack: StartStack) -> None:
     with stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
         command = f"from status.models import Service; {add}"

@@ -11,15 +11,29 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, free_port
+from tests.template import (
+    BACKGROUND_THREADS,
+    ROOT,
+    SERVERS,
+    THREADS,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    Project,
+    Server,
+    connect,
+    first_match,
+    free_port,
+)
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_256_clients_and_few_connections(server, probed, connections):
+def test_256_clients_and_few_connections(server: str, probed: MakeProbeProject, connections: Callable[[], int]) -> None:
     with probed(server).run_server() as running:
         seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
@@ -29,12 +43,12 @@ def test_256_clients_and_few_connections(server, probed, connections):
         assert "Traceback" not in running.output
 
 
-async def ask_many(running, paths, clients, requests):
-    seen = {}
+async def ask_many(running: Server, paths: list[str], clients: int, requests: int) -> dict[int, int]:
+    seen: dict[int, int] = {}
     limits = httpx.Limits(max_connections=clients)
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
-    async def ask(client, path):
+    async def ask(client: httpx.AsyncClient, path: str) -> None:
         for _ in range(requests):
             response = await client.get(path)
             seen[response.status_code] = seen.get(response.status_code, 0) + 1
@@ -44,7 +58,7 @@ async def ask_many(running, paths, clients, requests):
     return seen
 
 
-async def talk_to_many(running, sockets):
+async def talk_to_many(running: Server, sockets: int) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/count/"
     opened = [await connect(url) for _ in range(sockets)]
     await asyncio.gather(*[socket.send("{}") for socket in opened])
@@ -53,7 +67,7 @@ async def talk_to_many(running, sockets):
     await asyncio.gather(*[socket.close() for socket in opened])
 
 
-def test_nothing_is_left_for_the_next_request(probed):
+def test_nothing_is_left_for_the_next_request(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
             assert client.get("/probe/litter/").status_code == 200
@@ -72,7 +86,7 @@ def test_nothing_is_left_for_the_next_request(probed):
         assert "Traceback" not in running.output
 
 
-def test_a_transaction_in_sqlite_ends_with_its_request(probed):
+def test_a_transaction_in_sqlite_ends_with_its_request(probed: MakeProbeProject) -> None:
     with (
         probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
@@ -82,7 +96,7 @@ def test_a_transaction_in_sqlite_ends_with_its_request(probed):
             assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> None:
+def test_sqlite_connections_are_used_again(probed: MakeProbeProject) -> None:
     with (
         probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
@@ -97,7 +111,7 @@ def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> No
         assert "Traceback" not in running.output
 
 
-def test_with_djangos_own_pool_of_connections(probed, connections):
+def test_with_djangos_own_pool_of_connections(probed: MakeProbeProject, connections: Callable[[], int]) -> None:
     project = probed()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
@@ -114,7 +128,7 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
 BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
 
 
-def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
+def test_connections_are_used_again(probed: MakeProbeProject) -> None:
     """By later requests, and by later calls of event streams."""
     with probed().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
@@ -123,7 +137,7 @@ def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
         assert "Traceback" not in running.output
 
 
-def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
+def test_connections_are_replaced_when_they_are_old(probed: MakeProbeProject) -> None:
     """However often they are used, and if nobody used them for longer than that."""
     project = probed()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
@@ -142,7 +156,7 @@ def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Projec
                 check(used)
 
 
-def test_threads_are_started_once(probed):
+def test_threads_are_started_once(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         for _ in range(5):
             asyncio.run(ask_many(running, ["/probe/slow/"], clients=2 * THREADS, requests=1))
@@ -155,7 +169,7 @@ def test_threads_are_started_once(probed):
         assert client.get("/probe/state/").json()["threads"] == threads
 
 
-def test_async_views_start_no_thread(probed):
+def test_async_views_start_no_thread(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         before = client.get("/probe/async_state/").json()["threads"]
         for _ in range(10):
@@ -165,19 +179,19 @@ def test_async_views_start_no_thread(probed):
         assert not any(name.startswith("asgi-") for name in before)
 
 
-def test_one_request_keeps_its_thread(probed):
+def test_one_request_keeps_its_thread(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
 
 
-def test_event_streams_hold_no_thread(probed, connections):
+def test_event_streams_hold_no_thread(probed: MakeProbeProject, connections: Callable[[], int]) -> None:
     """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
     with probed().run_server() as running:
         asyncio.run(stream_many(running, streams=10 * THREADS))
         assert connections() <= THREADS + BACKGROUND_THREADS
 
 
-async def stream_many(running, streams):
+async def stream_many(running: Server, streams: int) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     limits = httpx.Limits(max_connections=streams + 5)
     async with httpx.AsyncClient(base_url=running.url, limits=limits, headers=headers, timeout=20) as client:
@@ -192,7 +206,7 @@ async def stream_many(running, streams):
             await response.aclose()
 
 
-def test_clients_that_do_not_read_hold_no_thread(probed):
+def test_clients_that_do_not_read_hold_no_thread(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client, ExitStack() as opened:
         for path in 2 * THREADS * ["async_large", "large", "large_stream"]:
             slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
@@ -202,7 +216,7 @@ def test_clients_that_do_not_read_hold_no_thread(probed):
         assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_caches_are_closed_after_each_request(probed):
+def test_caches_are_closed_after_each_request(probed: MakeProbeProject) -> None:
     project = probed()
     settings = project.path / "wiki" / "settings.py"
     settings.write_text(settings.read_text() + '\nCACHES = {"default": {"BACKEND": "probe.caches.CountedCache"}}\n')
@@ -211,20 +225,20 @@ def test_caches_are_closed_after_each_request(probed):
         assert answers == [0, 1, 2, 3]
 
 
-def test_a_task_may_outlive_its_request(probed):
+def test_a_task_may_outlive_its_request(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/later/").text == "started"
         running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 1}, seconds=10)
         assert "Traceback" not in running.output
 
 
-def test_health_and_async_views_answer_while_all_threads_are_at_work(probed):
+def test_health_and_async_views_answer_while_all_threads_are_at_work(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         asyncio.run(ask_beside_slow_ones(running))
         assert client.get("/probe/count/").status_code == 200
 
 
-async def ask_beside_slow_ones(running):
+async def ask_beside_slow_ones(running: Server) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
         slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * THREADS)]
@@ -235,7 +249,7 @@ async def ask_beside_slow_ones(running):
         assert {response.text for response in await asyncio.gather(*slow)} == {"slow"}
 
 
-def test_a_client_that_leaves_costs_nothing(probed):
+def test_a_client_that_leaves_costs_nothing(probed: MakeProbeProject) -> None:
     """Clients that hang up while a thread works for them: the thread is used again afterwards."""
     with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
@@ -245,7 +259,7 @@ def test_a_client_that_leaves_costs_nothing(probed):
         assert "Traceback" not in running.output
 
 
-def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
+def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         for _ in range(2 * THREADS):
             with pytest.raises(httpx.ReadTimeout):
@@ -257,7 +271,7 @@ def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
         assert "Traceback" not in running.output
 
 
-def test_an_error_after_the_client_left_is_logged_once(probed):
+def test_an_error_after_the_client_left_is_logged_once(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         with client.stream("GET", "/probe/careless_stream/") as response:
             assert next(response.iter_lines()) == "data: 1"
@@ -266,7 +280,7 @@ def test_an_error_after_the_client_left_is_logged_once(probed):
     assert running.output.count("RuntimeError: clean-up broke") == 1, running.output
 
 
-def test_a_timeout_in_a_stream_is_an_error(probed: Callable[..., Project]) -> None:
+def test_a_timeout_in_a_stream_is_an_error(probed: MakeProbeProject) -> None:
     """The core's own timeout, which ends a request when its client leaves, is another one."""
     with probed().run_server() as running, running.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
@@ -274,7 +288,7 @@ def test_a_timeout_in_a_stream_is_an_error(probed: Callable[..., Project]) -> No
         running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
 
 
-def test_responses_and_refusals_may_ask_the_database(probed):
+def test_responses_and_refusals_may_ask_the_database(probed: MakeProbeProject) -> None:
     project = probed()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
@@ -288,7 +302,7 @@ def test_responses_and_refusals_may_ask_the_database(probed):
                 assert client.request(method, path).text == f"refused, {len(closings)} users"
 
 
-def test_receivers_are_called_for_each_request(probed):
+def test_receivers_are_called_for_each_request(probed: MakeProbeProject) -> None:
     """Also if the response is one that an earlier request has closed."""
     project = probed()
     connect = "from django.core.signals import request_finished\nrequest_finished.connect(note_finished)\n"
@@ -305,7 +319,7 @@ def add_receiver(project: Project, name: str) -> None:
         views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
 
 
-def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
+def test_receivers_run_after_the_answer(probed: MakeProbeProject) -> None:
     project = probed()
     add_receiver(project, "wait_to_finish")
     with project.run_server() as running, running.client(timeout=5) as client:
@@ -314,7 +328,7 @@ def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
         assert client.get("/probe/let_finish/").text == "finished"
 
 
-def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., Project]) -> None:
+def test_request_finished_is_sent_when_a_client_has_left(probed: MakeProbeProject) -> None:
     project = probed()
     add_receiver(project, "note_finished")
     with project.run_server() as running, running.client() as client:
@@ -328,7 +342,7 @@ def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., P
         )
 
 
-def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..., Project]) -> None:
+def test_error_pages_are_made_in_the_thread_of_their_request(probed: MakeProbeProject) -> None:
     project = probed()
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write('handler500 = "probe.views.server_error"\n')
@@ -337,7 +351,7 @@ def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..
             assert client.get(f"/probe/{path}/").text.startswith("asgi-")
 
 
-def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
+def test_cancelled_calls_are_not_made(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
 
@@ -367,7 +381,7 @@ asyncio.run(main())
 """
 
 
-def test_no_call_is_lost_while_the_executor_is_released(make_project: Callable[..., Project]) -> None:
+def test_no_call_is_lost_while_the_executor_is_released(make_project: MakeProject) -> None:
     shell = make_project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
     assert "the result is 7" in shell.stdout
 
@@ -402,7 +416,7 @@ print("after:", left)
 """
 
 
-def test_threads_close_their_connections_at_the_end(probed: Callable[..., Project]) -> None:
+def test_threads_close_their_connections_at_the_end(probed: MakeProbeProject) -> None:
     shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
@@ -429,7 +443,7 @@ asyncio.run(main())
 """
 
 
-def test_lifespan(make_project: Callable[..., Project]) -> None:
+def test_lifespan(make_project: MakeProject) -> None:
     said = make_project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
     assert said == [
         "before startup: 0",
@@ -457,12 +471,12 @@ except OSError:
 """
 
 
-def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: Callable[..., Project]) -> None:
+def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: MakeProject) -> None:
     shell = make_project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
     assert "kept: []" in shell.stdout
 
 
-def test_paths_do_not_fill_the_memory(probed):
+def test_paths_do_not_fill_the_memory(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         before = memory(client)
         for number in range(300):
@@ -470,14 +484,14 @@ def test_paths_do_not_fill_the_memory(probed):
         assert memory(client) - before < 40 * 1024**2
 
 
-def memory(client):
+def memory(client: httpx.Client) -> int:
     """In bytes, of the process that answers."""
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
 
-def test_threads_keep_nothing_of_their_last_call(probed):
+def test_threads_keep_nothing_of_their_last_call(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
         client.get("/probe/event_stream_backends/")
@@ -489,7 +503,7 @@ def test_threads_keep_nothing_of_their_last_call(probed):
         assert last["threads"] < first["threads"] + 10
 
 
-def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
+def test_a_view_that_hangs_does_not_hold_up_the_end(probed: MakeProbeProject) -> None:
     project = probed()
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
@@ -499,13 +513,13 @@ def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
         running.stop(seconds=15)
 
 
-def test_context_of_a_sync_view(probed):
+def test_context_of_a_sync_view(probed: MakeProbeProject) -> None:
     """What is set before the view is there in it, and what it sets is there while its answer is sent."""
     with probed().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
 
-def test_uploads_and_downloads(probed):
+def test_uploads_and_downloads(probed: MakeProbeProject) -> None:
     content = os.urandom(6_000_000)
     with probed().run_server() as running, running.client() as client:
         sent = client.post("/probe/upload/", files={"file": ("big.bin", content)}).json()
@@ -515,7 +529,7 @@ def test_uploads_and_downloads(probed):
         assert received.headers["content-disposition"] == 'attachment; filename="views.py"'
 
 
-def test_sessions_messages_and_forms_in_async_views(probed):
+def test_sessions_messages_and_forms_in_async_views(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         for visit in (1, 2):
             seen = client.get("/probe/visit/").json()
@@ -530,7 +544,7 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert "Traceback" not in running.output
 
 
-def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project]) -> None:
+def test_messages_in_a_session_that_was_not_loaded(probed: MakeProbeProject) -> None:
     with probed().run_server() as running, running.client() as client:
         token = client.get("/probe/visit/").json()["token"]
         assert client.get("/probe/notify/").status_code == 200, running.output
@@ -539,7 +553,7 @@ def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project
         assert shown == ["visit 1", "too much for a cookie", "visit 2"]
 
 
-def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
+def test_csrf_tokens_in_sessions(probed: MakeProbeProject) -> None:
     project = probed()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("CSRF_USE_SESSIONS = True\n")
@@ -550,7 +564,7 @@ def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
         assert "Traceback" not in running.output
 
 
-def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
+def test_sessions_that_are_saved_at_every_request(probed: MakeProbeProject) -> None:
     """Django refuses to save one on the event loop, where the database would hold up all others."""
     project = probed()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
@@ -561,7 +575,7 @@ def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_errors_and_logs(server, probed):
+def test_errors_and_logs(server: str, probed: MakeProbeProject) -> None:
     """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
     with probed(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
@@ -582,16 +596,16 @@ def test_errors_and_logs(server, probed):
         assert [line["status"] for line in log(running, second, lambda line: True)] == [200]
 
 
-def check_log(running, request_id, message):
+def check_log(running: Server, request_id: str, message: str) -> None:
     [error] = log(running, request_id, lambda line: line["level"] == "ERROR")
     assert f"RuntimeError: {message}" in error.get("exc_info", error["message"])
     assert running.output.count(f"RuntimeError: {message}") == 1
 
 
-def log(running, request_id, wanted):
+def log(running: Server, request_id: str, wanted: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
     """The wanted lines that belong to a request, as soon as there are any."""
 
-    def find():
+    def find() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in running.output.splitlines() if re.match("{.*}$", line)]
         assert all(set(line) >= {"time", "level", "logger", "message", "request_id"} for line in lines)
         return [line for line in lines if line["request_id"] == request_id and wanted(line)]
@@ -600,7 +614,7 @@ def log(running, request_id, wanted):
     return find()
 
 
-def test_it_can_be_switched_off(probed):
+def test_it_can_be_switched_off(probed: MakeProbeProject) -> None:
     project = probed()
     asgi = project.path / "wiki" / "asgi.py"
     text = asgi.read_text()
@@ -613,7 +627,7 @@ def test_it_can_be_switched_off(probed):
         assert not client.get("/probe/state/").json()["thread"].startswith("asgi-")
 
 
-def test_middleware_that_costs_a_thread_is_named(make_project):
+def test_middleware_that_costs_a_thread_is_named(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / "wiki" / "sync_only.py").write_text(
         "def middleware(get_response):\n    return lambda request: get_response(request)\n"
@@ -627,9 +641,11 @@ def test_middleware_that_costs_a_thread_is_named(make_project):
     assert warnings.count("serving.W001") == 2
 
 
-def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, postgresql_server, connections):
+def test_connections_that_postgresql_closed_are_replaced(
+    probed: MakeProbeProject, postgresql: str, postgresql_server: PostgresServer, connections: Callable[[], int]
+) -> None:
     """As at a restart: no request fails because of a connection that was closed while nobody used it."""
-    name = re.search(r"/(test_\w+)", postgresql)[1]
+    name = first_match(r"/(test_\w+)", postgresql)
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
     with probed().run_server() as running, running.client() as client:
         for _ in range(3):

@@ -17,7 +17,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server, code_blocks
+from tests.template import (
+    CHOICES,
+    ROOT,
+    THREADS,
+    MakeProbeProject,
+    MakeProject,
+    Project,
+    Server,
+    StartRedis,
+    code_blocks,
+    first_match,
+)
 from tests.test_core import ask_many
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
@@ -27,7 +38,7 @@ FILE_BYTES = 60_000_000
 
 
 @pytest.fixture
-def limited(probed: Callable[..., Project]) -> Callable[..., Project]:
+def limited(probed: MakeProbeProject) -> Callable[..., Project]:
     """`probed`, with the app of tests/limits/."""
 
     def make(settings: str = "", **answers: str) -> Project:
@@ -239,7 +250,7 @@ def test_a_large_body_is_not_kept_in_memory(limited: Callable[..., Project]) -> 
         status = Path(f"/proc/{client.get('/probe/state/').json()['process']}/status")
 
         def most_memory() -> int:
-            return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+            return 1024 * int(first_match(r"VmHWM:\s+(\d+) kB", status.read_text()))
 
         before = most_memory()
         assert client.post("/limits/nothing/", content=bytes(FILE_BYTES)).status_code == 403  # no token
@@ -369,9 +380,7 @@ def test_a_connection_keeps_nothing_of_a_request(limited: Callable[..., Project]
 
 
 @pytest.mark.parametrize(("setting", "message_id"), [("ATOMIC_REQUESTS", "E003"), ("CONN_MAX_AGE", "W004")])
-def test_settings_that_do_not_go_with_asgi_are_named(
-    setting: str, message_id: str, make_project: Callable[..., Project]
-) -> None:
+def test_settings_that_do_not_go_with_asgi_are_named(setting: str, message_id: str, make_project: MakeProject) -> None:
     """With the first one Django answers each async view with 500; the second one leaks connections with Django's handler."""
     project = make_project()
     assert setting not in project.manage("check").stderr
@@ -390,7 +399,7 @@ def redis_info(url: str) -> Iterator[Callable[[str], int]]:
             file.write(b"INFO\r\n")
             file.flush()
             text = file.read(int(file.readline()[1:]) + 2).decode()
-            return int(re.search(rf"^{name}:(\d+)", text, re.MULTILINE)[1])
+            return int(first_match(rf"^{name}:(\d+)", text))
 
         yield info
 
@@ -401,7 +410,7 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
 
 
 @pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
-def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
+def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis: StartRedis) -> None:
     """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
     _, pool, settings = code_blocks("settings.md", "python")
     if backend != "page":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import CHOICES, ROOT, Project
+from tests.template import CHOICES, ROOT, MakeProject, Project
 
 REQUESTS = int(os.environ.get("DIFFERENTIAL_REQUESTS", "2000"))
 RUNS = 4  # of so many requests in all, for each Django: with and without middleware of the project's, signals watched or not
@@ -30,7 +30,7 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 
 
 @pytest.fixture
-def differing(make_project: Callable[..., Project], static_files: Callable[[Project], Path]) -> Callable[..., Project]:
+def differing(make_project: MakeProject, static_files: Callable[[Project], Path]) -> Callable[..., Project]:
     """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
 
     def make(settings: str, **answers: str) -> Project:

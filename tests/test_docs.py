@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ import yaml
 from websockets.sync.client import connect
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, Project, code_blocks, free_port
+from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, code_blocks, first_match, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
@@ -35,8 +36,12 @@ done
 """
 
 
+class RunCommands(Protocol):
+    def __call__(self, commands: str, folder: Path, *stand_ins: str, **variables: str) -> list[str]: ...
+
+
 @pytest.fixture
-def run_commands(tmp_path):
+def run_commands(tmp_path: Path) -> RunCommands:
     """`run_commands(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
 
     The repository that the pages name is this one, questions get the default, and what projects need is there already.
@@ -51,7 +56,7 @@ def run_commands(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
     environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
 
-    def run(commands, folder, *stand_ins, **variables):
+    def run(commands: str, folder: Path, *stand_ins: str, **variables: str) -> list[str]:
         programs = home / "bin"
         for name in stand_ins:
             programs.mkdir(exist_ok=True)
@@ -64,7 +69,7 @@ def run_commands(tmp_path):
     return run
 
 
-def test_every_command_is_followed():
+def test_every_command_is_followed() -> None:
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -73,7 +78,7 @@ def test_every_command_is_followed():
         assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
 
 
-def test_readme(run_commands, tmp_path):
+def test_readme(run_commands: RunCommands, tmp_path: Path) -> None:
     start, targets, without_questions = code_blocks("README.md", "sh")
     *before, last = start.splitlines()
     run_commands("\n".join(before), tmp_path)
@@ -89,7 +94,7 @@ def test_readme(run_commands, tmp_path):
     serve(f"{demo.partition(' #')[0]} PORT={port}", ROOT, port)
 
 
-def serve(command, folder, port):
+def serve(command: str, folder: Path, port: int) -> None:
     process = subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=folder,
@@ -112,7 +117,7 @@ def serve(command, folder, port):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
 @pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
-def test_benchmarks(run_commands, tmp_path):
+def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:
     """One figure of one candidate, to see that it runs; nothing is kept."""
     [command] = code_blocks("benchmarks.md", "sh")
     assert command == "make bench\n"
@@ -124,7 +129,7 @@ def test_benchmarks(run_commands, tmp_path):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_background_tasks(django_version, make_project, run_commands):
+def test_background_tasks(django_version: str, make_project: MakeProject, run_commands: RunCommands) -> None:
     settings, task, view = code_blocks("background-tasks.md", "python")
     add, add_to_old, work = code_blocks("background-tasks.md", "sh")
     project = make_project(django_version=django_version)
@@ -144,11 +149,11 @@ def test_background_tasks(django_version, make_project, run_commands):
     assert code_blocks("background-tasks.md", "text")[0] in procfile
 
 
-def append(path, code):
+def append(path: Path, code: str) -> None:
     path.write_text(f"{path.read_text() if path.exists() else ''}\n{code}\n")
 
 
-def test_code_of_the_pages(make_project):
+def test_code_of_the_pages(make_project: MakeProject) -> None:
     """Views, a stream, a consumer and a bare application, as the pages show them."""
     [bare] = code_blocks("asgi.md", "python")
     [dashboard] = code_blocks("async-views.md", "python")
@@ -182,7 +187,7 @@ def test_code_of_the_pages(make_project):
         assert httpx.get(running.url).text == "Hello"
 
 
-def test_kubernetes(run_commands, make_project):
+def test_kubernetes(run_commands: RunCommands, make_project: MakeProject) -> None:
     write, secret, release = code_blocks("kubernetes.md", "sh")
     project = make_project(project_name="My Site", database="postgresql")
     run_commands(write, project.path)
@@ -200,7 +205,9 @@ def test_kubernetes(run_commands, make_project):
 @pytest.mark.parametrize(
     "commands", code_blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
 )
-def test_http2(commands, make_project, certificate, run_commands):
+def test_http2(
+    commands: str, make_project: MakeProject, certificate: Callable[[Path], None], run_commands: RunCommands
+) -> None:
     *before, command = commands.splitlines()
     server = command.split()[0]
     project = make_project(server=server)
@@ -222,7 +229,7 @@ def test_http2(commands, make_project, certificate, run_commands):
             assert answer.http_version == "HTTP/2"
             pages = [client.get(path) for path in ("/", "/async/", "/sync/", "/accounts/login/", "/static/site.css")]
             assert [(page.status_code, page.http_version) for page in pages] == [(200, "HTTP/2")] * 5
-            token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)[1]
+            token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)
             cookies = [("Cookie", "theme=dark"), ("Cookie", f"csrftoken={client.cookies['csrftoken']}")]
             client.cookies.clear()
             headers = [("Origin", str(client.base_url)), *cookies]  # browsers send each cookie by itself
@@ -235,7 +242,7 @@ def test_http2(commands, make_project, certificate, run_commands):
         process.communicate(timeout=20)
 
 
-def wait_for(client, process):
+def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> httpx.Response:
     for _ in range(200):
         try:
             return client.get("/livez")
@@ -264,7 +271,7 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_users_in_async_views(django_version: str, production: Callable[..., Project]) -> None:
+def test_users_in_async_views(django_version: str, production: MakeProject) -> None:
     """What works until somebody signs in says why; what docs/async-views.md has instead works."""
     project = production(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
@@ -277,7 +284,7 @@ def test_users_in_async_views(django_version: str, production: Callable[..., Pro
         running.wait_until(lambda: '{"user": await request.auser()}' in running.output, seconds=5)
 
 
-def test_other_middleware_and_applications(probed, run_commands):
+def test_other_middleware_and_applications(probed: MakeProbeProject, run_commands: RunCommands) -> None:
     cors, beside, slow, settings = code_blocks("other-asgi.md", "python")
     project = probed()
     asgi = project.path / "wiki" / "asgi.py"
@@ -301,13 +308,13 @@ def test_other_middleware_and_applications(probed, run_commands):
         assert "signed_cookies" in project.manage("shell", "--no-imports", "--command", show).stdout
 
 
-def test_commands_for_hosts(make_project, run_commands, tmp_path):
+def test_commands_for_hosts(make_project: MakeProject, run_commands: RunCommands, tmp_path: Path) -> None:
     compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
     assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
     assert compose_web == "docker compose up --build --detach web\n"
     project = make_project()
     calls = run_commands(heroku.replace("git push heroku main", ""), project.path, "heroku")
-    settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
+    settings = first_match(r"config:set (.+)", "\n".join(calls))
     assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
     assert run_commands(add_redis, project.path, "heroku")[-1] == "heroku config:set REDIS_SSL_CERT_REQS=none"
     assert run_commands(scale, project.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
@@ -331,7 +338,7 @@ def test_commands_for_hosts(make_project, run_commands, tmp_path):
     assert not (server / ".venv" / "bin" / "pytest").exists()
 
 
-def test_files_for_hosts(make_project, tmp_path):
+def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
     """They parse, name what a project has, and start it by the line of its Procfile."""
     project = make_project(database="postgresql")
     fly, processes = code_blocks("deploying.md", "toml")
@@ -365,7 +372,7 @@ def test_files_for_hosts(make_project, tmp_path):
         assert [line for line in result.stderr.splitlines() if "wiki.service" in line] == []
 
 
-def test_visitors_have_their_own_address_on_each_host(production: Callable[..., Project]) -> None:
+def test_visitors_have_their_own_address_on_each_host(production: MakeProject) -> None:
     """With the host's own form of the header, and what a client may send with it."""
     fly = tomllib.loads(code_blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
     [cloudflare] = code_blocks("deploying.md", "text")
@@ -386,19 +393,19 @@ def test_visitors_have_their_own_address_on_each_host(production: Callable[..., 
 
 def sign_in(client: httpx.Client, forwarded_for: str, password: str) -> int:
     page = client.get("/accounts/login/").text
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page)
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
     headers = {"X-Forwarded-For": forwarded_for, "Origin": "https://example.com"}
     return client.post("/accounts/login/", data=form, headers=headers).status_code
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_pages_name_what_there_is():
+def test_pages_name_what_there_is() -> None:
     """Files, settings and commands that the pages speak of exist."""
     template = ROOT / "{{cookiecutter.project_slug}}"
     texts = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))

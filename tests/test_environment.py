@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from tests.template import CHOICES, SERVERS, Project
+from tests.template import CHOICES, SERVERS, Docker, MakeProject
 
 WRONG = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
@@ -58,7 +58,7 @@ RIGHT = {
 
 
 @pytest.fixture
-def start(make_project):
+def start(make_project: MakeProject):
     project = make_project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
     def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def start(make_project):
     return start
 
 
-def test_wrong_values(start):
+def test_wrong_values(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     for variable, value, sentence in WRONG:
         result = start(variable, value)
         assert result.returncode == 1, (variable, value)
@@ -81,7 +81,7 @@ def test_wrong_values(start):
         assert "secret-word" not in result.stderr
 
 
-def test_right_values(start):
+def test_right_values(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     for variable, values in RIGHT.items():
         for value in values:
             result = start(variable, value)
@@ -115,7 +115,7 @@ IN_DOTENV = f"DJANGO_SECRET_KEY='{SECRET}'\nEMAIL_URL='submission://ada:$word@ma
 SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.mail['EMAIL_HOST_PASSWORD'], sep='\\n')"
 
 
-def test_dollar_signs(make_project: Callable[..., Project]) -> None:
+def test_dollar_signs(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / ".env").write_text(IN_DOTENV)
     assert project.run(str(project.python), "-c", SHOW_KEY).stdout == f"{SECRET}\n$word\n"
@@ -123,7 +123,7 @@ def test_dollar_signs(make_project: Callable[..., Project]) -> None:
     assert project.run(str(project.python), "-c", SHOW_KEY).stdout == "$HOME\n$word\n"
 
 
-def test_compose_reads_the_same(make_project: Callable[..., Project], docker: Callable[..., str]) -> None:
+def test_compose_reads_the_same(make_project: MakeProject, docker: Docker) -> None:
     project = make_project()
     # Version 1 of compose replaces ${HOME} even in single quotes.
     (project.path / ".env").write_text(IN_DOTENV.replace("${HOME} ", ""))
@@ -150,7 +150,7 @@ SHOW_MAIL = (
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_mail_urls(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_mail_urls(django_version: str, make_project: MakeProject) -> None:
     project = make_project(django_version=django_version)
     for url, expected in MAIL_URLS.items():
         project.environment["EMAIL_URL"] = url
@@ -167,7 +167,7 @@ def test_mail_urls(django_version: str, make_project: Callable[..., Project]) ->
 
 @pytest.mark.skipif(os.name == "nt", reason="the lines of the Procfile are for a POSIX shell")
 @pytest.mark.parametrize("server", SERVERS)
-def test_every_server(server, make_project):
+def test_every_server(server: str, make_project: MakeProject) -> None:
     project = make_project(server=server)
     for variable, value in (
         ("PORT", "abc"),

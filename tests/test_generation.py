@@ -18,6 +18,7 @@ from tests.template import (
     OLDEST_PYTHON,
     QUESTIONS,
     ROOT,
+    Answers,
     combinations,
     generate,
     label,
@@ -77,7 +78,7 @@ def check_projects(chosen: list[dict], folder: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def check_project(path, answers):
+def check_project(path: str, answers: Answers) -> None:
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
@@ -132,7 +133,7 @@ def test_prompts_name_the_oldest_python() -> None:
         assert f"Python {oldest} and newer" in prompts[version]
 
 
-def check_dependencies(pyproject, texts):
+def check_dependencies(pyproject, texts: dict[str, str]) -> None:
     """Each dependency is used somewhere, the chosen Django among them."""
     elsewhere = "\n".join(text for name, text in texts.items() if not name.startswith("uv.lock"))
     requirements = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
@@ -143,11 +144,11 @@ def check_dependencies(pyproject, texts):
         assert re.search(r">=[\d.]+,<[\d.]+$", requirement), f"{requirement} has no range"
 
 
-def pyproject_mentions(texts, trace):
+def pyproject_mentions(texts: dict[str, str], trace):
     return texts["pyproject.toml"].count(trace)
 
 
-def check_leftovers(texts, answers):
+def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
     """Nothing of the answers that were not given."""
     everything = "\n".join(texts.values()).lower()
     channels = answers["channels"] or answers["starter"] == "chat"
@@ -169,7 +170,7 @@ def check_leftovers(texts, answers):
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 
 
-def test_size(tmp_path):
+def test_size(tmp_path: Path) -> None:
     project = generate(tmp_path, lock=True, project_name="wiki")
     names = [file.relative_to(project.path).as_posix() for file in project.path.rglob("*") if file.is_file()]
     assert len([name for name in names if not name.startswith(".")]) <= 46  # the others are for tools

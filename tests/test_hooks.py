@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.template import ROOT, generate
+from tests.template import ROOT, MakeEnvironment, MakeProject, first_match, generate
 
 HOSTILE_NAMES = [
     'It\'s "quoted" \'thrice\' """',
@@ -29,8 +30,10 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
     """The exit status, and the lines that a person sees: both streams in one."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, "--output-dir", str(folder), str(ROOT)]
     command += answers
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    result = subprocess.run(command, check=False, env=os.environ | {"PATH": path}, **pipes)
+    environment = os.environ | {"PATH": path}
+    result = subprocess.run(
+        command, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
 
 
@@ -54,7 +57,7 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
         ("accounts", "used by the project itself"),
     ],
 )
-def test_refused_slugs(slug, reason, tmp_path):
+def test_refused_slugs(slug: str, reason: str, tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
     assert status == 1
     assert lines[0].startswith(f"project_slug {slug!r} cannot be used: ")
@@ -69,7 +72,7 @@ def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])
-def test_no_installed_module_can_be_shadowed(django_version, environments):
+def test_no_installed_module_can_be_shadowed(django_version: str, environments: MakeEnvironment) -> None:
     """The hook's list holds every top-level module that is installed for any combination of answers."""
     script = (
         "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()));"
@@ -78,20 +81,20 @@ def test_no_installed_module_can_be_shadowed(django_version, environments):
     python = environments(django_version)
     names = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     hook = re.sub("{{.*?}}", "{}", (ROOT / "hooks" / "pre_gen_project.py").read_text())
-    namespace = {"__name__": "hook"}
+    namespace: dict[str, Any] = {"__name__": "hook"}
     exec(hook, namespace)  # noqa: S102 (the hook is a template, so it cannot be imported)
     slug_error = namespace["slug_error"]
     assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not slug_error(name)] == []
 
 
-def test_a_missing_uv_is_no_failure(tmp_path):
+def test_a_missing_uv_is_no_failure(tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert status == 0
     assert lines[0].startswith("uv is not installed")
     assert not (tmp_path / "wiki" / "uv.lock").exists()
 
 
-def test_a_missing_network_is_no_failure(tmp_path):
+def test_a_missing_network_is_no_failure(tmp_path: Path) -> None:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     uv = bin_folder / "uv"
@@ -103,17 +106,17 @@ def test_a_missing_network_is_no_failure(tmp_path):
     assert lines[0] == "uv could not lock the dependencies; run `uv lock` later. error: no route to host"
 
 
-def test_the_secret_key_is_fresh_and_private(tmp_path):
+def test_the_secret_key_is_fresh_and_private(tmp_path: Path) -> None:
     keys = set()
     for number in range(2):
         env = generate(tmp_path / str(number), project_name="wiki").path / ".env"
-        keys.add(re.search("^DJANGO_SECRET_KEY=(.{50,})$", env.read_text(), re.MULTILINE)[1])
+        keys.add(first_match("^DJANGO_SECRET_KEY=(.{50,})$", env.read_text()))
         if os.name == "posix":
             assert env.stat().st_mode & 0o077 == 0
     assert len(keys) == 2
 
 
-def test_it_ends_with_what_to_type_next(tmp_path):
+def test_it_ends_with_what_to_type_next(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert lines[-3:] == [
         "cd wiki",
@@ -146,7 +149,7 @@ def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tm
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_hostile_names(name, make_project, tmp_path):
+def test_hostile_names(name: str, make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project(project_name=name, project_slug="wiki", database="sqlite")
     lint = [sys.executable, "-m", "ruff"]
     for command in (["check"], ["format", "--check"]):

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server, connect
+from tests.template import CHOICES, ROOT, THREADS, MakeProject, PostgresServer, Project, Server, connect, first_match
 
 OWNERS = [str(number) for number in range(8)]
 PROGRAMS = ["setting", "role", "schema", "local"]
@@ -75,11 +75,14 @@ GRANT SELECT ON ALL TABLES IN SCHEMA t{owner} TO PUBLIC;
 
 @pytest.fixture
 def isolated(
-    make_project: Callable[..., Project], postgresql: str, postgresql_server, static_files: Callable[[Project], Path]
+    make_project: MakeProject,
+    postgresql: str,
+    postgresql_server: PostgresServer,
+    static_files: Callable[[Project], Path],
 ) -> Iterator[Callable[..., Project]]:
     """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
     prefix = f"role_{secrets.token_hex(4)}_"
-    database = re.search(r"/(test_\w+)", postgresql)[1]
+    database = first_match(r"/(test_\w+)", postgresql)
 
     def psql(statements: str) -> None:
         postgresql_server.psql(f"\\set ON_ERROR_STOP on\n\\c {database}\n{statements}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from tests.template import code_blocks, edit, uv
+from tests.template import MakeProbeProject, Project, code_blocks, edit, uv
 
 
 class Agent(ThreadingHTTPServer):
@@ -60,7 +60,7 @@ def agent() -> Iterator[Agent]:
 def install(tmp_path: Path):
     """`install(project, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
 
-    def add(project, command: str) -> None:
+    def add(project: Project, command: str) -> None:
         folder = tmp_path / "libraries"
         libraries = command.removeprefix("uv add ").split()
         uv("pip", "install", "--python", str(project.python), "--target", str(folder), *libraries)
@@ -73,7 +73,7 @@ def install(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
-def test_ddtrace(probed, agent, install) -> None:
+def test_ddtrace(probed: MakeProbeProject, agent, install) -> None:
     project = probed()
     [command], [line], [before_channels] = (
         code_blocks("observability.md", language) for language in ("sh", "text", "python")

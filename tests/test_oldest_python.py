@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.template import CHOICES, OLDEST_PYTHON
+from tests.template import CHOICES, OLDEST_PYTHON, MakeProject
 from tests.test_core import (  # noqa: F401 (pytest collects them from here, too)
     test_a_client_that_leaves_costs_nothing,
     test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves,
@@ -25,6 +25,8 @@ def django_version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_own_tests(starter: str, django_version: str, make_project, request: pytest.FixtureRequest) -> None:
+def test_own_tests(
+    starter: str, django_version: str, make_project: MakeProject, request: pytest.FixtureRequest
+) -> None:
     turn = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
     check_project(make_project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)

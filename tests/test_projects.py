@@ -1,12 +1,11 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
-from collections.abc import Callable
 from itertools import zip_longest
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, SERVERS, Project, edit, label, pairwise
+from tests.template import CHOICES, SERVERS, MakeProject, edit, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
@@ -58,7 +57,7 @@ class TestInAClass:
 
 @pytest.mark.parametrize("database", CHOICES["database"])
 def test_tests_keep_their_rows_to_themselves(
-    database: str, make_project: Callable[..., Project], request: pytest.FixtureRequest
+    database: str, make_project: MakeProject, request: pytest.FixtureRequest
 ) -> None:
     """Async tests as well, which write in another thread."""
     project = make_project(database=database)
@@ -96,7 +95,7 @@ assert words(__file__)
 """
 
 
-def test_warnings(make_project: Callable[..., Project]) -> None:
+def test_warnings(make_project: MakeProject) -> None:
     """A student's code does not fail for them; the project's own modules do."""
     project = make_project(starter="wiki")
     views = project.path / "encyclopedia" / "views.py"
@@ -114,7 +113,7 @@ def test_warnings(make_project: Callable[..., Project]) -> None:
         (project.path / module).write_text(text)
 
 
-def test_templates_that_name_missing_files(make_project: Callable[..., Project]) -> None:
+def test_templates_that_name_missing_files(make_project: MakeProject) -> None:
     """The project's own tests find them before production does: in templates of an app and in those beside the settings."""
     project = make_project()
     for template in (project.path / "pages/templates/pages/home.html", project.path / "wiki/templates/base.html"):
@@ -140,7 +139,7 @@ urlpatterns = [path("", page), path("<path:name>", page)]
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_other_pages(starter: str, make_project: Callable[..., Project]) -> None:
+def test_other_pages(starter: str, make_project: MakeProject) -> None:
     """Whoever replaces a starter's pages loses the tests that are about them, and no other."""
     project = make_project(starter=starter, channels=True)
     app = {"blank": "pages", "wiki": "encyclopedia", "chat": "chat", "live": "status"}[starter]
@@ -205,7 +204,7 @@ urlpatterns = [
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_own_user_model(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_own_user_model(django_version: str, make_project: MakeProject) -> None:
     """An app's `User` takes the place of ours: three lines, then pages, admin and tests work with it."""
     project = make_project(django_version=django_version)
     project.manage("migrate")

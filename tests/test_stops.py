@@ -20,7 +20,18 @@ import websockets
 import yaml
 from filelock import FileLock
 
-from tests.template import ROOT, SERVERS, Project, Server, connect, edit, free_port, generate
+from tests.template import (
+    ROOT,
+    SERVERS,
+    MakeProbeProject,
+    Project,
+    Server,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    generate,
+)
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
@@ -132,7 +143,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_stop(server: str, probed: Callable[..., Project], python: str) -> None:
+def test_stop(server: str, probed: MakeProbeProject, python: str) -> None:
     """In-flight requests complete, and nothing holds up the end for longer than the grace period."""
     measured = asyncio.run(stop_in_each_case(probed(server), server))
     statuses = {case: status for case, (status, _) in measured.items()}
@@ -191,7 +202,7 @@ def count_processes(running: Server) -> int:
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
-def test_stop_of_all_processes(server: str, probed: Callable[..., Project]) -> None:
+def test_stop_of_all_processes(server: str, probed: MakeProbeProject) -> None:
     """Each of the server's processes gets the signal, as from systemd."""
     status, seconds = stop_in_case(probed(server), server, request_in_flight, processes=2)
     assert status == 0
@@ -245,7 +256,7 @@ ADD_TLS = {
 
 
 @pytest.mark.parametrize("server", ADD_TLS)
-def test_stop_over_http2(server: str, probed: Callable[..., Project], certificate: Callable[[Path], None]) -> None:
+def test_stop_over_http2(server: str, probed: MakeProbeProject, certificate: Callable[[Path], None]) -> None:
     project = probed(server)
     edit(project.path / "Procfile", *ADD_TLS[server])
     certificate(project.path)
@@ -280,5 +291,5 @@ def test_containers_are_given_more_time_than_the_grace_period(tmp_path: Path) ->
     web = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]["web"]
     assert int(web["stop_grace_period"].removesuffix("s")) > GRACE_PERIOD_SECONDS + MARGIN_SECONDS
     manifest = (ROOT / "kubernetes" / "{{cookiecutter.__folder}}" / "deployment.yaml").read_text()
-    seconds = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
+    seconds = int(first_match(r"terminationGracePeriodSeconds: (\d+)", manifest))
     assert seconds > GRACE_PERIOD_SECONDS + MARGIN_SECONDS

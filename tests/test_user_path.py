@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, Project, free_port, generate, run_commands
+from tests.template import IMAGE_PYTHON, SERVERS, MakeProject, free_port, generate, run_commands
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project], tmp_path: Path) -> None:
+def test_a_clone_starts_as_its_readme_says(make_project: MakeProject, tmp_path: Path) -> None:
     """Line by line: git leaves `.env` out."""
     project = make_project(project_name="wiki")
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
