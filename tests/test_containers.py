@@ -125,7 +125,6 @@ def stack(docker: Docker, tmp_path: Path) -> StartStack:
 
     @contextmanager
     def start(**answers: Unpack[Answers]) -> Iterator[tuple[str, Compose]]:
-        answers["project_name"] = "wiki"
         project = generate(tmp_path, lock=True, **answers)
         variables = {
             "HTTP_PORT": str(free_port()),

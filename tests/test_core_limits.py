@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -197,7 +198,9 @@ async def ask_for_users(client: httpx.AsyncClient) -> None:
         assert (await client.get(path)).json() == {"users": 0}
 
 
-async def open_many(running: Server, views: list[str], streams: int, opened: list[tuple]) -> None:
+async def open_many(
+    running: Server, views: list[str], streams: int, opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+) -> None:
     """Until the first line of each has come. By bare sockets: httpx would take longer than the server."""
 
     async def open_one(view: str) -> None:
@@ -272,12 +275,13 @@ def read_slowly(running: Server, client: httpx.Client, view: str, digest: bytes)
             hash_of_body.update(part)
         seen.append(memory(client))
     assert [each.digest() for each in hashes] == [digest] * len(hashes)
-    for each in [*readers, *sockets]:
-        each.close()
+    for reader, sock in zip(readers, sockets, strict=True):
+        reader.close()
+        sock.close()
     return seen
 
 
-def read_body(reader, part_bytes: int):
+def read_body(reader: BinaryIO, part_bytes: int) -> Iterator[bytes]:
     """The parts of the body of an HTTP/1.1 response, chunked or not."""
     head = b"".join(iter(reader.readline, b"\r\n")).lower()
     assert head.startswith(b"http/1.1 200"), head
@@ -310,9 +314,8 @@ def test_a_sync_stream_ends_when_its_client_leaves(limited: Callable[..., Projec
                 left.sendall(request_head("endless_sync_stream"))
                 # Until some parts have come: an iterator that was never started has nothing to end.
                 assert received.read(200_000).startswith(b"HTTP/1.1 200")
-            running.wait_until(
-                lambda number=number: client.get("/limits/how_many_ended/").json() == {"ended": number}, seconds=10
-            )
+            ended = {"ended": number}
+            running.wait_until(lambda: client.get("/limits/how_many_ended/").json() == ended, seconds=10)  # noqa: B023
         assert client.get("/probe/count/").json() == {"users": 0}
         assert "Traceback" not in running.output
 
@@ -323,7 +326,7 @@ def test_requests_can_be_read_by_what_their_view_has_started(limited: Callable[.
     with limited(settings=settings).run_server() as running, running.client() as client:
         for path, size in (("task", 20_000), ("thread", 20_000), ("task", 3_000_000)):
             text = "x" * size
-            sent = {
+            sent: dict[str, Any] = {
                 "body": {"content": text.encode()},
                 "POST": {"data": {"text": text}},
                 "FILES": {"files": {"file": ("large.txt", text)}},
@@ -338,7 +341,7 @@ def test_a_streams_own_close_runs_in_the_thread_of_its_view(limited: Callable[..
     with limited().run_server() as running, running.client() as client:
         views = [client.get(f"/limits/{name}/").text for name in 10 * ["stream_with_close", "async_stream_with_close"]]
 
-        def closed_in() -> list[str]:
+        def closed_in() -> Any:
             return client.get("/limits/closed_in_threads/").json()["threads"]
 
         running.wait_until(lambda: len(closed_in()) == len(views), seconds=5)

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Unpack
 
 import pytest
 
-from tests.template import CHOICES, ROOT, MakeProject, Project
+from tests.template import CHOICES, ROOT, Answers, MakeProject, Project
 
 REQUESTS = int(os.environ.get("DIFFERENTIAL_REQUESTS", "2000"))
 RUNS = 4  # of so many requests in all, for each Django: with and without middleware of the project's, signals watched or not
@@ -33,7 +34,7 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 def differing(make_project: MakeProject, static_files: Callable[[Project], Path]) -> Callable[..., Project]:
     """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
 
-    def make(settings: str, **answers: str) -> Project:
+    def make(settings: str, **answers: Unpack[Answers]) -> Project:
         project = make_project(**answers).in_production()
         shutil.copytree(static_files(project), project.path / "staticfiles")
         shutil.copytree(ROOT / "tests" / "differential", project.path / "differential")
@@ -70,7 +71,7 @@ def test_the_core_answers_as_django_does(
         assert not differences, f"{len(differences)} differences with DIFFERENTIAL_SEED={seed}:\n{shown}"
 
 
-def run(project: Project, module: str, seed: int) -> list[dict]:
+def run(project: Project, module: str, seed: int) -> list[dict[str, Any]]:
     """What this application answers, with a copy of the database for itself."""
     database = project.path / f"{module}-{seed}.sqlite3"
     shutil.copy(project.path / "db.sqlite3", database)
@@ -80,7 +81,7 @@ def run(project: Project, module: str, seed: int) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def describe(number: int, ours: dict, theirs: dict) -> str:
+def describe(number: int, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     if "answer" not in ours:
         return f"Left in the database: {ours}, with Django's handler: {theirs}"
     different = [name for name in ours["answer"] if ours["answer"][name] != theirs["answer"][name]]

@@ -59,7 +59,9 @@ def django_source(version: str) -> Path:
             )
             [archive] = folder.parent.glob(f"[dD]jango-{version}.tar.gz")
             with tarfile.open(archive) as source:
-                # Python 3.11.2, as Debian has it, knows no filters.
-                source.extractall(folder.parent, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                if hasattr(tarfile, "data_filter"):
+                    source.extractall(folder.parent, filter="data")
+                else:  # Python 3.11.2, as Debian has it, has no filters
+                    source.extractall(folder.parent)
             (folder.parent / f"django-{version}").rename(folder)
     return folder

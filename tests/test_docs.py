@@ -18,6 +18,7 @@ import httpx
 import pytest
 import yaml
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests import template
 from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, code_blocks, first_match, free_port
@@ -179,7 +180,7 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:
             assert next(response.iter_lines()) == "data: news"
-        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=f"http://127.0.0.1:{port}") as socket:
+        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=Origin(f"http://127.0.0.1:{port}")) as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'
     command = ["uvicorn", "bare:application", "--port", str(port)]
@@ -247,7 +248,7 @@ def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> httpx.Resp
         try:
             return client.get("/livez")
         except httpx.TransportError:
-            assert process.poll() is None, process.stdout.read()
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.1)
     raise AssertionError("It did not start.")
 
@@ -341,10 +342,10 @@ def test_commands_for_hosts(make_project: MakeProject, run_commands: RunCommands
 def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
     """They parse, name what a project has, and start it by the line of its Procfile."""
     project = make_project(database="postgresql")
-    fly, processes = code_blocks("deploying.md", "toml")
-    _, render = code_blocks("deploying.md", "yaml")
+    fly_toml, processes = code_blocks("deploying.md", "toml")
+    _, render_yaml = code_blocks("deploying.md", "yaml")
     [unit] = code_blocks("deploying.md", "ini")
-    fly, render = tomllib.loads(fly), yaml.safe_load(render)
+    fly, render = tomllib.loads(fly_toml), yaml.safe_load(render_yaml)
     release = project.procfile()["release"]
     assert fly["deploy"]["release_command"] == release
     assert render["services"][0]["preDeployCommand"] == release

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 import yaml
@@ -57,8 +57,12 @@ RIGHT = {
 }
 
 
+class Start(Protocol):
+    def __call__(self, variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]: ...
+
+
 @pytest.fixture
-def start(make_project: MakeProject):
+def start(make_project: MakeProject) -> Start:
     project = make_project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
     def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +75,7 @@ def start(make_project: MakeProject):
     return start
 
 
-def test_wrong_values(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_wrong_values(start: Start) -> None:
     for variable, value, sentence in WRONG:
         result = start(variable, value)
         assert result.returncode == 1, (variable, value)
@@ -81,7 +85,7 @@ def test_wrong_values(start: Callable[..., subprocess.CompletedProcess[str]]) ->
         assert "secret-word" not in result.stderr
 
 
-def test_right_values(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_right_values(start: Start) -> None:
     for variable, values in RIGHT.items():
         for value in values:
             result = start(variable, value)
@@ -91,7 +95,7 @@ def test_right_values(start: Callable[..., subprocess.CompletedProcess[str]]) ->
 MAIL_SCHEMES = " or ".join(f"{scheme}://…" for scheme in ("smtp", "submission", "console", "file", "memory", "dummy"))
 
 
-def test_all_invalid_variables_at_once(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_all_invalid_variables_at_once(start: Start) -> None:
     result = start(
         "DATABASE_URL",
         "mysql://ada:secret-word@localhost/db",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from tests.template import (
     ROOT,
     Answers,
     combinations,
+    first_match,
     generate,
     label,
     pairwise,
@@ -56,21 +58,21 @@ def test_each_pair_of_answers(tmp_path: Path) -> None:
     check_projects(chosen, tmp_path)
 
 
-def pairs_of(combinations: list[dict]) -> set[tuple]:
+def pairs_of(combinations: list[Answers]) -> set[object]:
     return {pair for answers in combinations for pair in itertools.combinations(answers.items(), 2)}
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("group", combinations("starter", "server"), ids=label)
-def test_every_combination(group: dict, tmp_path: Path) -> None:
+def test_every_combination(group: Answers, tmp_path: Path) -> None:
     chosen = [answers for answers in combinations(*QUESTION_KEYS) if answers.items() >= group.items()]
     assert len(chosen) == 24
     check_projects(chosen, tmp_path)
 
 
-def check_projects(chosen: list[dict], folder: Path) -> None:
+def check_projects(chosen: list[Answers], folder: Path) -> None:
     for number, answers in enumerate(chosen):
-        project = generate(folder / str(number), project_name="wiki", **answers)
+        project = generate(folder / str(number), **answers)
         check_project(project.path, answers)
     for command in (["check"], ["format", "--check"]):
         lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(folder)]
@@ -78,7 +80,7 @@ def check_projects(chosen: list[dict], folder: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def check_project(path: str, answers: Answers) -> None:
+def check_project(path: Path, answers: Answers) -> None:
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
@@ -97,6 +99,7 @@ def check_project(path: str, answers: Answers) -> None:
     procfile = re.fullmatch(
         r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\nchecker: .+\n)?", texts["Procfile"]
     )
+    assert procfile, texts["Procfile"]
     assert bool(procfile[2]) == (answers["starter"] == "live")
     web = procfile[1]
     command = web.partition(" exec ")[2]
@@ -112,7 +115,7 @@ def check_project(path: str, answers: Answers) -> None:
     check_leftovers(texts, answers)
 
 
-def check_python(texts: dict[str, str], answers: dict) -> None:
+def check_python(texts: dict[str, str], answers: Answers) -> None:
     """Images, dev container, pipelines and uv take the same Python, and the project says which is the oldest."""
     assert texts[".python-version"] == f"{IMAGE_PYTHON}\n"
     assert re.findall(r"^FROM (\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
@@ -133,18 +136,18 @@ def test_prompts_name_the_oldest_python() -> None:
         assert f"Python {oldest} and newer" in prompts[version]
 
 
-def check_dependencies(pyproject, texts: dict[str, str]) -> None:
+def check_dependencies(pyproject: dict[str, Any], texts: dict[str, str]) -> None:
     """Each dependency is used somewhere, the chosen Django among them."""
     elsewhere = "\n".join(text for name, text in texts.items() if not name.startswith("uv.lock"))
     requirements = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
     for requirement in requirements:
-        name = re.match(r"[\w-]+", requirement)[0]
+        name = first_match(r"^([\w-]+)", requirement)
         trace = TRACES.get(name, name)
         assert elsewhere.count(trace) > pyproject_mentions(texts, trace) or name.startswith("pytest"), requirement
         assert re.search(r">=[\d.]+,<[\d.]+$", requirement), f"{requirement} has no range"
 
 
-def pyproject_mentions(texts: dict[str, str], trace):
+def pyproject_mentions(texts: dict[str, str], trace: str) -> int:
     return texts["pyproject.toml"].count(trace)
 
 

@@ -13,20 +13,32 @@ import secrets
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, Unpack
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, MakeProject, PostgresServer, Project, Server, connect, first_match
+from tests.template import (
+    CHOICES,
+    ROOT,
+    THREADS,
+    Answers,
+    MakeProject,
+    PostgresServer,
+    Project,
+    Server,
+    connect,
+    first_match,
+)
 
 OWNERS = [str(number) for number in range(8)]
 PROGRAMS = ["setting", "role", "schema", "local"]
 # In these every call is the request's own.
-IN_REQUEST = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
+REQUEST_KINDS = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
 # In these a call sees what it set itself, or nothing.
-IN_BACKGROUND = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
+BACKGROUND_KINDS = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
 REQUESTS = 1000
-AT_ONCE = 30
+CONCURRENT_REQUESTS = 30
 BACKGROUND_THREADS = 2
 
 SETTINGS = """
@@ -79,7 +91,7 @@ def isolated(
     postgresql: str,
     postgresql_server: PostgresServer,
     static_files: Callable[[Project], Path],
-) -> Iterator[Callable[..., Project]]:
+) -> Iterator[MakeProject]:
     """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
     prefix = f"role_{secrets.token_hex(4)}_"
     database = first_match(r"/(test_\w+)", postgresql)
@@ -87,8 +99,9 @@ def isolated(
     def psql(statements: str) -> None:
         postgresql_server.psql(f"\\set ON_ERROR_STOP on\n\\c {database}\n{statements}")
 
-    def make(**answers: str) -> Project:
-        project = make_project(database="postgresql", channels=True, **answers)
+    def make(**answers: Unpack[Answers]) -> Project:
+        answers |= {"database": "postgresql", "channels": True}
+        project = make_project(**answers)
         variables = {"ASGI_THREADS": str(THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
         project.in_production(postgresql, **variables)
         shutil.copytree(static_files(project), project.path / "staticfiles")
@@ -125,7 +138,7 @@ def add_app(project: Project, prefix: str) -> None:
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_no_request_sees_another_ones_data(
-    server: str, django_version: str, isolated: Callable[..., Project], connections: Callable[[], int]
+    server: str, django_version: str, isolated: MakeProject, connections: Callable[[], int]
 ) -> None:
     """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
     seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
@@ -143,32 +156,34 @@ def test_no_request_sees_another_ones_data(
         assert "Traceback" not in running.output
 
 
-async def ask_in_random_order(running: Server, seed: int) -> tuple[dict[str, list], dict[int, tuple]]:
+async def ask_in_random_order(
+    running: Server, seed: int
+) -> tuple[dict[str, list[Any]], dict[int, tuple[str, str, str]]]:
     """What was read wrongly, {program and kind: [(right, seen)]}, and the plain streams, {number: (program, kind, owner)}."""
     chance = random.Random(seed)
-    cases = [(program, kind) for program in PROGRAMS for kind in IN_REQUEST + IN_BACKGROUND]
-    cases = [(*cases[number % len(cases)], chance.choice(OWNERS)) for number in range(REQUESTS)]
+    kinds = [(program, kind) for program in PROGRAMS for kind in REQUEST_KINDS + BACKGROUND_KINDS]
+    cases = [(*kinds[number % len(kinds)], chance.choice(OWNERS)) for number in range(REQUESTS)]
     chance.shuffle(cases)
     jobs = list(enumerate(cases))
-    streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in IN_REQUEST}
-    wrong: dict[str, list] = {}
+    streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in REQUEST_KINDS}
+    wrong: dict[str, list[Any]] = {}
 
-    async def ask_one_after_the_other(client: httpx.AsyncClient) -> None:
+    async def ask_sequentially(client: httpx.AsyncClient) -> None:
         while jobs:
             number, (program, kind, owner) = jobs.pop()
             seen = await ask(running, client, number, program, kind, owner)
             # What it set in the second call it sees there; before and after it, nothing. Only the first call may still
             # be one of the request itself.
-            right = [[owner] * 3] if kind in IN_REQUEST else [[None, owner, None], [owner, owner, None]]
+            right = [[owner] * 3] if kind in REQUEST_KINDS else [[None, owner, None], [owner, owner, None]]
             if seen not in right:
                 wrong.setdefault(f"{program}, {kind}", []).append((owner, seen))
 
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
-        await asyncio.gather(*[ask_one_after_the_other(client) for _ in range(AT_ONCE)])
+        await asyncio.gather(*[ask_sequentially(client) for _ in range(CONCURRENT_REQUESTS)])
     return wrong, streams
 
 
-async def ask(running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str) -> list:
+async def ask(running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str) -> Any:
     """The owners that were read by this request, or what came instead."""
     if kind == "websocket":
         return await talk(running, {"program": program, "owner": owner})
@@ -186,7 +201,7 @@ async def ask(running: Server, client: httpx.AsyncClient, number: int, program: 
         return [repr(error)]
 
 
-async def talk(running: Server, message: dict) -> object:
+async def talk(running: Server, message: dict[str, Any]) -> Any:
     url = f"ws://127.0.0.1:{running.port}/ws/isolation/"
     async with connect(url, host="www.example.com") as socket:
         await socket.send(json.dumps(message))
@@ -214,7 +229,7 @@ CLEAN = {
 }
 
 
-def test_background_calls_leave_nothing_behind(isolated: Callable[..., Project]) -> None:
+def test_background_calls_leave_nothing_behind(isolated: MakeProject) -> None:
     """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
     with isolated().run_server() as running:
         asyncio.run(leave_and_inspect(running))
@@ -233,12 +248,12 @@ async def leave_and_inspect(running: Server) -> None:
             await get(f"litter_in_task/{open_transaction}")
             await get("late_result/0")
 
-        async def inspect_all() -> list:
-            streams: list[Coroutine] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
+        async def inspect_all() -> list[Any]:
+            streams: list[Coroutine[Any, Any, Any]] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
             sockets = [talk(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
             return await asyncio.gather(*streams, *sockets)
 
-        ways: dict[str, Callable[[int], Coroutine]] = {
+        ways: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
             "stream": lambda open_transaction: get(f"litter_in_stream/{open_transaction}"),
             "task": leave_in_task,
             "websocket": lambda open_transaction: talk(running, {"open_transaction": open_transaction}),

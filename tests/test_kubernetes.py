@@ -12,7 +12,7 @@ from tests.template import ROOT
 
 
 @pytest.mark.parametrize("worker", [False, True])
-def test_manifests(worker, tmp_path: Path) -> None:
+def test_manifests(worker: bool, tmp_path: Path) -> None:
     answers = {"project_slug": "my_board", "host": "board.example.com", "worker": worker}
     options = {"directory": "kubernetes", "output_dir": str(tmp_path), "no_input": True, "extra_context": answers}
     folder = Path(cookiecutter(str(ROOT), **options))

@@ -4,15 +4,18 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
 
 from tests.template import MakeProbeProject, Project, code_blocks, edit, uv
+
+Trace = list[dict[str, Any]]  # of spans
 
 
 class Agent(ThreadingHTTPServer):
@@ -20,7 +23,7 @@ class Agent(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), AgentHandler)
-        self.traces: list[list[dict]] = []
+        self.traces: list[Trace] = []
 
 
 class AgentHandler(BaseHTTPRequestHandler):
@@ -37,7 +40,7 @@ class AgentHandler(BaseHTTPRequestHandler):
 
     do_PUT = do_POST
 
-    def send_json(self, data: dict) -> None:
+    def send_json(self, data: dict[str, object]) -> None:
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(data).encode())
@@ -57,7 +60,7 @@ def agent() -> Iterator[Agent]:
 
 
 @pytest.fixture
-def install(tmp_path: Path):
+def install(tmp_path: Path) -> Callable[[Project, str], None]:
     """`install(project, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
 
     def add(project: Project, command: str) -> None:
@@ -73,7 +76,7 @@ def install(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
-def test_ddtrace(probed: MakeProbeProject, agent, install) -> None:
+def test_ddtrace(probed: MakeProbeProject, agent: Agent, install: Callable[[Project, str], None]) -> None:
     project = probed()
     [command], [line], [before_channels] = (
         code_blocks("observability.md", language) for language in ("sh", "text", "python")
@@ -114,10 +117,10 @@ def test_ddtrace(probed: MakeProbeProject, agent, install) -> None:
     assert {trace[0]["name"] for trace in agent.traces if trace not in traces} <= {"django.request"}
 
 
-def probe_traces(agent: Agent) -> list[list[dict]]:
+def probe_traces(agent: Agent) -> list[Trace]:
     """All but those of health checks."""
     return [trace for trace in agent.traces if "/livez" not in trace[0]["meta"].get("http.url", "")]
 
 
-def describe(span: dict) -> tuple[str, str, str]:
+def describe(span: dict[str, Any]) -> tuple[str, str, str]:
     return span["resource"], span["meta"]["http.status_code"], span["meta"]["http.url"]

@@ -21,7 +21,8 @@ def python() -> str:
 
 @pytest.fixture(params=OLDEST_PYTHON)
 def django_version(request: pytest.FixtureRequest) -> str:
-    return request.param
+    version: str = request.param
+    return version
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])

@@ -14,17 +14,20 @@ import yaml
 from tests.template import ROOT, Answers, Docker, MakeProject, Project, code_blocks, combinations, edit, generate, label
 
 TOOLS = Path(sys.executable).parent
-EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
+EVERYTHING: Answers = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
 
 
-def tool(name: str, *arguments, cwd=None):
-    program = shutil.which(name, path=str(TOOLS))
-    return subprocess.run([program, *map(str, arguments)], cwd=cwd, check=False, capture_output=True, text=True)
+Job = tuple[dict[str, str], list[str]]  # its variables and its commands
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which(name, path=str(TOOLS)) or name
+    return subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
 def test_files_are_valid(answers: Answers, tmp_path: Path) -> None:
-    project = generate(tmp_path, project_name="wiki", **answers)
+    project = generate(tmp_path, **answers)
     schemas = {
         "compose-spec": "compose.yaml",
         "github-workflows": ".github/workflows/ci.yml",
@@ -40,7 +43,7 @@ def test_files_are_valid(answers: Answers, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["template", "project"])
-def test_workflows_have_no_known_weakness(folder: Path, tmp_path: Path) -> None:
+def test_workflows_have_no_known_weakness(folder: str, tmp_path: Path) -> None:
     path = ROOT if folder == "template" else generate(tmp_path, **EVERYTHING).path
     result = tool("zizmor", "--offline", "--no-progress", "--persona", "auditor", path)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -58,9 +61,10 @@ def test_workflows_have_no_known_weakness(folder: Path, tmp_path: Path) -> None:
     [("github", EVERYTHING), ("gitlab", {"project_name": "wiki"})],
     ids=["everything-github", "defaults-gitlab"],
 )
-def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, docker: Docker) -> None:
+def test_every_command_works(ci: str, answers: Answers, tmp_path: Path, docker: Docker) -> None:
     """With PostgreSQL and Redis where the pipeline itself starts them."""
-    project = generate(tmp_path, lock=True, ci=ci, **answers)
+    answers = {**answers, "ci": ci}
+    project = generate(tmp_path, lock=True, **answers)
     (project.path / ".env").unlink()  # as it is in a clone
     run_all(["git init --quiet"], project.path, {})
     jobs = github_jobs(project.path) if ci == "github" else gitlab_jobs(project.path)
@@ -75,7 +79,7 @@ def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, d
             docker("compose", "down", "--volumes", cwd=project.path)
 
 
-def github_jobs(path: str):
+def github_jobs(path: Path) -> list[Job]:
     workflow = yaml.safe_load((path / ".github" / "workflows" / "ci.yml").read_text())
     return [
         (job.get("env", {}), [step["run"] for step in job["steps"] if "run" in step])
@@ -83,13 +87,13 @@ def github_jobs(path: str):
     ]
 
 
-def gitlab_jobs(path: str):
+def gitlab_jobs(path: Path) -> list[Job]:
     pipeline = yaml.safe_load((path / ".gitlab-ci.yml").read_text())
     jobs = [pipeline.get(job.get("extends"), {}) | job for job in pipeline.values() if "script" in job]
     return [(job.get("variables", {}), job["script"]) for job in jobs]
 
 
-def run_all(commands, path: str, variables) -> None:
+def run_all(commands: list[str], path: Path, variables: dict[str, str]) -> None:
     keep = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
     environment = keep | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
     tag = f"pipeline-{uuid.uuid4().hex[:8]}"
@@ -184,7 +188,7 @@ def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
         "UV_OFFLINE": "1",
         "PRE_COMMIT_HOME": str(tmp_path / "cache"),
     }
-    command = [shutil.which("pre-commit", path=str(TOOLS)), "run", "--all-files"]
+    command = [shutil.which("pre-commit", path=str(TOOLS)) or "pre-commit", "run", "--all-files"]
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4

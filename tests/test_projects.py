@@ -1,19 +1,20 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
 from itertools import zip_longest
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, SERVERS, MakeProject, edit, label, pairwise
+from tests.template import CHOICES, SERVERS, Answers, MakeProject, Project, edit, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
-def test_checks_and_own_tests(answers, make_project, request):
+def test_checks_and_own_tests(answers: Answers, make_project: MakeProject, request: pytest.FixtureRequest) -> None:
     check_project(make_project(**answers), request)
 
 
-def check_project(project, request):
+def check_project(project: Project, request: pytest.FixtureRequest) -> None:
     if project.answers["database"] == "postgresql":  # which is not there on Windows
         project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
     tests = project.run(str(project.python), "-m", "pytest", "-q", "--create-db", "-W", "error")
@@ -70,7 +71,7 @@ def test_tests_keep_their_rows_to_themselves(
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_types(django_version, make_project, tmp_path):
+def test_types(django_version: str, make_project: MakeProject, tmp_path: Path) -> None:
     """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""
     for number, (server, starter) in enumerate(zip_longest(SERVERS, CHOICES["starter"], fillvalue="blank")):
         project = make_project(
@@ -244,7 +245,7 @@ def sign_in(client: httpx.Client, path: str, username: str, password: str) -> No
     assert answer.status_code == 302
 
 
-def test_without_a_secret_key(make_project):
+def test_without_a_secret_key(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / ".env").unlink()
     result = project.manage("check", check=False)
@@ -253,7 +254,7 @@ def test_without_a_secret_key(make_project):
     assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
 
 
-def test_another_settings_module(make_project):
+def test_another_settings_module(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / "wiki" / "other.py").write_text("from wiki.settings import *\nSITE_NAME = 'Other'\n")
     show = "import wiki.asgi, wiki.wsgi; from django.conf import settings; print(settings.SITE_NAME)"
@@ -263,7 +264,7 @@ def test_another_settings_module(make_project):
     assert project.run(str(project.python), "-c", show).stdout == "wiki\n"
 
 
-def test_sqlite_is_set_up_for_real_use(make_project):
+def test_sqlite_is_set_up_for_real_use(make_project: MakeProject) -> None:
     project = make_project()
     script = (
         "from django.db import connection as c\n"

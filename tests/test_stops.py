@@ -8,11 +8,12 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -46,7 +47,8 @@ PAGE = ROOT / "docs" / "servers.md"
 WRITES_TABLE = bool(os.environ.get("WRITE_STOP_TABLE"))
 LARGE_BYTES = 20_000_000
 
-Stop = Callable[[], Awaitable[None]]
+Stop = Callable[[], Coroutine[Any, Any, None]]
+Case = Callable[[Server, Stop], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
@@ -170,17 +172,14 @@ async def stop_in_each_case(project: Project, server: str) -> dict[str, tuple[in
     return dict(zip(CASES, results, strict=True))
 
 
-def stop_in_case(
-    project: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]], processes: int = 1
-) -> tuple[int, float]:
-    ports = {"port": free_port(), "TLS_PORT": str(free_port())}
-    with project.run_process(
-        ["sh", "-c", project.procfile()["web"]], **ports, WEB_CONCURRENCY=str(processes)
-    ) as running:
-        running.name = server
-        running.tls_port = int(ports["TLS_PORT"])
+def stop_in_case(project: Project, server: str, case: Case, processes: int = 1) -> tuple[int, float]:
+    tls_port = free_port()
+    command = ["sh", "-c", project.procfile()["web"]]
+    variables = {"TLS_PORT": str(tls_port), "WEB_CONCURRENCY": str(processes)}
+    with project.run_process(command, free_port(), **variables) as running:
+        running.name, running.tls_port = server, tls_port
         running.wait_until(lambda: processes == 1 or count_processes(running) == processes)
-        durations = []
+        durations: list[float] = []
 
         async def stop() -> None:
             start = time.monotonic()
@@ -271,7 +270,8 @@ TABLE = re.compile(r"(?<=<!-- made by `make stop-table` -->\n).*?(?=<!-- end -->
 
 def read_table() -> dict[str, dict[str, str]]:
     """The table of the page: {server: {case: cell}}."""
-    lines = TABLE.search(PAGE.read_text())[0].splitlines()
+    [table] = TABLE.findall(PAGE.read_text())
+    lines = table.splitlines()
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return {server: {row[0]: row[number] for row in rows} for number, server in enumerate(header[1:], 1)}
 

@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, MakeProject, free_port, generate, run_commands
+from tests.template import IMAGE_PYTHON, SERVERS, Answers, MakeProject, Project, free_port, generate, run_commands
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from tests.template import IMAGE_PYTHON, SERVERS, MakeProject, free_port, genera
     ],
     ids=["defaults", "everything"],
 )
-def test_with_uv(answers, tmp_path, postgresql):
+def test_with_uv(answers: Answers, tmp_path: Path, postgresql: str) -> None:
     project = generate(tmp_path, lock=True, **answers)
     project.python = Path(sys.executable)  # for the PATH that has uv
     keep = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
@@ -74,7 +75,7 @@ def test_a_clone_starts_as_its_readme_says(make_project: MakeProject, tmp_path: 
     assert "DJANGO_SECRET_KEY is not set" in project.manage("check", check=False).stderr
 
 
-def test_course_project(make_project):
+def test_course_project(make_project: MakeProject) -> None:
     """What a CS50W student types, as in any Django tutorial."""
     project = make_project(project_name="wiki")
     assert {"manage.py", "wiki"} <= {path.name for path in project.path.iterdir()}
@@ -91,7 +92,7 @@ def test_course_project(make_project):
             assert f"<dd>{'manage.py' if 'manage.py' in command else 'uvicorn'}</dd>" in home
 
 
-def test_dev_containers_start_the_project(tmp_path):
+def test_dev_containers_start_the_project(tmp_path: Path) -> None:
     for server in SERVERS:
         project = generate(tmp_path, project_name=f"{server}_site", server=server)
         container = dev_container(project)
@@ -103,12 +104,12 @@ def test_dev_containers_start_the_project(tmp_path):
         assert f":{container['forwardPorts'][0]}>" in readme
 
 
-def dev_container(project):
+def dev_container(project: Project) -> Any:
     return json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
-def test_dev_container(tmp_path):
+def test_dev_container(tmp_path: Path) -> None:
     """What a container does from its making to the first page, done here."""
     project = generate(tmp_path, lock=True, project_name="wiki")
     container = dev_container(project)
@@ -123,7 +124,7 @@ def test_dev_container(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the folder of a virtual environment's programs differs")
-def test_without_uv(tmp_path):
+def test_without_uv(tmp_path: Path) -> None:
     """`pip install .` installs what is needed to run the project."""
     project = generate(tmp_path, project_name="wiki")
     subprocess.run([sys.executable, "-m", "venv", project.path / ".venv"], check=True)
