@@ -17,7 +17,7 @@ import django.test.client
 import django.views.debug
 
 
-def ask(folder):
+def ask(folder: str) -> dict[str, object]:
     """What the checks say, and the pages: {"checks": …, "site_name": …, "pages": {path: text}}."""
     path = Path(folder)
     os.chdir(path)
@@ -36,7 +36,7 @@ def ask(folder):
     return {"checks": said.getvalue(), "site_name": settings.SITE_NAME, "pages": pages}
 
 
-def main():
+def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # for the logs of the projects
     for line in sys.stdin:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -22,20 +23,20 @@ MIDDLEWARE = [
 ]
 
 
-def put_in_place(slug):
+def replace_classes(slug: str) -> None:
     """Before any test module is imported: each of them then finds the project's class under Django's name."""
     ours = importlib.import_module(f"{slug}.serving.middleware")
     for path in MIDDLEWARE:
-        module, name = path.rsplit(".", 1)
-        module = importlib.import_module(module)
+        module_path, name = path.rsplit(".", 1)
+        module = importlib.import_module(module_path)
         assert issubclass(getattr(ours, name), getattr(module, name))
         setattr(module, name, getattr(ours, name))
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
-    for module in ("django.core.handlers.asgi", "django.core.asgi"):
-        importlib.import_module(module).ASGIHandler = handler
+    for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
+        vars(importlib.import_module(module_path))["ASGIHandler"] = handler
 
 
-def main():
+def main() -> None:
     arguments, labels = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     tests = Path(arguments[0]).resolve()
     project = Path(arguments[1]).resolve() if len(arguments) > 1 else None
@@ -44,9 +45,7 @@ def main():
 
     from django.conf import global_settings
 
-    global_settings.ASGI_THREADS = 10
-    global_settings.ASGI_BACKGROUND_THREADS = 5
-    global_settings.ASGI_CONN_MAX_AGE = 600
+    vars(global_settings).update(ASGI_THREADS=10, ASGI_BACKGROUND_THREADS=5, ASGI_CONN_MAX_AGE=600)
 
     import runtests
 
@@ -54,9 +53,9 @@ def main():
         sys.path.append(str(project))
         setup = runtests.setup_run_tests
 
-        def setup_with_project(*args, **kwargs):
+        def setup_with_project(*args: Any, **kwargs: Any) -> Any:
             result = setup(*args, **kwargs)
-            put_in_place(project.name)
+            replace_classes(project.name)
             return result
 
         runtests.setup_run_tests = setup_with_project

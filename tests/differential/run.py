@@ -15,10 +15,16 @@ import logging
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.cookies import SimpleCookie
+from typing import Any
 
 from django.core import signals
+
+Message = dict[str, Any]
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
 
 METHODS = ["GET"] * 8 + ["POST"] * 6 + ["HEAD"] * 2 + ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]
 OTHER_PATHS = [
@@ -64,14 +70,14 @@ TOKEN = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{64}(?![0-9A-Za-z])|(?<=nonce-)
 RANDOM_COOKIES = {"sessionid", "csrftoken", "signed", "messages"}
 
 SIGNALS = ["request_started", "request_finished", "got_request_exception"]
-receivers: list[Callable] = []  # signals have weak references to them
+receivers: list[Callable[..., None]] = []  # signals have weak references to them
 seen: list[list[str]] = []  # signals and log records of the request at work
 
 
 class Client:
     """A user's browser: it keeps cookies, sends its CSRF token most of the time, and is sometimes signed in."""
 
-    def __init__(self, application, seed: int) -> None:
+    def __init__(self, application: Application, seed: int) -> None:
         self.application = application
         self.chance = random.Random(seed)
         self.paths = [*self.differential_paths(), *OTHER_PATHS * 2]
@@ -83,7 +89,7 @@ class Client:
 
         return [f"/differential/{name}/" for name in VIEWS]
 
-    async def ask(self) -> dict:
+    async def ask(self) -> Message:
         request = self.make_request()
         request["cookies"] = sorted(self.cookies)
         answer = await call(self.application, self.scope_of(request), [*self.body_messages(request)])
@@ -91,7 +97,7 @@ class Client:
         request["body"] = f"{len(request['body'])} bytes"
         return {"request": request, "answer": normalized(answer, request["method"])}
 
-    def make_request(self) -> dict:
+    def make_request(self) -> Message:
         chance = self.chance
         if chance.random() < 0.02:
             self.cookies.clear()
@@ -119,7 +125,7 @@ class Client:
             "cut": chance.random() < 0.02,
         }
 
-    def sign_in(self, password: str) -> dict:
+    def sign_in(self, password: str) -> Message:
         body = f"username=ada&password={password}&next=/differential/echo/".encode()
         headers = [("content-type", "application/x-www-form-urlencoded"), ("origin", "https://example.com")]
         request = {"method": "POST", "path": "/accounts/login/", "query": "", "scheme": "https", "root_path": ""}
@@ -156,7 +162,7 @@ class Client:
         end = b"\r\n--limit--\r\n" if kind == "multipart" else b""
         return lines + end, f"multipart/form-data{'; boundary=limit' if end or size else ''}"
 
-    def scope_of(self, request: dict) -> dict:
+    def scope_of(self, request: Message) -> Message:
         headers = {"host": "example.com", **dict(request["headers"])}
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         if self.cookies:
@@ -184,7 +190,7 @@ class Client:
             "server": ("127.0.0.1", 8000),
         }
 
-    def body_messages(self, request: dict) -> Iterator[dict]:
+    def body_messages(self, request: Message) -> Iterator[Message]:
         size = self.chance.choice([100, 65536, 10**7]) if len(request["body"]) < 10_000 else 65536
         parts = [request["body"][at : at + size] for at in range(0, len(request["body"]), size)] or [b""]
         for number, part in enumerate(parts, 1):
@@ -193,7 +199,7 @@ class Client:
             else:
                 yield {"type": "http.request", "body": part, "more_body": number < len(parts)}
 
-    def take_cookies(self, answer: dict) -> None:
+    def take_cookies(self, answer: Message) -> None:
         for name, value in answer["headers"]:
             if name == b"set-cookie":
                 for key, morsel in SimpleCookie(value.decode("latin-1")).items():
@@ -203,19 +209,19 @@ class Client:
                         self.cookies[key] = morsel.coded_value
 
 
-async def call(application, scope: dict, messages: list[dict]) -> dict:
+async def call(application: Application, scope: Message, messages: list[Message]) -> Message:
     """Everything that the application sends, and what was seen meanwhile."""
     seen.clear()
-    answer: dict = {"status": None, "headers": [], "body": b"", "error": None, "complete": False}
+    answer: Message = {"status": None, "headers": [], "body": b"", "error": None, "complete": False}
     never = asyncio.Event()
 
-    async def receive() -> dict:
+    async def receive() -> Message:
         if messages:
             return messages.pop(0)
         await never.wait()
         raise AssertionError
 
-    async def send(message: dict) -> None:
+    async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             assert answer["status"] is None
             answer.update(status=message["status"], headers=[*message["headers"]])
@@ -231,7 +237,7 @@ async def call(application, scope: dict, messages: list[dict]) -> dict:
     return answer | {"seen": [*seen]}
 
 
-def normalized(answer: dict, method: str) -> dict:
+def normalized(answer: Message, method: str) -> Message:
     sent = {name.lower(): value for name, value in answer["headers"]}
     body = answer["body"]
     zipped = sent.get(b"content-encoding") == b"gzip"
@@ -275,7 +281,7 @@ def watch_by_receivers() -> None:
     """As a project does. With them the core closes no response early."""
     for name in SIGNALS:
 
-        def receive(sender, name=name, **kwargs):
+        def receive(sender: type, name: str = name, **kwargs: Any) -> None:
             seen.append([name, getattr(sender, "__name__", "")])
 
         receivers.append(receive)
@@ -287,11 +293,15 @@ def watch_from_outside() -> None:
     for name in SIGNALS:
         signal = getattr(signals, name)
 
-        def send(sender, *args, name=name, send=signal.send, **kwargs):
+        def send(
+            sender: type, *args: Any, name: str = name, send: Callable[..., Any] = signal.send, **kwargs: Any
+        ) -> Any:
             seen.append([name, getattr(sender, "__name__", "")])
             return send(sender, *args, **kwargs)
 
-        async def asend(sender, *args, name=name, asend=signal.asend, **kwargs):
+        async def asend(
+            sender: type, *args: Any, name: str = name, asend: Callable[..., Any] = signal.asend, **kwargs: Any
+        ) -> Any:
             seen.append([name, getattr(sender, "__name__", "")])
             return await asend(sender, *args, **kwargs)
 

@@ -10,7 +10,7 @@ from django.utils import timezone, translation
 from .programs import local
 
 
-def leave(open_transaction: bool) -> str:
+def leave(open_transaction: int) -> str:
     """A transaction that is left open may take the connection, and with it all the rest, along."""
     name = f"litter_{secrets.token_hex(4)}"
     with connection.cursor() as cursor:
@@ -24,7 +24,7 @@ def leave(open_transaction: bool) -> str:
         cursor.execute(f"SET ROLE {settings.ROLE_PREFIX}0")
     connection.force_debug_cursor = True
     connection.execute_wrappers.append(lambda execute, *args: execute(*args))
-    connection.litter = True
+    setattr(connection, "litter", True)  # noqa: B010 (a connection's type has no such attribute)
     local.owner = "litter"
     translation.activate("de")
     timezone.activate("Asia/Kolkata")

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+from typing import Any
+
 from django.urls import path
 
 from . import views
 
-KINDS = {
+KINDS: dict[str, Callable[..., Any]] = {
     "sync": views.sync,
     "async": views.async_,
     "sync_stream": views.sync_stream,

@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.core.cache.backends.locmem import LocMemCache
 
 
@@ -6,5 +8,5 @@ class CountedCache(LocMemCache):
 
     closed = 0
 
-    def close(self, **kwargs):
+    def close(self, **kwargs: Any) -> None:
         type(self).closed += 1
