@@ -27,10 +27,10 @@ def replace_classes(slug: str) -> None:
     """Before any test module is imported: each of them then finds the project's class under Django's name."""
     ours = importlib.import_module(f"{slug}.serving.middleware")
     for path in MIDDLEWARE:
-        module_path, name = path.rsplit(".", 1)
-        module = importlib.import_module(module_path)
-        assert issubclass(getattr(ours, name), getattr(module, name))
-        setattr(module, name, getattr(ours, name))
+        module, name = path.rsplit(".", 1)
+        replacement = ours.import_async_middleware(path)
+        assert issubclass(replacement, ours.AsyncMiddlewareMixin)
+        setattr(importlib.import_module(module), name, replacement)
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
     for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
         vars(importlib.import_module(module_path))["ASGIHandler"] = handler
@@ -42,10 +42,6 @@ def main() -> None:
     project = Path(arguments[1]).resolve() if len(arguments) > 1 else None
     sys.path[:0] = [str(tests), str(tests.parent)]
     os.chdir(tests)
-
-    from django.conf import global_settings
-
-    vars(global_settings).update(ASGI_THREADS=10, ASGI_BACKGROUND_THREADS=5, ASGI_CONN_MAX_AGE=600)
 
     import runtests
 

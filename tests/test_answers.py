@@ -23,7 +23,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, edit, first_match
+from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, also_in_test_all, edit, first_match
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
 
@@ -107,7 +107,7 @@ def examples(in_ci: int) -> settings:
 
 
 # Each asks for other random answers.
-PARTS = [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in range(1, 4))]
+PARTS = [0, *also_in_test_all(*range(1, 8))]
 DEFAULTS: Answers = {
     "starter": "blank",
     "server": "uvicorn",
@@ -221,7 +221,7 @@ def check_project(project: Path, answers: Answers, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@examples(in_ci=50)
+@examples(in_ci=25)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers=DEFAULTS, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
@@ -230,7 +230,7 @@ def test_names(answers: Answers, name: str, part: int, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@examples(in_ci=205)
+@examples(in_ci=100)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
 def test_slugs(answers: Answers, slug: str, part: int, ask: Ask) -> None:

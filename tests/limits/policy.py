@@ -9,7 +9,7 @@ from csp.exceptions import CSPNonceError
 from csp.middleware import PolicyParts
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from wiki.serving.middleware import CSPMiddleware
+from wiki.serving.csp import CSPMiddleware
 
 
 class RequestPolicyMiddleware(CSPMiddleware):

@@ -32,7 +32,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
-from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
+from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
