@@ -1,12 +1,14 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
+import shutil
 from itertools import zip_longest
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, SERVERS, Answers, MakeProject, Project, edit, label, pairwise
+from tests import test_isolation
+from tests.template import CHOICES, ROOT, SERVERS, Answers, MakeProject, Project, edit, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
@@ -84,6 +86,26 @@ def test_types(django_version: str, make_project: MakeProject, tmp_path: Path) -
         )
         types = project.run(str(project.python), "-m", "mypy", "--cache-dir", str(tmp_path / "mypy"))
         assert types.stdout.startswith("Success: no issues found")
+
+
+def test_types_of_what_tests_put_into_projects(make_project: MakeProject) -> None:
+    """It imports Django and the project, so that `make check` cannot check it.
+
+    tests/student/network is left out: its own user model would have to be the project's.
+    """
+    project = make_project(starter="wiki", database="postgresql", channels=True)
+    apps = [ROOT / "tests" / name for name in ("differential", "isolation", "limits", "probe")]
+    for app in [*apps, ROOT / "benchmarks" / "bench", ROOT / "tests" / "student" / "encyclopedia"]:
+        shutil.copytree(app, project.path / app.name, dirs_exist_ok=True)
+    for script in ("ask_projects.py", "django_suite.py"):
+        shutil.copy(ROOT / "tests" / script, project.path)
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write(test_isolation.SETTINGS.format(role_prefix="", background_threads=1))
+    # Channels and django-tenants have no types.
+    flags = ["--strict", "--allow-subclassing-any", "--allow-untyped-calls", "--follow-imports", "silent"]
+    paths = [*(app.name for app in apps), "bench", "encyclopedia/views.py", "ask_projects.py", "django_suite.py"]
+    types = project.run(project.python, "-m", "mypy", *flags, *paths, check=False)
+    assert types.stdout.startswith("Success: no issues found"), types.stdout
 
 
 # What is valid, but makes Python warn: a string with an escape that there is not, and a file that nobody closes.
