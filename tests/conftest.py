@@ -22,8 +22,8 @@ from tests.template import (
     IMAGE_PYTHON,
     IN_CI,
     OLDEST_PYTHON,
+    PROBE_THREADS,
     ROOT,
-    THREADS,
     Answers,
     Docker,
     MakeEnvironment,
@@ -62,10 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @cache
 def used_python() -> str:
     """The version of the Python that projects are tested on."""
-    return ask(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
+    return run_script(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
 
 
-def ask(interpreter: Path | str, script: str) -> str:
+def run_script(interpreter: Path | str, script: str) -> str:
     return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -140,7 +140,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
         except LookupError as error:
             pytest.fail(str(error)) if IN_CI else pytest.skip(str(error))
         script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
-        pytestconfig.stash[VERSIONS_USED].add(ask(interpreter, script))
+        pytestconfig.stash[VERSIONS_USED].add(run_script(interpreter, script))
         return interpreter
 
     return make
@@ -217,7 +217,7 @@ def copy_database(server: PostgresServer, source: str, target: str) -> None:
 
 
 @pytest.fixture
-def production(
+def make_production_project(
     make_project: MakeProject,
     postgresql: str,
     static_files: Callable[[Project], Path],
@@ -296,13 +296,13 @@ def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[
 
 
 @pytest.fixture
-def probed(
+def make_probe_project(
     make_project: MakeProject,
     postgresql: str,
     static_files: Callable[[Project], Path],
     prepare_database: PrepareDatabase,
 ) -> MakeProbeProject:
-    """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
+    """A project with the probe app, its few threads and its PostgreSQL: `make_probe_project(server)`."""
 
     def make(server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None) -> Project:
         project = make_project(server=server, database=database, channels=True)
@@ -315,7 +315,7 @@ def probed(
             '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)',
         )
         edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
-        project.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
+        project.in_production(database_url or postgresql, ASGI_THREADS=str(PROBE_THREADS))
         shutil.copytree(static_files(project), project.path / "staticfiles")
         project.manage("migrate") if database_url else prepare_database(project, ("migrate",))
         return project

@@ -37,17 +37,17 @@ SERVERS = CHOICES["server"]
 IMAGE_PYTHON: str = QUESTIONS["__python"]
 OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
 # What the students of test_browser.py add: Markdown, cleaned, and the course's own library for it.
-STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
+STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 # What docs/ tells people to add.
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # Of which test_isolation.py asks whether tenants stay apart under the core.
 TENANT_LIBRARIES = ["django-tenants"]
 # What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'"
 )
-THREADS = 3  # of the projects with the probe app
+PROBE_THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 EXHAUSTIVE = pytest.mark.exhaustive
 IN_CI = bool(os.environ.get("CI"))
@@ -207,7 +207,7 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
             "starter": "live",  # the one that needs a library more
         }
         files.append(generate(folder / server, **answers).path / "pyproject.toml")
-    libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
+    libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
     wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)

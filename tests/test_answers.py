@@ -42,7 +42,7 @@ ATTACKS = [
     "{% debug %}",
     "${{ github.token }}",
 ]
-PIECES = [
+FRAGMENTS = [
     *ATTACKS,
     *"'\"`\\{}%$#&<>:;,.-_/|!@\n\r\t\x1b\x7f\u2028\u202e\u200d\ufeff",
     "'''",
@@ -80,7 +80,7 @@ ANSWERS = st.fixed_dictionaries({key: st.sampled_from(choices) for key, choices 
 )
 NAMES = st.one_of(
     st.text(max_size=100),
-    st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join),
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map("".join),
     st.sampled_from(
         ["x" * 10_000, "é" * 10_000, "   ", "\u3000", ".hidden", "--help", "-", "\0", "a\0b", "\ud800", "Test"]
     ),
@@ -88,7 +88,7 @@ NAMES = st.one_of(
 VALID_SLUGS = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
 WRONG_SLUGS = st.one_of(
     st.text(max_size=30),
-    st.lists(st.sampled_from(PIECES), max_size=4).map("".join),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=4).map("".join),
     st.sampled_from(
         ["", ".", "..", "/", "~", "a" * 31, "a" * 300, "../../up", "/tmp/up", "C:\\up", "con", "import", "json"]
     ),
@@ -107,7 +107,7 @@ def examples(in_ci: int) -> settings:
 
 
 # Each asks for other random answers.
-PARTS = [0, *also_in_test_all(*range(1, 8))]
+RUNS = [0, *also_in_test_all(*range(1, 8))]
 DEFAULTS: Answers = {
     "starter": "blank",
     "server": "uvicorn",
@@ -152,19 +152,19 @@ def generate_or_reject(folder: Path, answers: Answers) -> Path | str:
                 os.close(copy)
 
 
-class Ask(Protocol):
+class InspectProject(Protocol):
     def __call__(self, folder: Path, django_version: str) -> Any: ...
 
 
 @pytest.fixture(scope="module")
-def ask(environments: MakeEnvironment) -> Iterator[Ask]:
-    """`ask(folder, django_version)`: see ask_projects.py."""
+def inspect_project(environments: MakeEnvironment) -> Iterator[InspectProject]:
+    """`inspect_project(folder, django_version)`: see inspect_projects.py."""
     running: dict[str, subprocess.Popen[str]] = {}
 
-    def ask(folder: Path, django_version: str) -> Any:
+    def inspect_project(folder: Path, django_version: str) -> Any:
         if django_version not in running:
             running[django_version] = subprocess.Popen(
-                [environments(django_version), ROOT / "tests" / "ask_projects.py"],
+                [environments(django_version), ROOT / "tests" / "inspect_projects.py"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -175,18 +175,18 @@ def ask(environments: MakeEnvironment) -> Iterator[Ask]:
         process.stdin.flush()
         return json.loads(process.stdout.readline())
 
-    yield ask
+    yield inspect_project
     for process in running.values():
         process.communicate(timeout=10)
 
 
-def check_answers(answers: Answers, ask: Ask) -> Path | None:
+def check_answers(answers: Answers, inspect_project: InspectProject) -> Path | None:
     with tempfile.TemporaryDirectory() as place:
         output = Path(place, "output")
         output.mkdir()
         generated = generate_or_reject(output, answers)
         if isinstance(generated, Path):
-            check_project(generated, answers, ask)
+            check_project(generated, answers, inspect_project)
         else:
             assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, generated), generated
             assert generated.count("\n") <= 1
@@ -197,7 +197,7 @@ def check_answers(answers: Answers, ask: Ask) -> Path | None:
     return generated if isinstance(generated, Path) else None
 
 
-def check_project(project: Path, answers: Answers, ask: Ask) -> None:
+def check_project(project: Path, answers: Answers, inspect_project: InspectProject) -> None:
     for file in project.rglob("*"):
         if file.suffix == ".py":
             ast.parse(file.read_bytes())
@@ -211,7 +211,7 @@ def check_project(project: Path, answers: Answers, ask: Ask) -> None:
         lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(project)]
         result = subprocess.run(lint, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout
-    seen = ask(project, answers["django_version"])
+    seen = inspect_project(project, answers["django_version"])
     assert "no issues" in seen["checks"]
     assert seen["site_name"] == answers["project_name"]
     for page in seen["pages"].values():
@@ -220,21 +220,21 @@ def check_project(project: Path, answers: Answers, ask: Ask) -> None:
         assert not re.search("[<>\"']", shown)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("run_number", RUNS)
 @examples(in_ci=25)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers=DEFAULTS, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
-def test_names(answers: Answers, name: str, part: int, ask: Ask) -> None:
-    check_answers({**answers, "project_name": name}, ask)
+def test_names(answers: Answers, name: str, run_number: int, inspect_project: InspectProject) -> None:
+    check_answers({**answers, "project_name": name}, inspect_project)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("run_number", RUNS)
 @examples(in_ci=100)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
-def test_slugs(answers: Answers, slug: str, part: int, ask: Ask) -> None:
-    project = check_answers({**answers, "project_name": "A name", "project_slug": slug}, ask)
+def test_slugs(answers: Answers, slug: str, run_number: int, inspect_project: InspectProject) -> None:
+    project = check_answers({**answers, "project_name": "A name", "project_slug": slug}, inspect_project)
     if project:
         assert slug == project.name
         assert slug.isidentifier()
@@ -271,21 +271,21 @@ def test_templates_language_in_advance(attack: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_can_fail(tmp_path: Path, ask: Ask) -> None:
+def test_it_can_fail(tmp_path: Path, inspect_project: InspectProject) -> None:
     """The checks above do find what is broken."""
     answers: Answers = {**DEFAULTS, "project_name": "A name"}
     project = generate_or_reject(tmp_path, answers)
     assert isinstance(project, Path)
-    check_project(project, answers, ask)
+    check_project(project, answers, inspect_project)
     for path, text in (("a_name/settings.py", "import os\n"), ("pyproject.toml", "["), ("compose.yaml", "a: [")):
         broken = tmp_path / "copy" / "a_name"
         shutil.copytree(project, broken)
         with (broken / path).open("a") as file:
             file.write(text)
         with pytest.raises(Exception):  # noqa: B017 (of whatever reads it)
-            check_project(broken, answers, ask)
+            check_project(broken, answers, inspect_project)
         shutil.rmtree(broken.parent)
     template = project / "a_name" / "templates" / "base.html"
     edit(template, "{{ project_name }}</a>", "{{ project_name|safe }}!</a>")
     with pytest.raises(AssertionError):
-        check_project(project, answers, ask)
+        check_project(project, answers, inspect_project)

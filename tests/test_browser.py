@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
 from tests.template import (
+    CONTENT_SECURITY_POLICY,
     IN_CI,
-    POLICY,
     ROOT,
     Answers,
     MakeProject,
@@ -29,10 +29,10 @@ from tests.template import (
 )
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
+DISCONNECT_ERRORS = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
 
 
-class Browse(Protocol):
+class OpenPage(Protocol):
     def __call__(
         self, url: str, expected: str | None = None, path: str = "/", **options: Any
     ) -> AbstractContextManager[Page]: ...
@@ -47,7 +47,7 @@ class RunProject(Protocol):
 @pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
+        # Without its sandbox, since tests may run as root in a container; and a page that went through `add_policy`
         # counts as one from the internet, which may not open WebSockets to this machine.
         options = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
         try:  # that of the system, or the one that `playwright install chromium` has put beside it
@@ -59,17 +59,17 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browse(chromium: Browser) -> Browse:
-    """`with browse(url) as page`: at the end nothing may be on the console that `expected` does not match."""
+def open_page(chromium: Browser) -> OpenPage:
+    """`with open_page(url) as page`: at the end nothing may be on the console that `expected` does not match."""
 
     @contextmanager
-    def browse(url: str, expected: str | None = None, path: str = "/", **options: Any) -> Iterator[Page]:
+    def open_page(url: str, expected: str | None = None, path: str = "/", **options: Any) -> Iterator[Page]:
         context = chromium.new_context(base_url=url, **options)
         context.set_default_timeout(20_000)
         page = context.new_page()
         console: list[str] = []
         requests: list[str] = []
-        context.route("**/*", with_policy)
+        context.route("**/*", add_policy)
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -79,19 +79,21 @@ def browse(chromium: Browser) -> Browse:
         assert [text for text in console if not (expected and re.search(expected, text))] == []
         assert [each for each in requests if not each.startswith((f"{url}/", "data:"))] == []
 
-    return browse
+    return open_page
 
 
-def with_policy(route: Route) -> None:
+def add_policy(route: Route) -> None:
     if route.request.resource_type == "document":
         response = route.fetch(max_redirects=0)
-        route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+        route.fulfill(
+            response=response, headers=response.headers | {"content-security-policy": CONTENT_SECURITY_POLICY}
+        )
     else:
         route.continue_()
 
 
 @pytest.fixture
-def running(make_project: MakeProject) -> RunProject:
+def run_project(make_project: MakeProject) -> RunProject:
     """A project in development, by its Procfile line."""
 
     @contextmanager
@@ -110,12 +112,12 @@ def running(make_project: MakeProject) -> RunProject:
 def test_below_a_path(
     starter: str,
     slash: str,
-    production: MakeProject,
+    make_production_project: MakeProject,
     run_nginx: RunNginx,
-    browse: Browse,
+    open_page: OpenPage,
 ) -> None:
     """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/deploying.md says."""
-    project = production(starter=starter)
+    project = make_production_project(starter=starter)
     project.environment["DJANGO_SCRIPT_NAME"] = "/app"
     with project.run_server() as running, running.client() as client:
         files = re.findall(r'(?:href|src)="(/app/static/[^"]+)"', client.get("/app/").text)
@@ -133,7 +135,7 @@ def test_below_a_path(
     with (
         project.run_server(port=port, **development),
         run_nginx(server),
-        browse(site, expected="Autofocus processing was blocked", path="/app/") as page,
+        open_page(site, expected="Autofocus processing was blocked", path="/app/") as page,
     ):
         page.get_by_role("link", name="Sign in").click()
         page.get_by_label("Username").fill("ada")
@@ -156,7 +158,7 @@ def test_below_a_path(
         expect(page).to_have_url(f"{site}/app/")
 
 
-VIEW_THAT_LEAVES = """
+REDIRECT_VIEW = """
 from django.shortcuts import redirect
 
 def sign_in_elsewhere(request):
@@ -190,11 +192,13 @@ def provider() -> Iterator[str]:
     server.server_close()
 
 
-def test_redirect_to_a_provider_after_a_form(production: MakeProject, chromium: Browser, provider: str) -> None:
+def test_redirect_to_a_provider_after_a_form(
+    make_production_project: MakeProject, chromium: Browser, provider: str
+) -> None:
     """With the policy that the project sends in production: refused, until the provider is added to `form-action`."""
-    project, port = production(), free_port()
+    project, port = make_production_project(), free_port()
     views, urls = project.path / "pages" / "views.py", project.path / "pages" / "urls.py"
-    views.write_text(views.read_text() + VIEW_THAT_LEAVES.format(provider=provider))
+    views.write_text(views.read_text() + REDIRECT_VIEW.format(provider=provider))
     (project.path / "pages" / "templates" / "pages" / "sign_in_elsewhere.html").write_text(FORM)
     urls.write_text(urls.read_text() + '\nurlpatterns.append(path("elsewhere/", views.sign_in_elsewhere))\n')
     site = f"http://localhost:{port}"
@@ -216,9 +220,9 @@ def test_redirect_to_a_provider_after_a_form(production: MakeProject, chromium: 
             expect(page.get_by_role("heading", name="The provider")).to_be_visible()
 
 
-def test_students_wiki(running: RunProject, browse: Browse) -> None:
+def test_students_wiki(run_project: RunProject, open_page: OpenPage) -> None:
     students = ROOT / "tests" / "student"
-    with running(added=students, starter="wiki") as (project, server), browse(server.url) as page:
+    with run_project(added=students, starter="wiki") as (project, server), open_page(server.url) as page:
         page.get_by_role("link", name="Django").click()
         expect(page.get_by_role("heading", name="Django")).to_be_visible()
         page.get_by_role("main").get_by_role("link", name="Python").first.click()  # from Markdown
@@ -232,13 +236,13 @@ def test_students_wiki(running: RunProject, browse: Browse) -> None:
         search.press("Enter")
         expect(page.locator("h1 + ul a")).to_have_text(["Git", "HTML", "Python"])
 
-        create(page, "git", "again")
+        create_entry(page, "git", "again")
         expect(page.get_by_text("There is an entry with this title already.")).to_be_visible()
-        create(page, "../up", "out of here")
+        create_entry(page, "../up", "out of here")
         expect(page.get_by_text("cannot be a title")).to_be_visible()
         assert not (project.path / "up.md").exists()
 
-        create(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
+        create_entry(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
         expect(page.locator("strong")).to_have_text("bold")
         expect(page).to_have_title(re.compile("^Ajax & Co"))
         for _ in range(2):
@@ -254,26 +258,26 @@ def test_students_wiki(running: RunProject, browse: Browse) -> None:
         expect(page).to_have_url(re.compile("/wiki/"))
 
 
-def create(page: Page, title: str, content: str) -> None:
+def create_entry(page: Page, title: str, content: str) -> None:
     page.get_by_role("link", name="Create New Page").click()
     page.get_by_label("Title").fill(title)
     page.get_by_label("Content").fill(content)
     page.get_by_role("button", name="Save").click()
 
 
-def test_chat(make_project: MakeProject, browse: Browse) -> None:
+def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
     project = make_project(starter="chat")
     project.manage("migrate")
-    port, expected = free_port(), f"{STOPPED}|WebSocket connection to"
+    port, expected = free_port(), f"{DISCONNECT_ERRORS}|WebSocket connection to"
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
-    with browse_room(project, command, port, browse, expected) as (ada, grace, restart):
-        say(ada, "hello <b>Grace</b>")
+    with browse_room(project, command, port, open_page, expected) as (ada, grace, restart):
+        send_message(ada, "hello <b>Grace</b>")
         expect(grace.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator("#here")).to_have_text(re.compile(r"Guest \w{8}, Guest \w{8}"))
         with restart():
             expect(grace.locator("#status")).to_contain_text("Trying again in")
-            say(grace, "are you there?")
+            send_message(grace, "are you there?")
             expect(grace.locator("#status")).to_contain_text("Not connected")
         for page in (ada, grace):
             expect(page.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
@@ -282,7 +286,7 @@ def test_chat(make_project: MakeProject, browse: Browse) -> None:
         ada.reload()
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
         for number in range(15):
-            say(ada, f"quick {number}")
+            send_message(ada, f"quick {number}")
         expect(ada.locator("#status")).to_contain_text("Not so fast")
         expect(ada.locator(".messages p")).to_have_count(17, timeout=15_000)
         expect(grace.locator(".messages p").last).to_have_text("quick 14")
@@ -290,7 +294,7 @@ def test_chat(make_project: MakeProject, browse: Browse) -> None:
 
 @contextmanager
 def browse_room(
-    project: Project, command: list[str], port: int, browse: Browse, expected: str
+    project: Project, command: list[str], port: int, open_page: OpenPage, expected: str
 ) -> Iterator[tuple[Page, Page, Callable[[], AbstractContextManager[None]]]]:
     """Two people in one room, and what stops the server and starts it again."""
     servers: list[AbstractContextManager[Server]] = []
@@ -309,7 +313,7 @@ def browse_room(
 
     url = running[0].url
     try:
-        with browse(url, expected) as ada, browse(url, expected) as grace:
+        with open_page(url, expected) as ada, open_page(url, expected) as grace:
             for page in (ada, grace):
                 page.get_by_label("Join a room").fill("Lobby")
                 page.get_by_role("button", name="Join").click()
@@ -319,15 +323,15 @@ def browse_room(
         running[0].kill()
 
 
-def say(page: Page, text: str) -> None:
+def send_message(page: Page, text: str) -> None:
     page.get_by_label("Message", exact=True).fill(text)
     page.keyboard.press("Enter")
 
 
-def test_live(running: RunProject, browse: Browse) -> None:
-    with running(starter="live") as (project, server):
+def test_live(run_project: RunProject, open_page: OpenPage) -> None:
+    with run_project(starter="live") as (project, server):
         add_services(project, server.url)
-        with browse(server.url) as page:
+        with open_page(server.url) as page:
             expect(page.locator(".state")).to_have_text(["not checked lately"] * 2)
             project.manage("check_services", "--once")
             expect(page.locator(".state")).to_have_text(["up", "down"])
@@ -345,11 +349,11 @@ def add_services(project: Project, url: str) -> None:
     project.manage("shell", "--command", f"from status.models import Service\n{script}")
 
 
-def test_pages_of_every_project(running: RunProject, browse: Browse) -> None:
+def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) -> None:
     """Sign-in, password and admin pages, none of which may need what the policy forbids."""
-    with running() as (project, server):
+    with run_project() as (project, server):
         project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
-        with browse(server.url) as page:
+        with open_page(server.url) as page:
             page.get_by_role("link", name="Sign in").click()
             for password in ("wrong", "analytical-engine"):
                 expect(page.get_by_label("Username")).to_be_focused()  # or Chromium says that it could not focus it
@@ -370,18 +374,18 @@ def test_pages_of_every_project(running: RunProject, browse: Browse) -> None:
 
 
 @pytest.mark.parametrize("starter", ["blank", "wiki", "chat", "live"])
-def test_without_javascript_and_narrow(starter: str, running: RunProject, browse: Browse) -> None:
-    with running(starter=starter) as (_, server):
-        with browse(server.url, java_script_enabled=False) as page:
+def test_without_javascript_and_narrow(starter: str, run_project: RunProject, open_page: OpenPage) -> None:
+    with run_project(starter=starter) as (_, server):
+        with open_page(server.url, java_script_enabled=False) as page:
             expect(page.get_by_role("heading", level=1)).to_be_visible()
-        with browse(server.url, viewport={"width": 320, "height": 640}) as page:
+        with open_page(server.url, viewport={"width": 320, "height": 640}) as page:
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
             page.keyboard.press("Tab")
             expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
 
 
 BOOTSTRAP = {"css": ("text/css", ".btn { color: rgb(1, 2, 3); }"), "js": ("text/javascript", "window.bootstrap = {};")}
-NAMED = {  # what the console names, of what the student's page has
+CONSOLE_PATTERNS = {  # what the console names, of what the student's page has
     "stylesheet": r"stylesheet 'https://cdn\.jsdelivr\.net/\S+\.css'",
     "script": r"script 'https://cdn\.jsdelivr\.net/\S+\.js'",
     "inline style": "(?i)inline style",
@@ -403,13 +407,13 @@ def test_what_the_console_says(chromium: Browser) -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+? \| ([A-Z][\w ]+) \| (.+) \|$", text, re.MULTILINE)
     assert len(rows) == 11
-    console = read_console(chromium, POLICY)
+    console = read_console(chromium, CONTENT_SECURITY_POLICY)
     assert [words for words, _ in rows if not any(said.startswith(words) for said in console)] == []
     assert [said for said in console if not said.startswith(tuple(words for words, _ in rows))] == []
     directives = re.findall("add (?:its|the) source to `([a-z-]+)`", text)
     assert len(directives) == 7
     sources = "".join(f"; {name} 'self' 'unsafe-inline' data: https://cdn.example" for name in directives)
-    policy = re.sub(r"; (?:form-action|img-src) [^;]+", "", POLICY) + sources
+    policy = re.sub(r"; (?:form-action|img-src) [^;]+", "", CONTENT_SECURITY_POLICY) + sources
     assert {said.split(" violates ")[0] for said in read_console(chromium, policy)} == {
         "Evaluating a string as JavaScript"
     }
@@ -460,7 +464,7 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
     context.close()
 
 
-def bring_app(project: Project, app: str) -> None:
+def install_app(project: Project, app: str) -> None:
     """The student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
     for file in student.rglob("*"):
@@ -502,7 +506,7 @@ def test_course_project(name: str, app: str, django_version: str, make_project: 
     """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
     project = make_project(project_name=name, django_version=django_version)
-    bring_app(project, app)
+    install_app(project, app)
     for user, run in (("ada", project.run_dev_server), ("grace", lambda: runserver(project))):
         with run() as server, visit(chromium, server.url) as (page, console):
             use_course_project(page, user)
@@ -569,8 +573,8 @@ def use_course_project(page: Page, name: str) -> None:
 
 def check_console(console: list[str], reported: bool) -> None:
     """It names each violation, as one that was only reported or as one that was blocked, and nothing else."""
-    for kind, pattern in NAMED.items():
+    for kind, pattern in CONSOLE_PATTERNS.items():
         assert any(re.search(pattern, text) for text in console), f"{kind}: {console}"
-    known = "|".join(NAMED.values()).replace("(?i)", "")
+    known = "|".join(CONSOLE_PATTERNS.values()).replace("(?i)", "")
     assert [text for text in console if not re.search(known, text, re.IGNORECASE)] == []
     assert {bool(re.search("report.only", text, re.IGNORECASE)) for text in console} == {reported}

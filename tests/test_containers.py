@@ -115,13 +115,13 @@ def wait_until(condition: Callable[[], object], explain: Callable[[], str], seco
     raise AssertionError(explain())
 
 
-class StartStack(Protocol):
+class RunStack(Protocol):
     def __call__(self, **answers: Unpack[Answers]) -> AbstractContextManager[tuple[str, Compose]]: ...
 
 
 @pytest.fixture
-def stack(docker: Docker, tmp_path: Path) -> StartStack:
-    """`with stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
+def run_stack(docker: Docker, tmp_path: Path) -> RunStack:
+    """`with run_stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
 
     @contextmanager
     def start(**answers: Unpack[Answers]) -> Iterator[tuple[str, Compose]]:
@@ -177,9 +177,9 @@ def check_limits(docker: Docker, compose: Compose) -> None:
 
 
 @on_servers("gunicorn")
-def test_wiki_stack(server: str, stack: StartStack, docker: Docker, tmp_path: Path) -> None:
+def test_wiki_stack(server: str, run_stack: RunStack, docker: Docker, tmp_path: Path) -> None:
     with (
-        stack(server=server, starter="wiki", database="postgresql") as (url, compose),
+        run_stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
         check_limits(docker, compose)
@@ -208,9 +208,9 @@ def check_behind_another_proxy(compose: Compose, override: Path) -> None:
 
 
 @on_servers("hypercorn")
-def test_chat_stack(server: str, stack: StartStack) -> None:
-    with stack(server=server, starter="chat", database="postgresql") as (url, compose):
-        asyncio.run(talk(url))
+def test_chat_stack(server: str, run_stack: RunStack) -> None:
+    with run_stack(server=server, starter="chat", database="postgresql") as (url, compose):
+        asyncio.run(exchange_messages(url))
         ping = ("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
         assert "NOAUTH" in compose(*ping)
         for number in (1, 2):
@@ -218,7 +218,7 @@ def test_chat_stack(server: str, stack: StartStack) -> None:
             assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"
 
 
-async def talk(url: str) -> None:
+async def exchange_messages(url: str) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     socket_url = url.replace("https", "wss") + "/ws/chat/lobby/"
@@ -233,8 +233,8 @@ async def talk(url: str) -> None:
 
 
 @on_servers("granian")
-def test_live_stack(server: str, stack: StartStack) -> None:
-    with stack(server=server, starter="live", database="postgresql") as (url, compose):
+def test_live_stack(server: str, run_stack: RunStack) -> None:
+    with run_stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
         command = f"from status.models import Service; {add}"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", command)

@@ -18,9 +18,9 @@ import pytest
 
 from tests.template import (
     BACKGROUND_THREADS,
+    PROBE_THREADS,
     ROOT,
     SERVERS,
-    THREADS,
     MakeProbeProject,
     MakeProject,
     PostgresServer,
@@ -33,17 +33,19 @@ from tests.template import (
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_256_clients_and_few_connections(server: str, probed: MakeProbeProject, connections: Callable[[], int]) -> None:
-    with probed(server).run_server() as running:
-        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
+def test_256_clients_and_few_connections(
+    server: str, make_probe_project: MakeProbeProject, connections: Callable[[], int]
+) -> None:
+    with make_probe_project(server).run_server() as running:
+        seen = asyncio.run(send_requests(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
-        assert 1 <= connections() <= THREADS
-        asyncio.run(talk_to_many(running, sockets=40))
-        assert 1 <= connections() <= THREADS + BACKGROUND_THREADS
+        assert 1 <= connections() <= PROBE_THREADS
+        asyncio.run(exchange_many_messages(running, sockets=40))
+        assert 1 <= connections() <= PROBE_THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
 
 
-async def ask_many(running: Server, paths: list[str], clients: int, requests: int) -> dict[int, int]:
+async def send_requests(running: Server, paths: list[str], clients: int, requests: int) -> dict[int, int]:
     seen: dict[int, int] = {}
     limits = httpx.Limits(max_connections=clients)
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
@@ -58,7 +60,7 @@ async def ask_many(running: Server, paths: list[str], clients: int, requests: in
     return seen
 
 
-async def talk_to_many(running: Server, sockets: int) -> None:
+async def exchange_many_messages(running: Server, sockets: int) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/count/"
     opened = [await connect(url) for _ in range(sockets)]
     await asyncio.gather(*[socket.send("{}") for socket in opened])
@@ -67,56 +69,58 @@ async def talk_to_many(running: Server, sockets: int) -> None:
     await asyncio.gather(*[socket.close() for socket in opened])
 
 
-def test_nothing_is_left_for_the_next_request(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+def test_nothing_is_left_for_the_next_request(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/disconnect/").status_code == 200
             assert client.get("/probe/vendor/").text == "postgresql"
-        for _ in range(3 * THREADS):
+        for _ in range(3 * PROBE_THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"
             assert state["time_zone"] == "UTC"
             assert state["in_transaction"] is False
             assert state["autocommit"] is True
             assert state["queries"] == 1
-        for _ in range(2 * THREADS):
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/count/").json() == {"users": 0}, "a transaction was committed, or is still open"
         assert "Traceback" not in running.output
 
 
-def test_a_transaction_in_sqlite_ends_with_its_request(probed: MakeProbeProject) -> None:
+def test_a_transaction_in_sqlite_ends_with_its_request(make_probe_project: MakeProbeProject) -> None:
     with (
-        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        make_probe_project(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
     ):
-        for _ in range(2 * THREADS):
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_sqlite_connections_are_used_again(probed: MakeProbeProject) -> None:
+def test_sqlite_connections_are_used_again(make_probe_project: MakeProbeProject) -> None:
     with (
-        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        make_probe_project(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
     ):
-        for _ in range(5 * THREADS):
+        for _ in range(5 * PROBE_THREADS):
             for view in ("count", "async_count"):
                 assert client.get(f"/probe/{view}/").json() == {"users": 0}
-        assert 1 <= client.get("/probe/how_many_connected/").json()["connected"] <= THREADS
+        assert 1 <= client.get("/probe/count_connected/").json()["connected"] <= PROBE_THREADS
         for _ in range(2):  # the thread of the first call has ended when the second one's has
             with client.stream("GET", "/probe/event_stream/") as response:
                 assert next(response.iter_lines()) == "data: 0"
         assert "Traceback" not in running.output
 
 
-def test_with_djangos_own_pool_of_connections(probed: MakeProbeProject, connections: Callable[[], int]) -> None:
-    project = probed()
+def test_with_djangos_own_pool_of_connections(
+    make_probe_project: MakeProbeProject, connections: Callable[[], int]
+) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
     with project.run_server() as running:
-        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
+        seen = asyncio.run(send_requests(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
         assert seen == {200: 256}, running.output
         assert connections() <= 2
         with running.client() as client:
@@ -125,21 +129,21 @@ def test_with_djangos_own_pool_of_connections(probed: MakeProbeProject, connecti
             assert client.get("/probe/event_stream_setting/").text == "data: \n\n"
 
 
-BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
+BACKEND_VIEWS = {"backend": PROBE_THREADS, "async_backend": PROBE_THREADS, "event_stream_backends": BACKGROUND_THREADS}
 
 
-def test_connections_are_used_again(probed: MakeProbeProject) -> None:
+def test_connections_are_used_again(make_probe_project: MakeProbeProject) -> None:
     """By later requests, and by later calls of event streams."""
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
-            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
+            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * PROBE_THREADS)]
             assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
         assert "Traceback" not in running.output
 
 
-def test_connections_are_replaced_when_they_are_old(probed: MakeProbeProject) -> None:
+def test_connections_are_replaced_when_they_are_old(make_probe_project: MakeProbeProject) -> None:
     """However often they are used, and if nobody used them for longer than that."""
-    project = probed()
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("ASGI_CONN_MAX_AGE = 1\n")
     with project.run_server() as running, running.client() as client:
@@ -156,21 +160,23 @@ def test_connections_are_replaced_when_they_are_old(probed: MakeProbeProject) ->
                 check(used)
 
 
-def test_threads_are_started_once(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_threads_are_started_once(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(5):
-            asyncio.run(ask_many(running, ["/probe/slow/"], clients=2 * THREADS, requests=1))
+            asyncio.run(send_requests(running, ["/probe/slow/"], clients=2 * PROBE_THREADS, requests=1))
             client.get("/probe/async_count/")
             client.get("/probe/broken/")
         threads = client.get("/probe/state/").json()["threads"]
-        assert [name for name in threads if name.startswith("asgi-")] == [f"asgi-{n}" for n in range(1, THREADS + 1)]
+        assert [name for name in threads if name.startswith("asgi-")] == [
+            f"asgi-{n}" for n in range(1, PROBE_THREADS + 1)
+        ]
         for _ in range(10):
             client.get("/probe/state/")
         assert client.get("/probe/state/").json()["threads"] == threads
 
 
-def test_async_views_start_no_thread(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_async_views_start_no_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         before = client.get("/probe/async_state/").json()["threads"]
         for _ in range(10):
             client.get("/probe/async_state/")
@@ -179,16 +185,16 @@ def test_async_views_start_no_thread(probed: MakeProbeProject) -> None:
         assert not any(name.startswith("asgi-") for name in before)
 
 
-def test_one_request_keeps_its_thread(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_one_request_keeps_its_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
 
 
-def test_event_streams_hold_no_thread(probed: MakeProbeProject, connections: Callable[[], int]) -> None:
+def test_event_streams_hold_no_thread(make_probe_project: MakeProbeProject, connections: Callable[[], int]) -> None:
     """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
-    with probed().run_server() as running:
-        asyncio.run(stream_many(running, streams=10 * THREADS))
-        assert connections() <= THREADS + BACKGROUND_THREADS
+    with make_probe_project().run_server() as running:
+        asyncio.run(stream_many(running, streams=10 * PROBE_THREADS))
+        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
 
 
 async def stream_many(running: Server, streams: int) -> None:
@@ -206,9 +212,9 @@ async def stream_many(running: Server, streams: int) -> None:
             await response.aclose()
 
 
-def test_clients_that_do_not_read_hold_no_thread(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client, ExitStack() as opened:
-        for path in 2 * THREADS * ["async_large", "large", "large_stream"]:
+def test_clients_that_do_not_read_hold_no_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client, ExitStack() as opened:
+        for path in 2 * PROBE_THREADS * ["async_large", "large", "large_stream"]:
             slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
             head = f"GET /probe/{path}/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
             slow.sendall(head.encode())
@@ -216,8 +222,8 @@ def test_clients_that_do_not_read_hold_no_thread(probed: MakeProbeProject) -> No
         assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_caches_are_closed_after_each_request(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_caches_are_closed_after_each_request(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     settings = project.path / "wiki" / "settings.py"
     settings.write_text(settings.read_text() + '\nCACHES = {"default": {"BACKEND": "probe.caches.CountedCache"}}\n')
     with project.run_server() as running, running.client() as client:
@@ -225,23 +231,23 @@ def test_caches_are_closed_after_each_request(probed: MakeProbeProject) -> None:
         assert answers == [0, 1, 2, 3]
 
 
-def test_a_task_may_outlive_its_request(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_a_task_may_outlive_its_request(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert client.get("/probe/later/").text == "started"
         running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 1}, seconds=10)
         assert "Traceback" not in running.output
 
 
-def test_health_and_async_views_answer_while_all_threads_are_at_work(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
-        asyncio.run(ask_beside_slow_ones(running))
+def test_health_and_async_views_answer_while_all_threads_are_at_work(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        asyncio.run(request_during_slow_views(running))
         assert client.get("/probe/count/").status_code == 200
 
 
-async def ask_beside_slow_ones(running: Server) -> None:
+async def request_during_slow_views(running: Server) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
-        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * THREADS)]
+        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * PROBE_THREADS)]
         await asyncio.sleep(0.3)
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/probe/async_state/")).status_code == 200
@@ -249,30 +255,30 @@ async def ask_beside_slow_ones(running: Server) -> None:
         assert {response.text for response in await asyncio.gather(*slow)} == {"slow"}
 
 
-def test_a_client_that_leaves_costs_nothing(probed: MakeProbeProject) -> None:
+def test_a_client_that_leaves_costs_nothing(make_probe_project: MakeProbeProject) -> None:
     """Clients that hang up while a thread works for them: the thread is used again afterwards."""
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
                 client.get("/probe/slow/", timeout=0.1)
         assert client.get("/probe/count/").json() == {"users": 0}
         assert "Traceback" not in running.output
 
 
-def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
-                client.get("/probe/patient/", timeout=0.1)
+                client.get("/probe/wait_long/", timeout=0.1)
         running.wait_until(
-            lambda: client.get("/probe/how_many_cancelled/").json() == {"cancelled": 2 * THREADS}, seconds=10
+            lambda: client.get("/probe/count_cancelled/").json() == {"cancelled": 2 * PROBE_THREADS}, seconds=10
         )
         assert client.get("/probe/count/").json() == {"users": 0}
         assert "Traceback" not in running.output
 
 
-def test_an_error_after_the_client_left_is_logged_once(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_an_error_after_the_client_left_is_logged_once(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         with client.stream("GET", "/probe/careless_stream/") as response:
             assert next(response.iter_lines()) == "data: 1"
         running.wait_until(lambda: "clean-up broke" in running.output, seconds=10)
@@ -280,16 +286,16 @@ def test_an_error_after_the_client_left_is_logged_once(probed: MakeProbeProject)
     assert running.output.count("RuntimeError: clean-up broke") == 1, running.output
 
 
-def test_a_timeout_in_a_stream_is_an_error(probed: MakeProbeProject) -> None:
+def test_a_timeout_in_a_stream_is_an_error(make_probe_project: MakeProbeProject) -> None:
     """The core's own timeout, which ends a request when its client leaves, is another one."""
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/stream_with_timeout/")
         running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
 
 
-def test_responses_and_refusals_may_ask_the_database(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_responses_and_refusals_may_ask_the_database(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
     with project.run_server() as running, running.client() as client:
@@ -302,16 +308,16 @@ def test_responses_and_refusals_may_ask_the_database(probed: MakeProbeProject) -
                 assert client.request(method, path).text == f"refused, {len(closings)} users"
 
 
-def test_receivers_are_called_for_each_request(probed: MakeProbeProject) -> None:
+def test_receivers_are_called_for_each_request(make_probe_project: MakeProbeProject) -> None:
     """Also if the response is one that an earlier request has closed."""
-    project = probed()
-    connect = "from django.core.signals import request_finished\nrequest_finished.connect(note_finished)\n"
+    project = make_probe_project()
+    connect = "from django.core.signals import request_finished\nrequest_finished.connect(record_finished)\n"
     with (project.path / "probe" / "views.py").open("a") as views:
         views.write(connect)
     with project.run_server() as running, running.client() as client:
         for _ in range(10):
             assert client.get("/probe/shared/").text == "the same for all"
-        assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
+        assert client.get("/probe/count_finished/").json()["finished"] >= 9  # the last may still be on its way
 
 
 def add_receiver(project: Project, name: str) -> None:
@@ -319,8 +325,8 @@ def add_receiver(project: Project, name: str) -> None:
         views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
 
 
-def test_receivers_run_after_the_answer(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_receivers_run_after_the_answer(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     add_receiver(project, "wait_to_finish")
     with project.run_server() as running, running.client(timeout=5) as client:
         for path in ("shared", "count"):
@@ -328,22 +334,22 @@ def test_receivers_run_after_the_answer(probed: MakeProbeProject) -> None:
         assert client.get("/probe/let_finish/").text == "finished"
 
 
-def test_request_finished_is_sent_when_a_client_has_left(probed: MakeProbeProject) -> None:
-    project = probed()
-    add_receiver(project, "note_finished")
+def test_request_finished_is_sent_when_a_client_has_left(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
+    add_receiver(project, "record_finished")
     with project.run_server() as running, running.client() as client:
-        for path in 2 * ["async_patient", "patient"]:
+        for path in 2 * ["async_wait_long", "wait_long"]:
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"/probe/{path}/", timeout=0.2)
         # Each of these requests is counted at its own end.
         earlier = itertools.count()
         running.wait_until(
-            lambda: client.get("/probe/how_many_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
+            lambda: client.get("/probe/count_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
         )
 
 
-def test_error_pages_are_made_in_the_thread_of_their_request(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_error_pages_are_made_in_the_thread_of_their_request(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write('handler500 = "probe.views.server_error"\n')
     with project.run_server() as running, running.client() as client:
@@ -351,9 +357,9 @@ def test_error_pages_are_made_in_the_thread_of_their_request(probed: MakeProbePr
             assert client.get(f"/probe/{path}/").text.startswith("asgi-")
 
 
-def test_cancelled_calls_are_not_made(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
-        assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
+def test_cancelled_calls_are_not_made(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        assert client.get("/probe/cancel_a_call/").json() == {"calls": ["last call"]}
 
 
 # Another thread releases the request's thread in the middle of a call's submission.
@@ -419,8 +425,8 @@ print("after:", left)
 """
 
 
-def test_threads_close_their_connections_at_the_end(probed: MakeProbeProject) -> None:
-    shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
+def test_threads_close_their_connections_at_the_end(make_probe_project: MakeProbeProject) -> None:
+    shell = make_probe_project().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
     assert "ResourceWarning" not in shell.stderr
@@ -479,35 +485,35 @@ def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: MakePr
     assert "kept: []" in shell.stdout
 
 
-def test_paths_do_not_fill_the_memory(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
-        before = memory(client)
+def test_paths_do_not_fill_the_memory(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        before = memory_bytes(client)
         for number in range(300):
             assert client.get(f"/{number:060000}🧀").status_code == 404
-        assert memory(client) - before < 40 * 1024**2
+        assert memory_bytes(client) - before < 40 * 1024**2
 
 
-def memory(client: httpx.Client) -> int:
+def memory_bytes(client: httpx.Client) -> int:
     """In bytes, of the process that answers."""
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
 
-def test_threads_keep_nothing_of_their_last_call(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_threads_keep_nothing_of_their_last_call(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
         client.get("/probe/event_stream_backends/")
-        first = client.get("/probe/how_many_things/").json()
+        first = client.get("/probe/count_things/").json()
         for _ in range(5):  # of ten calls, each of which has a thread of its own
             client.get("/probe/event_stream_backends/")
-        last = client.get("/probe/how_many_things/").json()
+        last = client.get("/probe/count_things/").json()
         assert first["things"] == last["things"] == 0
         assert last["threads"] < first["threads"] + 10
 
 
-def test_a_view_that_hangs_does_not_hold_up_the_end(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_a_view_that_hangs_does_not_hold_up_the_end(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
     with project.run_process(command, port) as running, running.client() as client:
@@ -516,15 +522,15 @@ def test_a_view_that_hangs_does_not_hold_up_the_end(probed: MakeProbeProject) ->
         running.stop(seconds=15)
 
 
-def test_context_of_a_sync_view(probed: MakeProbeProject) -> None:
+def test_context_of_a_sync_view(make_probe_project: MakeProbeProject) -> None:
     """What is set before the view is there in it, and what it sets is there while its answer is sent."""
-    with probed().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
+    with make_probe_project().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
 
-def test_uploads_and_downloads(probed: MakeProbeProject) -> None:
+def test_uploads_and_downloads(make_probe_project: MakeProbeProject) -> None:
     content = os.urandom(6_000_000)
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         sent = client.post("/probe/upload/", files={"file": ("big.bin", content)}).json()
         assert sent == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "on_disk": True}
         received = client.get("/probe/download/")
@@ -532,8 +538,8 @@ def test_uploads_and_downloads(probed: MakeProbeProject) -> None:
         assert received.headers["content-disposition"] == 'attachment; filename="views.py"'
 
 
-def test_sessions_messages_and_forms_in_async_views(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_sessions_messages_and_forms_in_async_views(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         for visit in (1, 2):
             seen = client.get("/probe/visit/").json()
             assert (seen["visits"], seen["messages"]) == (visit, [])
@@ -547,8 +553,8 @@ def test_sessions_messages_and_forms_in_async_views(probed: MakeProbeProject) ->
         assert "Traceback" not in running.output
 
 
-def test_messages_in_a_session_that_was_not_loaded(probed: MakeProbeProject) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_messages_in_a_session_that_was_not_loaded(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         token = client.get("/probe/visit/").json()["token"]
         assert client.get("/probe/notify/").status_code == 200, running.output
         headers = {"Origin": "https://example.com"}
@@ -556,8 +562,8 @@ def test_messages_in_a_session_that_was_not_loaded(probed: MakeProbeProject) -> 
         assert shown == ["visit 1", "too much for a cookie", "visit 2"]
 
 
-def test_csrf_tokens_in_sessions(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_csrf_tokens_in_sessions(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("CSRF_USE_SESSIONS = True\n")
     with project.run_server() as running, running.client(headers={"Origin": "https://example.com"}) as client:
@@ -567,9 +573,9 @@ def test_csrf_tokens_in_sessions(probed: MakeProbeProject) -> None:
         assert "Traceback" not in running.output
 
 
-def test_sessions_that_are_saved_at_every_request(probed: MakeProbeProject) -> None:
+def test_sessions_that_are_saved_at_every_request(make_probe_project: MakeProbeProject) -> None:
     """Django refuses to save one on the event loop, where the database would hold up all others."""
-    project = probed()
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
     with project.run_server() as running, running.client() as client:
@@ -578,15 +584,15 @@ def test_sessions_that_are_saved_at_every_request(probed: MakeProbeProject) -> N
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_errors_and_logs(server: str, probed: MakeProbeProject) -> None:
+def test_errors_and_logs(server: str, make_probe_project: MakeProbeProject) -> None:
     """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
-    with probed(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
+    with make_probe_project(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
             response = client.get(f"/probe/{path}/", headers={"X-Request-ID": path})
             assert (response.status_code, response.headers["X-Request-ID"]) == (500, path)
             assert not re.search(f"{message}|Traceback|probe", response.text)
             check_log(running, path, message)
-            [line] = log(running, path, lambda line: "duration_ms" in line)
+            [line] = find_log_lines(running, path, lambda line: "duration_ms" in line)
             assert (line["method"], line["path"], line["status"]) == ("GET", f"/probe/{path}/", 500)
             assert line["duration_ms"] > 0
         with pytest.raises(httpx.RemoteProtocolError):
@@ -596,16 +602,18 @@ def test_errors_and_logs(server: str, probed: MakeProbeProject) -> None:
         assert client.get("/probe/missing/").status_code == 404
         first, second = (client.get("/probe/count/").headers["X-Request-ID"] for _ in range(2))
         assert first != second
-        assert [line["status"] for line in log(running, second, lambda line: True)] == [200]
+        assert [line["status"] for line in find_log_lines(running, second, lambda line: True)] == [200]
 
 
 def check_log(running: Server, request_id: str, message: str) -> None:
-    [error] = log(running, request_id, lambda line: line["level"] == "ERROR")
+    [error] = find_log_lines(running, request_id, lambda line: line["level"] == "ERROR")
     assert f"RuntimeError: {message}" in error.get("exc_info", error["message"])
     assert running.output.count(f"RuntimeError: {message}") == 1
 
 
-def log(running: Server, request_id: str, wanted: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+def find_log_lines(
+    running: Server, request_id: str, wanted: Callable[[dict[str, Any]], object]
+) -> list[dict[str, Any]]:
     """The wanted lines that belong to a request, as soon as there are any."""
 
     def find() -> list[dict[str, Any]]:
@@ -617,8 +625,8 @@ def log(running: Server, request_id: str, wanted: Callable[[dict[str, Any]], obj
     return find()
 
 
-def test_it_can_be_switched_off(probed: MakeProbeProject) -> None:
-    project = probed()
+def test_it_can_be_switched_off(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     asgi = project.path / "wiki" / "asgi.py"
     text = asgi.read_text()
     ours = "from wiki.serving.handler import get_asgi_application"
@@ -645,14 +653,17 @@ def test_middleware_that_costs_a_thread_is_named(make_project: MakeProject) -> N
 
 
 def test_connections_that_postgresql_closed_are_replaced(
-    probed: MakeProbeProject, postgresql: str, postgresql_server: PostgresServer, connections: Callable[[], int]
+    make_probe_project: MakeProbeProject,
+    postgresql: str,
+    postgresql_server: PostgresServer,
+    connections: Callable[[], int],
 ) -> None:
     """As at a restart: no request fails because of a connection that was closed while nobody used it."""
     name = first_match(r"/(test_\w+)", postgresql)
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(3):
-            for path in 2 * THREADS * ["/probe/count/", "/probe/async_count/"]:
+            for path in 2 * PROBE_THREADS * ["/probe/count/", "/probe/async_count/"]:
                 assert client.get(path).json() == {"users": 0}, running.output
             postgresql_server.psql(end)
             running.wait_until(lambda: connections() == 0, seconds=10)

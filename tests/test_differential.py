@@ -31,8 +31,10 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 
 
 @pytest.fixture
-def differing(make_project: MakeProject, static_files: Callable[[Project], Path]) -> Callable[..., Project]:
-    """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
+def make_differential_project(
+    make_project: MakeProject, static_files: Callable[[Project], Path]
+) -> Callable[..., Project]:
+    """`make_differential_project(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
 
     def make(settings: str, **answers: Unpack[Answers]) -> Project:
         project = make_project(**answers).in_production()
@@ -61,9 +63,9 @@ def differing(make_project: MakeProject, static_files: Callable[[Project], Path]
     ids=["5.2-more", "6.1-own", "5.2-own", "6.1-more"],
 )
 def test_the_core_answers_as_django_does(
-    django_version: str, middleware: str, differing: Callable[..., Project]
+    django_version: str, middleware: str, make_differential_project: Callable[..., Project]
 ) -> None:
-    project = differing(middleware, django_version=django_version)
+    project = make_differential_project(middleware, django_version=django_version)
     first = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(31))
     for seed in (first, first + 1):  # an odd one and an even one: see differential/run.py
         with ThreadPoolExecutor(2) as executor:

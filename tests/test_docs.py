@@ -26,10 +26,10 @@ from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
 # test_observability.py.
-FOLLOWED = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
-FOLLOWED |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
+PAGES_WITH_COMMANDS |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
 # Hosts and clusters cannot be had here: this stands for their clients, and says what it was asked to do.
-STAND_IN = """#!/bin/sh
+FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
 for word in "$@"; do
     case "$word" in deploy/*) test -e "$word" || exit 1 ;; esac
@@ -38,12 +38,12 @@ done
 
 
 class RunCommands(Protocol):
-    def __call__(self, commands: str, folder: Path, *stand_ins: str, **variables: str) -> list[str]: ...
+    def __call__(self, commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]: ...
 
 
 @pytest.fixture
 def run_commands(tmp_path: Path) -> RunCommands:
-    """`run_commands(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
+    """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns what the stand-ins were asked.
 
     The repository that the pages name is this one, questions get the default, and what projects need is there already.
     """
@@ -57,11 +57,11 @@ def run_commands(tmp_path: Path) -> RunCommands:
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
     environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
 
-    def run(commands: str, folder: Path, *stand_ins: str, **variables: str) -> list[str]:
+    def run(commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]:
         programs = home / "bin"
-        for name in stand_ins:
+        for name in fake_clients:
             programs.mkdir(exist_ok=True)
-            (programs / name).write_text(STAND_IN)
+            (programs / name).write_text(FAKE_CLIENT)
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
         template.run_commands(commands, folder, environment=environment | {"PATH": path} | variables)
@@ -74,7 +74,7 @@ def test_every_command_is_followed() -> None:
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert bool(code_blocks(page.name, "sh")) == (page.name in FOLLOWED), page.name
+        assert bool(code_blocks(page.name, "sh")) == (page.name in PAGES_WITH_COMMANDS), page.name
         outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
 
@@ -272,9 +272,9 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_users_in_async_views(django_version: str, production: MakeProject) -> None:
+def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
     """What works until somebody signs in says why; what docs/async-views.md has instead works."""
-    project = production(django_version=django_version)
+    project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(VIEWS_FOR_USERS)
     with project.run_server() as running, running.client() as client:
@@ -285,9 +285,9 @@ def test_users_in_async_views(django_version: str, production: MakeProject) -> N
         running.wait_until(lambda: '{"user": await request.auser()}' in running.output, seconds=5)
 
 
-def test_other_middleware_and_applications(probed: MakeProbeProject, run_commands: RunCommands) -> None:
+def test_other_middleware_and_applications(make_probe_project: MakeProbeProject, run_commands: RunCommands) -> None:
     cors, beside, slow, settings = code_blocks("other-asgi.md", "python")
-    project = probed()
+    project = make_probe_project()
     asgi = project.path / "wiki" / "asgi.py"
     asgi.write_text(asgi.read_text() + beside + cors)
     (project.path / "probe" / "urls.py").write_text(
@@ -373,11 +373,11 @@ def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
         assert [line for line in result.stderr.splitlines() if "wiki.service" in line] == []
 
 
-def test_visitors_have_their_own_address_on_each_host(production: MakeProject) -> None:
+def test_visitors_have_their_own_address_on_each_host(make_production_project: MakeProject) -> None:
     """With the host's own form of the header, and what a client may send with it."""
     fly = tomllib.loads(code_blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
     [cloudflare] = code_blocks("deploying.md", "text")
-    project = production()
+    project = make_production_project()
     for trusted, proxies in (
         ("*", ""),
         (fly, ", 66.241.124.1"),

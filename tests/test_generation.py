@@ -31,7 +31,7 @@ from tests.template import (
 QUESTION_KEYS = ("starter", "server", "database", "channels", "django_version", "ci")
 
 # What shows that a dependency is used, where that is not an import of its name.
-TRACES = {
+USAGE_PATTERNS = {
     "asgiref": "from asgiref",
     "django": "from django",
     "django-axes": "axes.middleware",
@@ -142,13 +142,13 @@ def check_dependencies(pyproject: dict[str, Any], texts: dict[str, str]) -> None
     requirements = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
     for requirement in requirements:
         name = first_match(r"^([\w-]+)", requirement)
-        trace = TRACES.get(name, name)
-        assert elsewhere.count(trace) > pyproject_mentions(texts, trace) or name.startswith("pytest"), requirement
+        pattern = USAGE_PATTERNS.get(name, name)
+        assert elsewhere.count(pattern) > pyproject_mentions(texts, pattern) or name.startswith("pytest"), requirement
         assert re.search(r">=[\d.]+,<[\d.]+$", requirement), f"{requirement} has no range"
 
 
-def pyproject_mentions(texts: dict[str, str], trace: str) -> int:
-    return texts["pyproject.toml"].count(trace)
+def pyproject_mentions(texts: dict[str, str], pattern: str) -> int:
+    return texts["pyproject.toml"].count(pattern)
 
 
 def check_leftovers(texts: dict[str, str], answers: Answers) -> None:

@@ -20,8 +20,8 @@ import pytest
 
 from tests.template import (
     CHOICES,
+    PROBE_THREADS,
     ROOT,
-    THREADS,
     Answers,
     MakeProject,
     PostgresServer,
@@ -86,13 +86,13 @@ GRANT SELECT ON ALL TABLES IN SCHEMA t{owner} TO PUBLIC;
 
 
 @pytest.fixture
-def isolated(
+def make_isolation_project(
     make_project: MakeProject,
     postgresql: str,
     postgresql_server: PostgresServer,
     static_files: Callable[[Project], Path],
 ) -> Iterator[MakeProject]:
-    """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
+    """`make_isolation_project(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
     prefix = f"role_{secrets.token_hex(4)}_"
     database = first_match(r"/(test_\w+)", postgresql)
 
@@ -102,7 +102,7 @@ def isolated(
     def make(**answers: Unpack[Answers]) -> Project:
         answers |= {"database": "postgresql", "channels": True}
         project = make_project(**answers)
-        variables = {"ASGI_THREADS": str(THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
+        variables = {"ASGI_THREADS": str(PROBE_THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
         project.in_production(postgresql, **variables)
         shutil.copytree(static_files(project), project.path / "staticfiles")
         add_app(project, prefix)
@@ -138,25 +138,25 @@ def add_app(project: Project, prefix: str) -> None:
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_no_request_sees_another_ones_data(
-    server: str, django_version: str, isolated: MakeProject, connections: Callable[[], int]
+    server: str, django_version: str, make_isolation_project: MakeProject, connections: Callable[[], int]
 ) -> None:
     """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
     seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
-    with isolated(server=server, django_version=django_version).run_server() as running:
-        wrong, streams = asyncio.run(ask_in_random_order(running, seed))
+    with make_isolation_project(server=server, django_version=django_version).run_server() as running:
+        wrong, streams = asyncio.run(request_in_random_order(running, seed))
         with running.client() as client:
-            running.wait_until(lambda: client.get("/isolation/how_many_closed/").json()["closed"] == len(streams))
+            running.wait_until(lambda: client.get("/isolation/count_closed/").json()["closed"] == len(streams))
             closed = client.get("/isolation/closed_streams/").json()["owners"]
         for number, (program, kind, owner) in streams.items():
             if closed[str(number)] != owner:
                 wrong.setdefault(f"{program}, close() of {kind}", []).append((owner, closed[str(number)]))
         report = "".join(f"{name}: {len(seen)} wrong, such as {seen[:3]}\n" for name, seen in sorted(wrong.items()))
         assert not wrong, f"\n{report}Again with ISOLATION_SEED={seed}."
-        assert connections() <= THREADS + BACKGROUND_THREADS
+        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
 
 
-async def ask_in_random_order(
+async def request_in_random_order(
     running: Server, seed: int
 ) -> tuple[dict[str, list[Any]], dict[int, tuple[str, str, str]]]:
     """What was read wrongly, {program and kind: [(right, seen)]}, and the plain streams, {number: (program, kind, owner)}."""
@@ -168,10 +168,10 @@ async def ask_in_random_order(
     streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in REQUEST_KINDS}
     wrong: dict[str, list[Any]] = {}
 
-    async def ask_sequentially(client: httpx.AsyncClient) -> None:
+    async def request_sequentially(client: httpx.AsyncClient) -> None:
         while jobs:
             number, (program, kind, owner) = jobs.pop()
-            seen = await ask(running, client, number, program, kind, owner)
+            seen = await request_owners(running, client, number, program, kind, owner)
             # What it set in the second call it sees there; before and after it, nothing. Only the first call may still
             # be one of the request itself.
             right = [[owner] * 3] if kind in REQUEST_KINDS else [[None, owner, None], [owner, owner, None]]
@@ -179,14 +179,16 @@ async def ask_in_random_order(
                 wrong.setdefault(f"{program}, {kind}", []).append((owner, seen))
 
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
-        await asyncio.gather(*[ask_sequentially(client) for _ in range(CONCURRENT_REQUESTS)])
+        await asyncio.gather(*[request_sequentially(client) for _ in range(CONCURRENT_REQUESTS)])
     return wrong, streams
 
 
-async def ask(running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str) -> Any:
+async def request_owners(
+    running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str
+) -> Any:
     """The owners that were read by this request, or what came instead."""
     if kind == "websocket":
-        return await talk(running, {"program": program, "owner": owner})
+        return await exchange_message(running, {"program": program, "owner": owner})
     headers = {"Host": f"t{owner}.example.com", "X-Forwarded-Proto": "https"}
     try:
         response = await client.get(f"/isolation/{program}/{owner}/{kind}/{number}/", headers=headers)
@@ -201,7 +203,7 @@ async def ask(running: Server, client: httpx.AsyncClient, number: int, program: 
         return [repr(error)]
 
 
-async def talk(running: Server, message: dict[str, Any]) -> Any:
+async def exchange_message(running: Server, message: dict[str, Any]) -> Any:
     url = f"ws://127.0.0.1:{running.port}/ws/isolation/"
     async with connect(url, host="www.example.com") as socket:
         await socket.send(json.dumps(message))
@@ -229,9 +231,9 @@ CLEAN = {
 }
 
 
-def test_background_calls_leave_nothing_behind(isolated: MakeProject) -> None:
+def test_background_calls_leave_nothing_behind(make_isolation_project: MakeProject) -> None:
     """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
-    with isolated().run_server() as running:
+    with make_isolation_project().run_server() as running:
         asyncio.run(leave_and_inspect(running))
 
 
@@ -250,13 +252,13 @@ async def leave_and_inspect(running: Server) -> None:
 
         async def inspect_all() -> list[Any]:
             streams: list[Coroutine[Any, Any, Any]] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
-            sockets = [talk(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
+            sockets = [exchange_message(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
             return await asyncio.gather(*streams, *sockets)
 
         ways: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
             "stream": lambda open_transaction: get(f"litter_in_stream/{open_transaction}"),
             "task": leave_in_task,
-            "websocket": lambda open_transaction: talk(running, {"open_transaction": open_transaction}),
+            "websocket": lambda open_transaction: exchange_message(running, {"open_transaction": open_transaction}),
         }
         for open_transaction in (0, 1):
             for name, leave in ways.items():

@@ -76,8 +76,8 @@ def install(tmp_path: Path) -> Callable[[Project, str], None]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
-def test_ddtrace(probed: MakeProbeProject, agent: Agent, install: Callable[[Project, str], None]) -> None:
-    project = probed()
+def test_ddtrace(make_probe_project: MakeProbeProject, agent: Agent, install: Callable[[Project, str], None]) -> None:
+    project = make_probe_project()
     [command], [line], [before_channels] = (
         code_blocks("observability.md", language) for language in ("sh", "text", "python")
     )

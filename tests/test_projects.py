@@ -97,13 +97,13 @@ def test_types_of_what_tests_put_into_projects(make_project: MakeProject) -> Non
     apps = [ROOT / "tests" / name for name in ("differential", "isolation", "limits", "probe")]
     for app in [*apps, ROOT / "benchmarks" / "bench", ROOT / "tests" / "student" / "encyclopedia"]:
         shutil.copytree(app, project.path / app.name, dirs_exist_ok=True)
-    for script in ("ask_projects.py", "django_suite.py"):
+    for script in ("inspect_projects.py", "django_suite.py"):
         shutil.copy(ROOT / "tests" / script, project.path)
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write(test_isolation.SETTINGS.format(role_prefix="", background_threads=1))
     # Channels and django-tenants have no types.
     flags = ["--strict", "--allow-subclassing-any", "--allow-untyped-calls", "--follow-imports", "silent"]
-    paths = [*(app.name for app in apps), "bench", "encyclopedia/views.py", "ask_projects.py", "django_suite.py"]
+    paths = [*(app.name for app in apps), "bench", "encyclopedia/views.py", "inspect_projects.py", "django_suite.py"]
     types = project.run(project.python, "-m", "mypy", *flags, *paths, check=False)
     assert types.stdout.startswith("Success: no issues found"), types.stdout
 

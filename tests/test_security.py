@@ -13,17 +13,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.template import CHOICES, POLICY, SERVERS, Answers, MakeProject, first_match, generate, uv
+from tests.template import CHOICES, CONTENT_SECURITY_POLICY, SERVERS, Answers, MakeProject, first_match, generate, uv
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_headers(django_version: str, production: MakeProject) -> None:
-    project = production(django_version=django_version)
+def test_headers(django_version: str, make_production_project: MakeProject) -> None:
+    project = make_production_project(django_version=django_version)
     with project.run_server() as running, running.client() as client:
         for path, status in (("/", 200), ("/async/", 200), ("/sync/", 200), ("/nothing/", 404), ("/admin/login/", 200)):
             answer = client.get(path)
             assert answer.status_code == status
-            assert directives(answer.headers["content-security-policy"]) == directives(POLICY)
+            assert directives(answer.headers["content-security-policy"]) == directives(CONTENT_SECURITY_POLICY)
             assert answer.headers["strict-transport-security"] == "max-age=2592000; includeSubDomains; preload"
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "same-origin"
@@ -50,7 +50,7 @@ def test_policy_is_only_reported_while_debugging(django_version: str, make_proje
         for path in ("/", "/admin/login/"):
             headers = client.get(path).headers
             reported = directives(headers["content-security-policy-report-only"])
-            assert reported == directives(POLICY) | {"report-to console"}
+            assert reported == directives(CONTENT_SECURITY_POLICY) | {"report-to console"}
             assert {"content-security-policy", "reporting-endpoints"} & set(headers) == set()
 
 
@@ -90,8 +90,8 @@ for view in (usual, nonce, own, without_type, exempt, update, usual):
 """
 
 
-def test_quick_policy_is_that_of_the_library(production: MakeProject) -> None:
-    project = production(django_version="5.2")
+def test_quick_policy_is_that_of_the_library(make_production_project: MakeProject) -> None:
+    project = make_production_project(django_version="5.2")
     lines = project.manage("shell", "--command", COMPARE_POLICIES.format(slug=project.path.name)).stdout.splitlines()
     compared = [line for line in lines if line.startswith(("True", "False"))]
     assert len(compared) == 21
@@ -105,9 +105,9 @@ def sign_in(client: httpx.Client, password: str, **headers: str) -> httpx.Respon
     return client.post("/accounts/login/", data=form, headers={"Origin": "https://example.com", **headers})
 
 
-def test_sign_in_attempts_are_limited(production: MakeProject) -> None:
+def test_sign_in_attempts_are_limited(make_production_project: MakeProject) -> None:
     """For a name from an address: others are not locked out, and the address cannot be made up."""
-    project = production(database="postgresql")
+    project = make_production_project(database="postgresql")
     with project.run_server() as running, running.client() as client:
         here, elsewhere = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.77"}
         assert [sign_in(client, f"wrong {n}", **here).status_code for n in range(10)] == [200] * 9 + [429]
@@ -152,9 +152,9 @@ urlpatterns += [path("sign-up/", sign_up), path("check/", check), path("check-sy
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("debug", [True, False], ids=["development", "production"])
-def test_one_backend(debug: bool, django_version: str, production: MakeProject) -> None:
+def test_one_backend(debug: bool, django_version: str, make_production_project: MakeProject) -> None:
     """Sign-up views, passwords without a request and the limit are the same in development and in production."""
-    project = production(django_version=django_version)
+    project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(SIGN_UP)
     server = project.run_server(DJANGO_DEBUG=str(debug), DJANGO_ALLOWED_HOSTS="example.com,127.0.0.1")

@@ -39,15 +39,15 @@ class Echo(AsyncWebsocketConsumer):
 """
 
 
-SAY_WHO_LEAVES = """
+LOG_DISCONNECT = """
     async def disconnect(self, code):
         print("has left", code, flush=True)
 """
 
 
 @on_each_server("blank")
-def test_production(answers: Answers, production: MakeProject) -> None:
-    project = production(**answers)
+def test_production(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     server = answers["server"]
     with project.run_server() as running:
         with running.client() as client:
@@ -61,7 +61,7 @@ def test_production(answers: Answers, production: MakeProject) -> None:
             check_without_proxy(client)
             status = running.stop(seconds=15)  # with a connection that is still open
         assert status in (0, -15), running.output
-        assert_quiet(running.output)
+        assert_no_warnings(running.output)
 
 
 def check_pages(client: httpx.Client, server: str) -> None:
@@ -163,7 +163,7 @@ def check_without_proxy(client: httpx.Client) -> None:
         assert client.get(path, headers={"Host": "10.0.0.7"}).status_code == 200
 
 
-def assert_quiet(output: str) -> None:
+def assert_no_warnings(output: str) -> None:
     """No warnings but those that the requests above were meant to cause."""
     meant = r"^INFO |\[INFO\]|AXES: |django\.request \[\w+\]: (Not Found: /(nothing|static|manage)|Forbidden|Bad Request)|django\.security\.|Forbidden \(CSRF"
     lines = [line for line in output.splitlines() if not re.search(meant, line)]
@@ -197,17 +197,17 @@ def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) ->
             project = make_project(server=server, project_name=f"site_{server}").in_production()
             running = stack.enter_context(project.run_server())
             connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", running.port, timeout=10)))
-            assert ask(connection) == 200
+            assert get_status(connection) == 200
             opened[connection] = server
         closed = wait_until_closed(opened, PROXY_IDLE_SECONDS + 5)
         assert set(closed) <= {"granian"}
         # Its command takes no more than 60 s, as docs/servers.md says.
         assert closed.get("granian", 60) > 55
         for connection, server in opened.items():
-            assert server in closed or ask(connection) == 200
+            assert server in closed or get_status(connection) == 200
 
 
-def ask(connection: HTTPConnection) -> int:
+def get_status(connection: HTTPConnection) -> int:
     connection.request("GET", "/livez")
     response = connection.getresponse()
     response.read()
@@ -227,10 +227,10 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_head_of_a_stream(server: str, probed: MakeProbeProject) -> None:
+def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> None:
     """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
     with (
-        probed(server).run_server() as running,
+        make_probe_project(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
     ):
         connection.connect()
@@ -240,25 +240,25 @@ def test_head_of_a_stream(server: str, probed: MakeProbeProject) -> None:
             connection.request("HEAD", f"/probe/{path}/", headers=headers)
             response = connection.getresponse()
             assert (response.status, response.read()) == (200, b""), path
-            assert ask(connection) == 200, path
+            assert get_status(connection) == 200, path
             assert connection.sock is opened, path
         assert "Traceback" not in running.output
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_websockets(server: str, production: MakeProject) -> None:
-    project = production(server=server, channels=True)
+def test_websockets(server: str, make_production_project: MakeProject) -> None:
+    project = make_production_project(server=server, channels=True)
     (project.path / "pages" / "consumers.py").write_text(CONSUMER)
     routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
     with project.run_server() as running:
-        asyncio.run(talk(f"ws://127.0.0.1:{running.port}"))
+        asyncio.run(exchange_messages(f"ws://127.0.0.1:{running.port}"))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
-async def talk(url: str) -> None:
+async def exchange_messages(url: str) -> None:
     async with connect(f"{url}/ws/echo/") as socket:
         await socket.send("hello")
         assert await socket.recv() == "hello"
@@ -274,10 +274,10 @@ async def talk(url: str) -> None:
             await connect(f"{url}{path}", origin=origin)
 
 
-def test_pings_of_hypercorn(production: MakeProject) -> None:
+def test_pings_of_hypercorn(make_production_project: MakeProject) -> None:
     """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
-    project = production(server="hypercorn", channels=True)
-    (project.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
+    project = make_production_project(server="hypercorn", channels=True)
+    (project.path / "pages" / "consumers.py").write_text(CONSUMER + LOG_DISCONNECT)
     routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
@@ -332,10 +332,10 @@ async def open_and_close(url: str) -> None:
         pass
 
 
-def test_readyz_knows_redis(production: MakeProject, redis: StartRedis) -> None:
+def test_readyz_knows_redis(make_production_project: MakeProject, redis: StartRedis) -> None:
     """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
     with redis() as (url, process):
-        project = production(server="uvicorn", channels=True)
+        project = make_production_project(server="uvicorn", channels=True)
         with project.run_server(REDIS_URL=url) as running, running.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "failing": []}
             process.send_signal(signal.SIGSTOP)  # it takes what is sent, and does not respond

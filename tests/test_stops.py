@@ -145,9 +145,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_stop(server: str, probed: MakeProbeProject, python: str) -> None:
+def test_stop(server: str, make_probe_project: MakeProbeProject, python: str) -> None:
     """In-flight requests complete, and nothing holds up the end for longer than the grace period."""
-    measured = asyncio.run(stop_in_each_case(probed(server), server))
+    measured = asyncio.run(stop_in_each_case(make_probe_project(server), server))
     statuses = {case: status for case, (status, _) in measured.items()}
     assert statuses == dict.fromkeys(CASES, STATUSES[server])
     durations = {case: seconds for case, (_, seconds) in measured.items()}
@@ -201,9 +201,9 @@ def count_processes(running: Server) -> int:
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
-def test_stop_of_all_processes(server: str, probed: MakeProbeProject) -> None:
+def test_stop_of_all_processes(server: str, make_probe_project: MakeProbeProject) -> None:
     """Each of the server's processes gets the signal, as from systemd."""
-    status, seconds = stop_in_case(probed(server), server, request_in_flight, processes=2)
+    status, seconds = stop_in_case(make_probe_project(server), server, request_in_flight, processes=2)
     assert status == 0
     assert seconds < MARGIN_SECONDS
 
@@ -255,8 +255,10 @@ ADD_TLS = {
 
 
 @pytest.mark.parametrize("server", ADD_TLS)
-def test_stop_over_http2(server: str, probed: MakeProbeProject, certificate: Callable[[Path], None]) -> None:
-    project = probed(server)
+def test_stop_over_http2(
+    server: str, make_probe_project: MakeProbeProject, certificate: Callable[[Path], None]
+) -> None:
+    project = make_probe_project(server)
     edit(project.path / "Procfile", *ADD_TLS[server])
     certificate(project.path)
     with ThreadPoolExecutor() as threads:

@@ -89,11 +89,11 @@ class Client:
 
         return [f"/differential/{name}/" for name in VIEWS]
 
-    async def ask(self) -> Message:
+    async def send_request(self) -> Message:
         request = self.make_request()
         request["cookies"] = sorted(self.cookies)
-        answer = await call(self.application, self.scope_of(request), [*self.body_messages(request)])
-        self.take_cookies(answer)
+        answer = await call(self.application, self.build_scope(request), [*self.body_messages(request)])
+        self.store_cookies(answer)
         request["body"] = f"{len(request['body'])} bytes"
         return {"request": request, "answer": normalized(answer, request["method"])}
 
@@ -162,7 +162,7 @@ class Client:
         end = b"\r\n--limit--\r\n" if kind == "multipart" else b""
         return lines + end, f"multipart/form-data{'; boundary=limit' if end or size else ''}"
 
-    def scope_of(self, request: Message) -> Message:
+    def build_scope(self, request: Message) -> Message:
         headers = {"host": "example.com", **dict(request["headers"])}
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         if self.cookies:
@@ -199,7 +199,7 @@ class Client:
             else:
                 yield {"type": "http.request", "body": part, "more_body": number < len(parts)}
 
-    def take_cookies(self, answer: Message) -> None:
+    def store_cookies(self, answer: Message) -> None:
         for name, value in answer["headers"]:
             if name == b"set-cookie":
                 for key, morsel in SimpleCookie(value.decode("latin-1")).items():
@@ -271,13 +271,13 @@ def normalized_cookie(value: bytes) -> bytes:
     return re.sub(rb'=("[^"]+"|[^;"]+)', b"=*", value, count=1) if name in RANDOM_COOKIES else value
 
 
-class Records(logging.Handler):
+class RecordHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.split(".")[0] in ("django", "asyncio", "axes") or record.levelno >= logging.WARNING:
             seen.append([record.name, record.levelname, record.getMessage().split("\n")[0]])
 
 
-def watch_by_receivers() -> None:
+def connect_receivers() -> None:
     """As a project does. With them the core closes no response early."""
     for name in SIGNALS:
 
@@ -288,7 +288,7 @@ def watch_by_receivers() -> None:
         getattr(signals, name).connect(receive)
 
 
-def watch_from_outside() -> None:
+def wrap_signals() -> None:
     """What is sent, even if nobody but Django receives it."""
     for name in SIGNALS:
         signal = getattr(signals, name)
@@ -311,13 +311,13 @@ def watch_from_outside() -> None:
 async def main(module: str, seed: int, requests: int) -> None:
     application = importlib.import_module(module).application
     if seed % 2:
-        watch_by_receivers()
+        connect_receivers()
     else:
-        watch_from_outside()
-    logging.getLogger().addHandler(Records())
+        wrap_signals()
+    logging.getLogger().addHandler(RecordHandler())
     client = Client(application, seed)
     for _ in range(requests):
-        print(json.dumps(await client.ask()), flush=True)
+        print(json.dumps(await client.send_request()), flush=True)
 
     from asgiref.sync import sync_to_async
     from django.contrib.auth import get_user_model

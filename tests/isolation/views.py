@@ -118,7 +118,7 @@ async def late_result(request: HttpRequest, number: int) -> JsonResponse:
     return JsonResponse({"owners": await task})
 
 
-async def how_many_closed(request: HttpRequest) -> JsonResponse:
+async def count_closed(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"closed": len(closed)})
 
 

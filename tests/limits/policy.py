@@ -30,13 +30,17 @@ class LateNonceMiddleware:
         markcoroutinefunction(self) if iscoroutinefunction(get_response) else None
 
     def __call__(self, request: HttpRequest) -> Any:
-        return self.__acall__(request) if iscoroutinefunction(self) else ask_late(request, self.get_response(request))
+        return (
+            self.__acall__(request)
+            if iscoroutinefunction(self)
+            else add_nonce_late(request, self.get_response(request))
+        )
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        return ask_late(request, await self.get_response(request))
+        return add_nonce_late(request, await self.get_response(request))
 
 
-def ask_late(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+def add_nonce_late(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     try:
         response["X-Nonce"] = str(getattr(request, "csp_nonce"))  # noqa: B009 (a request's type has no such attribute)
     except CSPNonceError:

@@ -17,5 +17,5 @@ signals.request_finished.connect(close_async_caches)
 signals.request_finished.disconnect(close_caches)
 
 
-async def how_many_awaited(request: HttpRequest) -> JsonResponse:
+async def count_awaited(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"awaited": len(awaited)})

@@ -149,7 +149,7 @@ def endless_sync_stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
-async def how_many_ended(request: HttpRequest) -> JsonResponse:
+async def count_ended(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"ended": len(ended_streams)})
 
 
@@ -304,7 +304,7 @@ async def async_mark_connection(request: HttpRequest, what: str) -> HttpResponse
     return HttpResponse("marked")
 
 
-def look_at_connection(request: HttpRequest) -> JsonResponse:
+def connection_state(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "debug": connection.force_debug_cursor,

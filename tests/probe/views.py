@@ -103,7 +103,7 @@ SHARED = HttpResponse("the same for all")
 finished: list[str] = []
 
 
-def note_finished(**kwargs: object) -> None:
+def record_finished(**kwargs: object) -> None:
     """A receiver of `request_finished`."""
     finished.append(threading.current_thread().name)
 
@@ -126,17 +126,17 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponse(threading.current_thread().name, status=500)
 
 
-async def async_patient(request: HttpRequest) -> HttpResponse:
+async def async_wait_long(request: HttpRequest) -> HttpResponse:
     await asyncio.sleep(3600)
     return HttpResponse("never")
 
 
 async def cancel_a_call(request: HttpRequest) -> JsonResponse:
     """Cancel a call that waits for the request's thread, and return what it did."""
-    made: list[str] = []
+    calls: list[str] = []
     may_go_on = threading.Event()
     first = asyncio.create_task(sync_to_async(may_go_on.wait)())
-    second = asyncio.create_task(sync_to_async(made.append)("cancelled call"))
+    second = asyncio.create_task(sync_to_async(calls.append)("cancelled call"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     second.cancel()
@@ -144,15 +144,15 @@ async def cancel_a_call(request: HttpRequest) -> JsonResponse:
         await second
     may_go_on.set()
     await first
-    await sync_to_async(made.append)("last call")
-    return JsonResponse({"made": made})
+    await sync_to_async(calls.append)("last call")
+    return JsonResponse({"calls": calls})
 
 
 def shared(request: HttpRequest) -> HttpResponse:
     return SHARED
 
 
-def how_many_finished(request: HttpRequest) -> JsonResponse:
+def count_finished(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"finished": len(finished)})
 
 
@@ -190,16 +190,16 @@ async def event_stream_setting(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(parts())
 
 
-def note_connected(**kwargs: object) -> None:
+def record_connected(**kwargs: object) -> None:
     """A receiver of `connection_created`."""
     connected.append(threading.current_thread().name)
 
 
 connected: list[str] = []
-connection_created.connect(note_connected)
+connection_created.connect(record_connected)
 
 
-async def how_many_connected(request: HttpRequest) -> JsonResponse:
+async def count_connected(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"connected": len(connected)})
 
 
@@ -349,13 +349,13 @@ async def stream_with_calls(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
-async def how_many_things(request: HttpRequest) -> JsonResponse:
+async def count_things(request: HttpRequest) -> JsonResponse:
     gc.collect()
     threads = sum(isinstance(each, threading.Thread) for each in gc.get_objects())
     return JsonResponse({"things": len(things), "threads": threads})
 
 
-def patient(request: HttpRequest) -> None:
+def wait_long(request: HttpRequest) -> None:
     """A sync view that waits for async code."""
 
     async def wait() -> None:
@@ -368,7 +368,7 @@ def patient(request: HttpRequest) -> None:
     async_to_sync(wait)()
 
 
-async def how_many_cancelled(request: HttpRequest) -> JsonResponse:
+async def count_cancelled(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"cancelled": len(cancelled)})
 
 
