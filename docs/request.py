@@ -58,7 +58,7 @@ def main() -> None:
     parts += [f'<text class="small" x="{x}" y="{y}">{text}</text>' for x, y, text in LABELS]
     body = "\n  ".join(parts)
     head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 Z"/></marker>'
-    title = "<title>The way of a request: server, proxy headers, static files, limit of the body, handler, view</title>"
+    title = "<title>How a request is handled: server, proxy headers, static files, body limit, handler, view</title>"
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 930 420" role="img">\n  {title}\n  <style>{STYLE}  </style>\n  <defs>{head}</defs>\n  {body}\n</svg>\n'
     Path(__file__).with_name("request.svg").write_text(svg, encoding="utf-8")
 

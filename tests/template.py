@@ -1,4 +1,4 @@
-"""Generate projects and run things in them, as a user would."""
+"""Generate projects, and run commands and servers in them as a user does."""
 
 import hashlib
 import itertools
@@ -36,13 +36,13 @@ CHOICES: dict[str, list[str]] = {
 SERVERS = CHOICES["server"]
 IMAGE_PYTHON: str = QUESTIONS["__python"]
 OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
-# What the students of test_browser.py add: Markdown, cleaned, and the course's own library for it.
+# Added by the students' projects of test_browser.py: Markdown, cleaned, and the course's own library for it.
 STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
-# What docs/ tells people to add.
+# Added by commands in docs/.
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
-# Of which test_isolation.py asks whether tenants stay apart under the core.
+# For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
-# What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
+# Of production.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'"
@@ -73,7 +73,7 @@ def code_blocks(page: str, language: str) -> list[str]:
 
 
 def run_commands(commands: str, folder: Path, answers: str = "", environment: Mapping[str, str] | None = None) -> None:
-    """Run a page's commands as one script; what they ask is answered with these lines, then with the default."""
+    """Run a page's commands as one script; their prompts get these answers, then the default."""
     environment = environment or os.environ
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     result = subprocess.run(
@@ -94,7 +94,7 @@ def combinations(*keys: str) -> list[Answers]:
 
 
 def pairwise(*keys: str) -> list[Answers]:
-    """So many combinations of the choices of these questions that each pair of answers is met."""
+    """As many combinations of the choices of these questions as cover each pair of answers."""
     return [cast(Answers, dict(zip(keys, values, strict=True))) for values in AllPairs(choices(*keys))]
 
 
@@ -103,7 +103,7 @@ def choices(*keys: str) -> list[list[str] | list[bool]]:
 
 
 def on_each_server(starter: str) -> pytest.MarkDecorator:
-    """Parametrize a test of this starter by `answers`: with all starters' tests, each pair of answers is met."""
+    """Parametrize a test of this starter by `answers`; the tests of all starters cover each pair of answers."""
     keys = ("starter", "server", "database", "django_version")
     pairs = pairwise(*keys)
     return pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def on_each_server(starter: str) -> pytest.MarkDecorator:
 
 
 def also_in_test_all(*values: object) -> list[ParameterSet]:
-    """Parameters of a test that are tried in `make test-all` only."""
+    """Parameters of a test that run in `make test-all` only."""
     return [pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=EXHAUSTIVE) for value in values]
 
 
@@ -134,7 +134,7 @@ def label(answers: Answers) -> str:
 def generate(folder: Path, lock: bool = False, **answers: Unpack[Answers]) -> "Project":
     """The project that these answers give, in a folder of its own inside `folder`; its name is "wiki" unless one is given.
 
-    Without `lock` the hooks find no uv, as on a machine that has none: locking takes longer than all the rest.
+    Without `lock` the hooks find no uv, as on a machine without it: locking takes most of the time.
     """
     answers = {"project_name": "wiki", **answers}
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def generate(folder: Path, lock: bool = False, **answers: Unpack[Answers]) -> "P
 
 
 def edit(path: Path, old: str, new: str, count: int = 1) -> None:
-    """Replace `old` in a file that was generated. It has to be there `count` times, or the test would test something else."""
+    """Replace `old` in a generated file, where it must occur `count` times."""
     text = path.read_text(encoding="utf-8")
     found = text.count(old)
     if found != count:
@@ -158,7 +158,7 @@ def edit(path: Path, old: str, new: str, count: int = 1) -> None:
 
 @cache
 def find_python(request: str) -> Path | None:
-    """The interpreter that uv finds for a version such as "3.13", or downloads, or None."""
+    """Return the interpreter that uv finds or downloads for a version such as "3.13", or None."""
     find = ["python", "find", "--system", "--no-project", "--no-python-downloads", request]
     found = uv(*find, check=False)
     if found.returncode and uv("python", "install", request, check=False).returncode == 0:
@@ -168,7 +168,7 @@ def find_python(request: str) -> Path | None:
 
 @cache
 def choose_python() -> Path:
-    """The Python that projects are tested on: UV_PYTHON if it is set, else the image's, or the newest before that one."""
+    """Return the Python that projects are tested on: UV_PYTHON if it is set, else the image's or the newest before it."""
     chosen = os.environ.get("UV_PYTHON")
     requests = [chosen] if chosen else supported_pythons()
     for request in requests:
@@ -178,7 +178,7 @@ def choose_python() -> Path:
 
 
 def supported_pythons() -> list[str]:
-    """From the image's down to the oldest one."""
+    """Return the versions from the image's down to the oldest."""
     oldest, newest = min(map(minor_version, OLDEST_PYTHON.values())), minor_version(IMAGE_PYTHON)
     return [f"3.{minor}" for minor in range(newest, oldest - 1, -1)]
 
@@ -188,10 +188,10 @@ def minor_version(version: str) -> int:
 
 
 def make_environment(django_version: str, folder: Path, request: str | None = None) -> Path:
-    """The interpreter of an environment that has what any generated project of this Django version needs.
+    """Return the interpreter of an environment with the dependencies of all generated projects of this Django version.
 
-    One for all, since an environment for each combination would take longer than all tests. It is made of what the
-    projects themselves ask for (they are generated in `folder`), and kept in build/ until they ask for something else.
+    They share one, since an environment for each combination would take longer than all tests. It is built from the
+    dependencies of projects that are generated in `folder`, and cached in build/ until these change.
     Without `request`, its Python is the one of `choose_python`. Raises LookupError if there is no such Python.
     """
     base = find_python(request) if request else choose_python()
@@ -204,7 +204,7 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
             "django_version": django_version,
             "database": "postgresql",
             "channels": True,
-            "starter": "live",  # the one that needs a library more
+            "starter": "live",  # which has an additional dependency
         }
         files.append(generate(folder / server, **answers).path / "pyproject.toml")
     libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
@@ -249,8 +249,8 @@ class Project:
             "PYTHONWARNINGS": "default",
             "DJANGO_SETTINGS_MODULE": f"{self.slug}.settings",
         }
-        keep = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
-        return {key: os.environ[key] for key in keep if key in os.environ} | environment | self.variables
+        inherited = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
+        return {key: os.environ[key] for key in inherited if key in os.environ} | environment | self.variables
 
     def in_production(self, database_url: str | None = None, **variables: str) -> "Project":
         """Set the variables that the README of the project asks for in production."""
@@ -265,7 +265,7 @@ class Project:
         return self
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project; its output is in the error if it fails."""
+        """Run a command in the project; if it fails, the error has its output."""
         result = subprocess.run(
             command, check=False, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
@@ -277,14 +277,14 @@ class Project:
         return self.run(self.python, "manage.py", *arguments, check=check, timeout=timeout)
 
     def procfile(self) -> dict[str, str]:
-        """The lines of the Procfile: {process type: command}."""
+        """Return the commands of the Procfile by process type."""
         return dict(
             line.split(": ", 1) for line in (self.path / "Procfile").read_text(encoding="utf-8").splitlines() if line
         )
 
     @contextmanager
     def run_server(self, *processes: str, port: int | None = None, **variables: str) -> Iterator["Server"]:
-        """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
+        """Start these processes of the Procfile, or `web` if none is named, through honcho."""
         port = port or free_port()
         (self.path / "honcho.env").write_text("")
         command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
@@ -293,7 +293,7 @@ class Project:
 
     @contextmanager
     def run_dev_server(self) -> Iterator["Server"]:
-        """The project, started by the command that its README gives for development."""
+        """Start the command that the README gives for development."""
         readme = (self.path / "README.md").read_text(encoding="utf-8")
         line = first_match(r"^    uv run (.+)$", readme.split("manage.py migrate")[1])
         port = free_port()
@@ -305,8 +305,8 @@ class Project:
 
     @contextmanager
     def run_process(self, command: list[str], port: int, **variables: str) -> Iterator["Server"]:
-        log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
-        # Windows would look for it in the PATH of the tests, not in that of the project.
+        log = self.path.parent / f"{self.slug}-{port}.log"  # outside of the folder that a server watches for changes
+        # Windows would search the PATH of the tests, not that of the project.
         program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -342,7 +342,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, https: bool = True, **options: Any) -> httpx.Client:
-        """An HTTP client; with `https` it asks as the proxy in front of a production site would."""
+        """Return an HTTP client; with `https` its requests look as from a proxy in front of a production site."""
         if https:
             options |= {"base_url": "https://example.com", "transport": ProxyTransport(self.url)}
         return httpx.Client(**{"base_url": self.url, "timeout": 20, **options})
@@ -351,7 +351,7 @@ class Server:
         self.wait_until(lambda: httpx.get(f"{self.url}/livez", timeout=5).status_code == 200)
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
-        """Until the condition holds, while nothing may answer yet. The server's output is in the error."""
+        """Wait until the condition holds; it may raise TransportError until then. The error has the server's output."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -362,19 +362,19 @@ class Server:
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"Not within {seconds} s:\n{self.output}")
+        raise AssertionError(f"The condition did not hold within {seconds} s:\n{self.output}")
 
     def stop(self, seconds: float = 15) -> int:
-        """Send SIGTERM; return the exit status that honcho saw. Raises TimeoutExpired after `seconds`."""
+        """Send SIGTERM; return the exit status that honcho reports. Raises TimeoutExpired after `seconds`."""
         self.process.terminate()
         self.process.wait(seconds)
         match = re.search(r"web\.1 stopped \(rc=(-?\d+)\)", self.output)
         return int(match[1]) if match else self.process.returncode
 
     def kill(self) -> None:
-        """End what is left, whatever state it is in: honcho gives each process a group of its own."""
+        """Kill the process and its children: honcho gives each process its own group."""
         if self.process.poll() is None:
-            if os.name == "nt":  # where a process that ends leaves its children behind
+            if os.name == "nt":  # where children outlive their process
                 subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], check=False)
             self.process.terminate()
             try:
@@ -385,7 +385,7 @@ class Server:
 
 
 class ProxyTransport(httpx.HTTPTransport):
-    """Takes requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
+    """Sends requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
 
     def __init__(self, url: str) -> None:
         super().__init__()

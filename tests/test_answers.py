@@ -1,4 +1,4 @@
-"""Any text as an answer: either a whole project that shows it as it is, or one sentence, and nothing is left behind."""
+"""Any text as an answer gives either a complete project that shows it unchanged, or a one-line error and no files."""
 
 import ast
 import html
@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, also_in_test_all, edit, first_match
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="projects are inspected in forked processes")
 
-# Each of these would leave a file MARK where it was executed.
+# Each of these would create a file MARK if it were executed.
 ATTACKS = [
     "'); open('MARK', 'w') #",
     '"""; open("MARK", "w"); """',
@@ -101,12 +101,12 @@ def examples(in_ci: int) -> settings:
         max_examples=in_ci if IN_CI else 15,
         deadline=None,
         database=None,
-        phases=[Phase.explicit, Phase.generate],  # to shrink what fails takes longer than to look at it
+        phases=[Phase.explicit, Phase.generate],  # shrinking a failure takes longer than reading it
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
     )
 
 
-# Each asks for other random answers.
+# Each run generates other random answers.
 RUNS = [0, *also_in_test_all(*range(1, 8))]
 DEFAULTS: Answers = {
     "starter": "blank",
@@ -259,8 +259,8 @@ def test_the_slug_is_made_from_any_name(name: str, slug: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("attack", ["{{ 7 * 7 }}", "{{ cycler }}", "{# comment #}", "{% set a = 1 %}"])
-def test_templates_language_in_advance(attack: str, tmp_path: Path) -> None:
-    """On the command line cookiecutter itself renders answers; the site would not be called what was asked for."""
+def test_template_syntax_on_the_command_line(attack: str, tmp_path: Path) -> None:
+    """On the command line cookiecutter itself renders answers, so the site would get another name."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(tmp_path), str(ROOT)]
     command.append(f"project_name=A{attack}")
     result = subprocess.run(
@@ -271,8 +271,8 @@ def test_templates_language_in_advance(attack: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_can_fail(tmp_path: Path, inspect_project: InspectProject) -> None:
-    """The checks above do find what is broken."""
+def test_the_checks_can_fail(tmp_path: Path, inspect_project: InspectProject) -> None:
+    """The checks above find broken projects."""
     answers: Answers = {**DEFAULTS, "project_name": "A name"}
     project = generate_or_reject(tmp_path, answers)
     assert isinstance(project, Path)

@@ -61,7 +61,7 @@ MAX_CHECK_SECONDS = 20
 
 
 class Service(ThreadingHTTPServer):
-    """Something that the board of `live` checks: /drip/ sends 103 twice a second, /redirect/ leads to another path."""
+    """A service that the `live` starter checks: /drip/ sends 103 twice a second, /redirect/ redirects."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ServiceHandler)
@@ -122,7 +122,7 @@ H2C_REQUESTS = [
     b"OPTIONS * HTTP/1.1\r\n" + HEAD + H2C,
     b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: websocket\r\n" + H2C,
 ]
-# As nginx's documentation has it, and a rule that keeps a path for others.
+# From nginx's documentation, with a rule that blocks a path.
 WEBSOCKET_PROXY = """
     map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
     server {{
@@ -150,7 +150,7 @@ def test_h2c_is_no_tunnel_past_nginx(server: str, make_production_project: MakeP
                 for request in H2C_REQUESTS:
                     assert_not_upgraded(port, request)
             with closing(socket.create_connection(("127.0.0.1", proxy), timeout=10)) as sock:
-                sock.sendall(HTTP2_PREFACE)  # which goes no further than to the proxy
+                sock.sendall(HTTP2_PREFACE)  # which the proxy does not forward
                 assert b" 400 " in sock.recv(1000).partition(b"\r\n")[0]
         assert "Traceback" not in running.output
 
@@ -184,12 +184,14 @@ def assert_not_upgraded(port: int, request: bytes) -> None:
 MAX_MESSAGE_BYTES = 1_048_576
 PROTOCOL_ERROR, MESSAGE_TOO_BIG = 1002, 1009
 CLIENT_COUNT = 4
-MAX_QUEUED_MESSAGES = 10  # of hypercorn and daphne; the others read on when the application has received a message
+MAX_QUEUED_MESSAGES = (
+    10  # of hypercorn and daphne; the others read the next message when the application has received one
+)
 # Four messages of 1 MiB, decoded and copied, and what Python needs besides.
 MAX_MEMORY_BYTES = 16 * MAX_MESSAGE_BYTES
-# granian puts together up to 64 MiB before it calls the application: docs/servers.md.
+# granian assembles up to 64 MiB before it calls the application: docs/servers.md.
 MAX_GRANIAN_MEMORY_BYTES = 2 * CLIENT_COUNT * 64 * MAX_MESSAGE_BYTES  # a message, and its copy for Python
-# The others refuse what was compressed, since they have agreed to no compression.
+# The others reject compressed frames, since they negotiate no compression.
 COMPRESSING_SERVERS = ("uvicorn", "gunicorn")
 
 MEASURE_CONSUMER = """
@@ -208,7 +210,7 @@ class Measure(AsyncWebsocketConsumer):
 
 @pytest.fixture
 def measured(make_production_project: MakeProject) -> Callable[[str], Project]:
-    """`make_websocket_project(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
+    """A project with a consumer at /ws/measure/ that returns the size of each message in bytes."""
 
     def make(server: str) -> Project:
         project = make_production_project(server=server, channels=True)
@@ -274,7 +276,7 @@ async def send_allowed_messages(url: str) -> None:
 def frame(
     payload: bytes, opcode: int = 2, *, final: bool = True, compressed: bool = False, length: int | None = None
 ) -> bytes:
-    """A frame as a client sends it, masked with zeros, that may announce more than it has."""
+    """Return a client's frame, masked with zeros; `length` may announce more than it has."""
     length = length or len(payload)
     marker, size = (length, 0) if length < 126 else (126, 2) if length < 2**16 else (127, 8)
     head = bytes([final << 7 | compressed << 6 | opcode, 0x80 | marker])
@@ -306,7 +308,7 @@ ATTACKS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 
 def send_frames(port: int, frames: Iterator[bytes]) -> int | None:
-    """Send until the server ends the connection; returns its close code, if there was one."""
+    """Send until the server closes the connection; return its close code, if there was one."""
     sock, received = open_websocket(port)
     with sock:
         with suppress(ConnectionError):
@@ -319,7 +321,7 @@ def send_frames(port: int, frames: Iterator[bytes]) -> int | None:
 
 
 def open_websocket(port: int) -> tuple[socket.socket, bytes]:
-    """A connection, and what was received after the response to its handshake."""
+    """Return a connection, and what was received after the response to its handshake."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=30)
     sock.sendall(b"GET /ws/measure/ HTTP/1.1\r\n" + HEAD + WEBSOCKET_HEAD + b"\r\n")
     received = b""
@@ -331,7 +333,7 @@ def open_websocket(port: int) -> tuple[socket.socket, bytes]:
 
 
 def close_code(data: bytes) -> int | None:
-    """The code of the first close frame in what a server sent, whose frames are all short."""
+    """Return the code of the first close frame in these frames, which are all short."""
     while data:
         opcode, length = data[0] & 15, data[1]
         if opcode == 8:
@@ -347,7 +349,7 @@ class Peak:
 
 @contextmanager
 def peak_memory(pid: int) -> Iterator[Peak]:
-    """How much more memory the processes below this one had at most, in the block."""
+    """Measure by how much the memory of the child processes grows at most in the block."""
     peak = Peak()
     pids = descendants(pid)
     before = sum(read_status(each, "VmRSS") for each in pids)
@@ -371,7 +373,7 @@ def read_status(pid: int, name: str) -> int:
 
 @pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_service_that_drips(django_version: str, make_production_project: MakeProject, service: Service) -> None:
-    """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
+    """It delays neither the health checks nor the rest of the site."""
     project = make_production_project(starter="live", django_version=django_version)
     add_services(project, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
     server = project.run_server(STATUS_ALLOW_LOCAL_ADDRESSES="true", ASGI_THREADS="1")
@@ -386,17 +388,17 @@ def test_service_that_drips(django_version: str, make_production_project: MakePr
         assert service.paths.count("/drip/") == 4
 
 
-# Row 4: the owner's files and the generation of a project over them.
+# Row 4: the user's files and --overwrite-if-exists.
 
 
 def overwrite_project(folder: Path, *answers: str) -> tuple[int, str]:
-    """The exit status of `cookiecutter --overwrite-if-exists` for the project `wiki`, and what a person sees."""
+    """Return the exit status and the output of `cookiecutter --overwrite-if-exists` for the project `wiki`."""
     status, lines = cookiecutter(folder, "project_name=wiki", *answers, options=["--overwrite-if-exists"])
     return status, "\n".join(lines)
 
 
-def test_folders_of_the_owner_stay(tmp_path: Path) -> None:
-    """Also those that are called as the template calls its own, and one for each question."""
+def test_overwriting_keeps_the_users_folders(tmp_path: Path) -> None:
+    """Also those with names that the template uses itself."""
     assert overwrite_project(tmp_path)[0] == 0
     mine = [tmp_path / "wiki" / name / "mine.py" for name in ("starters", "servers", "pipelines", "wiki", "tests")]
     for file in mine:
@@ -448,7 +450,7 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 
 
 def sign_in_status(client: httpx.Client, address: str, name: str, password: str) -> int:
-    """The status that the sign-in page answers to this visitor of the proxy."""
+    """Return the status of a sign-in from this address, behind the proxy."""
     headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
     token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
@@ -485,7 +487,7 @@ def test_passwords_from_many_addresses_and_for_many_names(
         assert "Traceback" not in running.output
 
 
-# Row 6: who has an account.
+# Row 6: enumeration of accounts.
 
 
 class SlowMailServer:
@@ -543,14 +545,14 @@ def request_password_reset(client: httpx.Client, address: str) -> float:
         ),
     ],
 )
-def test_who_has_an_account(
+def test_account_enumeration(
     server: str,
     database: str,
     django_version: str,
     make_production_project: MakeProject,
     mail_server: tuple[SlowMailServer, str],
 ) -> None:
-    """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
+    """No response reveals it, no user gets many mails, and no accepted one is lost at shutdown."""
     project = make_production_project(server=server, database=database, django_version=django_version)
     project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
@@ -571,10 +573,10 @@ def test_who_has_an_account(
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_who_has_an_account_with_a_worker(
+def test_account_enumeration_with_a_worker(
     django_version: str, make_production_project: MakeProject, mail_server: tuple[SlowMailServer, str]
 ) -> None:
-    """The mail waits in the database, so that it outlives even the kill of all processes."""
+    """The mail is queued in the database, so that it survives even if all processes are killed."""
     project = make_production_project(starter="live", django_version=django_version)
     project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
@@ -615,7 +617,7 @@ for name in {[*SESSION_ENDS, "mary"]}: User.objects.create(username=name, passwo
         ),
     ],
 )
-def test_websockets_of_users_who_are_gone(
+def test_websockets_of_signed_out_users(
     server: str, database: str, django_version: str, make_production_project: MakeProject
 ) -> None:
     """Signed out, deactivated, deleted or with a new password: the connection ends within 15 s, that of others does not."""
@@ -679,7 +681,7 @@ def test_nobody_elses_codespace_is_trusted_in_production(make_project: MakeProje
         assert client.post("/accounts/login/", data=form, headers=headers | {"Origin": "https://localhost"}).is_success
 
 
-# Row 9: what a shared cache keeps, and the headers of static files.
+# Row 9: shared caches, and the headers of static files.
 
 PAGES = {
     "blank": ["/", "/async/", "/sync/"],
@@ -700,7 +702,7 @@ PAGES = {
     ids=label,
 )
 def test_pages_in_a_shared_cache(answers: Answers, make_production_project: MakeProject) -> None:
-    """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
+    """Pages of users and of visitors, which depend on a cookie as well, are not cached; static files are."""
     project = make_production_project(**answers)
     paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
     with project.run_server() as running, running.client() as client:
@@ -745,7 +747,7 @@ def test_shared_cache_that_ignores_vary(make_production_project: MakeProject, tm
 
 @contextmanager
 def cache_in_front(running: Server, port: int, folder: Path) -> Iterator[None]:
-    """An nginx that keeps what it may for all visitors, whatever cookies they send."""
+    """An nginx that caches responses for all visitors and ignores Vary."""
     configuration = folder / "nginx.conf"
     configuration.write_text(f"""
         daemon off; pid {folder}/pid; error_log stderr; user {getpass.getuser()};
@@ -789,7 +791,7 @@ COUNT_ROWS = "from django.contrib.sessions.models import Session; print('rows:',
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_guests(django_version: str, make_production_project: MakeProject) -> None:
-    """They have no row of a session, their names differ, and stay as the server has made them."""
+    """They have no session in the database, and a name that is unique and cannot be changed."""
     project = make_production_project(starter="chat", django_version=django_version)
     with project.run_server() as running, running.client() as client:
         names = set()
@@ -897,7 +899,7 @@ def test_urls_of_services(django_version: str, make_production_project: MakeProj
 
 
 def test_redirect_of_a_service(make_production_project: MakeProject, service: Service) -> None:
-    """A service cannot have the check sent elsewhere."""
+    """A health check does not follow a service's redirect."""
     project = make_production_project(starter="live")
     project.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
     project.__dict__.pop("environment", None)
@@ -906,7 +908,7 @@ def test_redirect_of_a_service(make_production_project: MakeProject, service: Se
     assert service.paths == ["/redirect/"]
 
 
-# Row 13: the entries' files and names.
+# Row 13: files and names of entries.
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
@@ -985,11 +987,11 @@ def send_raw(port: int, request: bytes) -> tuple[int, bytes]:
     return int(head.split(b" ")[1]), head
 
 
-# Row 15: what a container may do.
+# Row 15: privileges of containers.
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Path) -> None:
+def test_containers_have_minimal_privileges(starter: str, tmp_path: Path) -> None:
     project = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
     services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
     assert {"proxy", "migrate", "web", "postgres", "redis"} <= set(services)
@@ -1043,7 +1045,7 @@ HALF_OPEN = {
 
 @pytest.mark.parametrize("server", HEAD_TIMEOUT_OPTIONS)
 def test_half_open_connections_are_closed(server: str, make_websocket_project: Callable[[str], Project]) -> None:
-    """Also those that send a byte now and then; a slow body is waited for."""
+    """Also those that send a byte now and then; a slow body is accepted."""
     project = make_websocket_project(server)
     name, old, new = HEAD_TIMEOUT_OPTIONS[server]
     edit(project.path / name, old, new)
@@ -1071,7 +1073,7 @@ async def open_half_open_connections(port: int) -> None:
         upload = asyncio.create_task(upload_slowly(port, 2 * HEAD_TIMEOUT_SECONDS))
         waiting: list[Coroutine[Any, Any, None]] = []
         for words in list(HALF_OPEN.values()) * 100:
-            # One by one: more than a server has in its backlog would be open for the client alone.
+            # One at a time: the server does not see more than its backlog holds.
             connection = await asyncio.open_connection("127.0.0.1", port)
             waiting.append(wait_until_closed(*connection, words, drips=bool(words) and len(waiting) % 2 == 0))
         await asyncio.gather(*waiting)
@@ -1103,9 +1105,9 @@ async def upload_slowly(port: int, seconds: int) -> int:
     return status
 
 
-# What else servers take from anybody.
+# Headers that servers accept from any client.
 
-# By what some server, framework or proxy has once let a client choose the host, the path or the prefix.
+# Headers by which some server, framework or proxy once let a client choose the host, the path or the prefix.
 FOREIGN_HEADERS = [
     (b"Daphne-Root-Path", b"http://evil.example"),
     (b"Daphne-Root-Path", b".evil.example"),
@@ -1125,7 +1127,7 @@ FOREIGN_HEADERS = [
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_headers_choose_no_url(server: str, make_websocket_project: Callable[[str], Project]) -> None:
-    """Also if a trusted proxy passes them on, as proxies do with headers that they do not know."""
+    """Nor if a trusted proxy passes them on, as proxies do with unknown headers."""
     with make_websocket_project(server).run_server() as running:
         for name, value in FOREIGN_HEADERS:
             head = HEAD + name + b": " + value + b"\r\n"

@@ -1,4 +1,4 @@
-"""The pages in a real browser, with the policy that they have in production and an eye on the console."""
+"""The pages in a real browser, with production's Content-Security-Policy and no errors on the console."""
 
 import re
 import shutil
@@ -44,7 +44,7 @@ class RunProject(Protocol):
     ) -> AbstractContextManager[tuple[Project, Server]]: ...
 
 
-@pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
+@pytest.fixture(scope="module")  # not longer: its event loop runs in this thread until it is closed
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Without its sandbox, since tests may run as root in a container; and a page that went through `add_policy`
@@ -60,7 +60,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser) -> OpenPage:
-    """`with open_page(url) as page`: at the end nothing may be on the console that `expected` does not match."""
+    """`with open_page(url) as page`: fails if the console has other messages than those that `expected` matches."""
 
     @contextmanager
     def open_page(url: str, expected: str | None = None, path: str = "/", **options: Any) -> Iterator[Page]:
@@ -296,7 +296,7 @@ def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
 def browse_room(
     project: Project, command: list[str], port: int, open_page: OpenPage, expected: str
 ) -> Iterator[tuple[Page, Page, Callable[[], AbstractContextManager[None]]]]:
-    """Two people in one room, and what stops the server and starts it again."""
+    """Two pages in one room, and a context manager for an outage of the server."""
     servers: list[AbstractContextManager[Server]] = []
 
     def start() -> Server:
@@ -385,7 +385,7 @@ def test_without_javascript_and_narrow(starter: str, run_project: RunProject, op
 
 
 BOOTSTRAP = {"css": ("text/css", ".btn { color: rgb(1, 2, 3); }"), "js": ("text/javascript", "window.bootstrap = {};")}
-CONSOLE_PATTERNS = {  # what the console names, of what the student's page has
+CONSOLE_PATTERNS = {  # the console's messages for the student's page
     "stylesheet": r"stylesheet 'https://cdn\.jsdelivr\.net/\S+\.css'",
     "script": r"script 'https://cdn\.jsdelivr\.net/\S+\.js'",
     "inline style": "(?i)inline style",
@@ -402,7 +402,7 @@ VIOLATIONS = """<!doctype html><title>Violations</title><link rel="icon" href="d
 """
 
 
-def test_what_the_console_says(chromium: Browser) -> None:
+def test_console_messages(chromium: Browser) -> None:
     """Each violation in the table of docs/settings.md, in the words that stand there; and that the sources cure it."""
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+? \| ([A-Z][\w ]+) \| (.+) \|$", text, re.MULTILINE)
@@ -420,7 +420,7 @@ def test_what_the_console_says(chromium: Browser) -> None:
 
 
 def read_console(chromium: Browser, policy: str) -> list[str]:
-    """What the console says of a page with all those violations, under this policy, report-only."""
+    """Return the console's messages for a page with all those violations, under this policy, report-only."""
 
     def respond(route: Route) -> None:
         headers = {"content-type": "text/html", "access-control-allow-origin": "*"}
@@ -444,7 +444,7 @@ def read_console(chromium: Browser, policy: str) -> list[str]:
 
 @contextmanager
 def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[Page, list[str]]]:
-    """A page and what its console says. Bootstrap's CDN is answered here; `scheme` is what a proxy would say."""
+    """Open a page; yields it with its console's messages. Replaces Bootstrap's CDN, and sets X-Forwarded-Proto to `scheme`."""
 
     def respond(route: Route) -> None:
         if route.request.url.startswith(url):
@@ -465,7 +465,7 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
 
 
 def install_app(project: Project, app: str) -> None:
-    """The student's app under this name, with the lines of docs/course-projects.md."""
+    """Install the student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
     for file in student.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
@@ -503,7 +503,7 @@ def runserver(project: Project) -> Iterator[Server]:
     ids=["commerce", "mail", "network"],
 )
 def test_course_project(name: str, app: str, django_version: str, make_project: MakeProject, chromium: Browser) -> None:
-    """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
+    """A student's app as in docs/course-projects.md: in development, blocked in production, and fixed."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
     project = make_project(project_name=name, django_version=django_version)
     install_app(project, app)
@@ -572,7 +572,7 @@ def use_course_project(page: Page, name: str) -> None:
 
 
 def check_console(console: list[str], reported: bool) -> None:
-    """It names each violation, as one that was only reported or as one that was blocked, and nothing else."""
+    """The console has each violation, either reported only or blocked, and nothing else."""
     for kind, pattern in CONSOLE_PATTERNS.items():
         assert any(re.search(pattern, text) for text in console), f"{kind}: {console}"
     known = "|".join(CONSOLE_PATTERNS.values()).replace("(?i)", "")

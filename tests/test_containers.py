@@ -1,4 +1,4 @@
-"""Real images and stacks of containers, built and asked from outside."""
+"""Real images and stacks of containers, built and tested from outside."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ def check_image(docker: Docker, tag: str) -> None:
 
 
 def check_rebuild(docker: Docker, tag: str, project: Project) -> None:
-    """A change of the code does not install the dependencies again."""
+    """A change of the code does not reinstall the dependencies."""
     views = project.path / "pages" / "views.py"
     views.write_text(views.read_text() + "\n# changed\n")
     steps = docker("build", "--tag", tag, project.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
@@ -137,7 +137,7 @@ def run_stack(docker: Docker, tmp_path: Path) -> RunStack:
             return docker("compose", "--project-name", name, *arguments, cwd=project.path, env=os.environ | variables)
 
         try:
-            # Its port is for development on this machine, where something else may have it.
+            # The port is for development on this machine, where it may be in use.
             edit(project.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{variables['HTTPS_PORT']}"
@@ -164,7 +164,7 @@ def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> Non
 
 
 def check_limits(docker: Docker, compose: Compose) -> None:
-    """What the stack really runs with."""
+    """The running containers have the limits of compose.yaml."""
     show = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"
     everything = compose("ps", "--all", "--quiet").split()
     limits = docker("inspect", "--format", show, *everything).splitlines()

@@ -1,4 +1,4 @@
-"""What cookiecutter offers besides the questions, and what goes wrong on a machine: nothing half-made is left."""
+"""cookiecutter's other options, and failures of the machine: no partial project is left behind."""
 
 import json
 import os
@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals, mounts and file sys
 
 
 class Cookiecutter:
-    """Runs cookiecutter as a user does, with a home of its own; `output` is where it generates."""
+    """Runs cookiecutter as a user does, with its own home directory; `output` is where it generates."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, folder / "output"
@@ -67,7 +67,7 @@ def test_unknown_answers(answer: str, cookiecutter: Cookiecutter) -> None:
 
 
 def test_replay(cookiecutter: Cookiecutter) -> None:
-    """The answers of the last time again, and those of a file; a file with an answer that there is not is refused."""
+    """Replays the last answers, and those of a file; a file with an unknown answer is rejected."""
     answers = ["project_name=Käse & Brot", "server=granian", "starter=chat", "database=postgresql"]
     status, said = cookiecutter("--no-input", str(ROOT), *answers)
     assert status == 0, said
@@ -93,7 +93,7 @@ def test_replay(cookiecutter: Cookiecutter) -> None:
     assert "server 'nginx' cannot be used: the choices are uvicorn, daphne, hypercorn, gunicorn, granian." in said
     assert list((again / "more").iterdir()) == []
 
-    # It was typed, so that cookiecutter did not render it.
+    # A replayed answer was typed at the prompt, so cookiecutter does not render it.
     context["cookiecutter"] |= {"server": "granian", "project_name": "{{ 7 * 7 }}"}
     edited.write_text(json.dumps(context))
     status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
@@ -102,7 +102,7 @@ def test_replay(cookiecutter: Cookiecutter) -> None:
 
 
 def test_defaults_of_the_user(cookiecutter: Cookiecutter) -> None:
-    """~/.cookiecutterrc gives other defaults; the command line wins; what is no answer is not taken."""
+    """~/.cookiecutterrc changes defaults, the command line takes precedence over it, and unknown answers are ignored."""
     config = cookiecutter.output.parent / "home" / ".cookiecutterrc"
     config.write_text(
         'default_context:\n  project_name: "From home"\n  server: granian\n  ci: jenkins\n  author: Ada\n'
@@ -115,7 +115,7 @@ def test_defaults_of_the_user(cookiecutter: Cookiecutter) -> None:
 
 
 def test_overwrite_if_exists(cookiecutter: Cookiecutter) -> None:
-    """Without the option a folder that is there stays as it is; with it, what is not the template's stays."""
+    """Without the option an existing folder stays unchanged; with it, files that are not the template's do."""
     assert cookiecutter("--no-input", str(ROOT))[0] == 0
     project = cookiecutter.output / "my_site"
     key = read(project, ".env")
@@ -212,7 +212,7 @@ def test_interrupted(overwrite: bool, cookiecutter: Cookiecutter, tmp_path: Path
 
 @posix
 def test_line_endings(tmp_path: Path) -> None:
-    """What a shell reads in a Linux container has LF, whatever git does on Windows."""
+    """Files that a shell reads in a Linux container have LF, whatever git does on Windows."""
     project = generate(tmp_path, project_name="wiki")
     attributes = read(project.path, ".gitattributes")
     for path in ("Procfile", "Dockerfile", "compose.yaml", "manage.py", ".env.example"):

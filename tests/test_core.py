@@ -1,4 +1,4 @@
-"""The ASGI core on real servers and a real PostgreSQL: threads, connections, and nothing left behind."""
+"""The ASGI core on real servers and a real PostgreSQL: threads, connections, and isolation of requests."""
 
 import asyncio
 import hashlib
@@ -70,7 +70,7 @@ async def exchange_many_messages(running: Server, sockets: int) -> None:
     await asyncio.gather(*[socket.close() for socket in opened])
 
 
-def test_nothing_is_left_for_the_next_request(make_probe_project: MakeProbeProject) -> None:
+def test_no_state_is_left_for_the_next_request(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/litter/").status_code == 200
@@ -99,7 +99,7 @@ def test_a_transaction_in_sqlite_ends_with_its_request(make_probe_project: MakeP
             assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_sqlite_connections_are_used_again(make_probe_project: MakeProbeProject) -> None:
+def test_sqlite_connections_are_reused(make_probe_project: MakeProbeProject) -> None:
     with (
         make_probe_project(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
@@ -108,15 +108,13 @@ def test_sqlite_connections_are_used_again(make_probe_project: MakeProbeProject)
             for view in ("count", "async_count"):
                 assert client.get(f"/probe/{view}/").json() == {"users": 0}
         assert 1 <= client.get("/probe/count_connected/").json()["connected"] <= PROBE_THREADS
-        for _ in range(2):  # the thread of the first call has ended when the second one's has
+        for _ in range(2):  # the second call waits for the end of the first one's thread
             with client.stream("GET", "/probe/event_stream/") as response:
                 assert next(response.iter_lines()) == "data: 0"
         assert "Traceback" not in running.output
 
 
-def test_with_djangos_own_pool_of_connections(
-    make_probe_project: MakeProbeProject, connections: Callable[[], int]
-) -> None:
+def test_with_djangos_connection_pool(make_probe_project: MakeProbeProject, connections: Callable[[], int]) -> None:
     project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
@@ -133,8 +131,8 @@ def test_with_djangos_own_pool_of_connections(
 BACKEND_VIEWS = {"backend": PROBE_THREADS, "async_backend": PROBE_THREADS, "event_stream_backends": BACKGROUND_THREADS}
 
 
-def test_connections_are_used_again(make_probe_project: MakeProbeProject) -> None:
-    """By later requests, and by later calls of event streams."""
+def test_connections_are_reused(make_probe_project: MakeProbeProject) -> None:
+    """Later requests and later calls of event streams reuse them."""
     with make_probe_project().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
             answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * PROBE_THREADS)]
@@ -143,7 +141,7 @@ def test_connections_are_used_again(make_probe_project: MakeProbeProject) -> Non
 
 
 def test_connections_are_replaced_when_they_are_old(make_probe_project: MakeProbeProject) -> None:
-    """However often they are used, and if nobody used them for longer than that."""
+    """This applies to busy connections and to idle ones."""
     project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("ASGI_CONN_MAX_AGE = 1\n")
@@ -192,7 +190,7 @@ def test_one_request_keeps_its_thread(make_probe_project: MakeProbeProject) -> N
 
 
 def test_event_streams_hold_no_thread(make_probe_project: MakeProbeProject, connections: Callable[[], int]) -> None:
-    """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
+    """Other requests get responses while ten times as many streams as threads are open, each with a query."""
     with make_probe_project().run_server() as running:
         asyncio.run(stream_many(running, streams=10 * PROBE_THREADS))
         assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
@@ -213,7 +211,7 @@ async def stream_many(running: Server, streams: int) -> None:
             await response.aclose()
 
 
-def test_clients_that_do_not_read_hold_no_thread(make_probe_project: MakeProbeProject) -> None:
+def test_slow_clients_hold_no_thread(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client, ExitStack() as opened:
         for path in 2 * PROBE_THREADS * ["async_large", "large", "large_stream"]:
             slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
@@ -239,7 +237,7 @@ def test_a_task_may_outlive_its_request(make_probe_project: MakeProbeProject) ->
         assert "Traceback" not in running.output
 
 
-def test_health_and_async_views_answer_while_all_threads_are_at_work(make_probe_project: MakeProbeProject) -> None:
+def test_health_and_async_views_respond_while_all_threads_are_busy(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
         asyncio.run(request_during_slow_views(running))
         assert client.get("/probe/count/").status_code == 200
@@ -256,8 +254,8 @@ async def request_during_slow_views(running: Server) -> None:
         assert {response.text for response in await asyncio.gather(*slow)} == {"slow"}
 
 
-def test_a_client_that_leaves_costs_nothing(make_probe_project: MakeProbeProject) -> None:
-    """Clients that hang up while a thread works for them: the thread is used again afterwards."""
+def test_threads_are_reused_after_disconnects(make_probe_project: MakeProbeProject) -> None:
+    """A thread whose client disconnects runs later requests."""
     with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
@@ -266,7 +264,7 @@ def test_a_client_that_leaves_costs_nothing(make_probe_project: MakeProbeProject
         assert "Traceback" not in running.output
 
 
-def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(make_probe_project: MakeProbeProject) -> None:
+def test_async_code_in_a_sync_view_is_cancelled_on_disconnect(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
@@ -278,7 +276,7 @@ def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(make_prob
         assert "Traceback" not in running.output
 
 
-def test_an_error_after_the_client_left_is_logged_once(make_probe_project: MakeProbeProject) -> None:
+def test_an_error_after_a_disconnect_is_logged_once(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
         with client.stream("GET", "/probe/careless_stream/") as response:
             assert next(response.iter_lines()) == "data: 1"
@@ -288,14 +286,14 @@ def test_an_error_after_the_client_left_is_logged_once(make_probe_project: MakeP
 
 
 def test_a_timeout_in_a_stream_is_an_error(make_probe_project: MakeProbeProject) -> None:
-    """The core's own timeout, which ends a request when its client leaves, is another one."""
+    """It is not mistaken for the core's cancellation on disconnect."""
     with make_probe_project().run_server() as running, running.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/stream_with_timeout/")
         running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
 
 
-def test_responses_and_refusals_may_ask_the_database(make_probe_project: MakeProbeProject) -> None:
+def test_close_methods_and_failure_views_may_query_the_database(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
@@ -310,7 +308,7 @@ def test_responses_and_refusals_may_ask_the_database(make_probe_project: MakePro
 
 
 def test_receivers_are_called_for_each_request(make_probe_project: MakeProbeProject) -> None:
-    """Also if the response is one that an earlier request has closed."""
+    """Receivers are also called if an earlier request has closed the same response object."""
     project = make_probe_project()
     connect = "from django.core.signals import request_finished\nrequest_finished.connect(record_finished)\n"
     with (project.path / "probe" / "views.py").open("a") as views:
@@ -326,7 +324,7 @@ def add_receiver(project: Project, name: str) -> None:
         views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
 
 
-def test_receivers_run_after_the_answer(make_probe_project: MakeProbeProject) -> None:
+def test_receivers_run_after_the_response(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     add_receiver(project, "wait_to_finish")
     with project.run_server() as running, running.client(timeout=5) as client:
@@ -335,21 +333,21 @@ def test_receivers_run_after_the_answer(make_probe_project: MakeProbeProject) ->
         assert client.get("/probe/let_finish/").text == "finished"
 
 
-def test_request_finished_is_sent_when_a_client_has_left(make_probe_project: MakeProbeProject) -> None:
+def test_request_finished_is_sent_after_a_disconnect(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     add_receiver(project, "record_finished")
     with project.run_server() as running, running.client() as client:
         for path in 2 * ["async_wait_long", "wait_long"]:
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"/probe/{path}/", timeout=0.2)
-        # Each of these requests is counted at its own end.
+        # Each of these requests is counted when it ends.
         earlier = itertools.count()
         running.wait_until(
             lambda: client.get("/probe/count_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
         )
 
 
-def test_error_pages_are_made_in_the_thread_of_their_request(make_probe_project: MakeProbeProject) -> None:
+def test_error_pages_run_in_the_thread_of_their_request(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write('handler500 = "probe.views.server_error"\n')
@@ -363,7 +361,7 @@ def test_cancelled_calls_are_not_made(make_probe_project: MakeProbeProject) -> N
         assert client.get("/probe/cancel_a_call/").json() == {"calls": ["last call"]}
 
 
-# Another thread releases the request's thread in the middle of a call's submission.
+# Another thread releases the request's thread while a call is submitted.
 RELEASE_WHILE_SUBMITTING = """
 import asyncio, threading, time
 from queue import SimpleQueue
@@ -419,14 +417,14 @@ with persistent_connections():
     asyncio.run(use_threads())
     print("before:", count_others())
 pool.close(timeout_seconds=10)
-deadline = time.monotonic() + 10  # PostgreSQL takes a moment to notice
+deadline = time.monotonic() + 10  # PostgreSQL takes a moment to close them
 while (left := count_others()) and time.monotonic() < deadline:
     time.sleep(0.01)
 print("after:", left)
 """
 
 
-def test_threads_close_their_connections_at_the_end(make_probe_project: MakeProbeProject) -> None:
+def test_threads_close_their_connections_at_shutdown(make_probe_project: MakeProbeProject) -> None:
     shell = make_probe_project().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
@@ -504,7 +502,7 @@ except OSError:
 """
 
 
-def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: MakeProject) -> None:
+def test_a_failing_connection_does_not_keep_others_open(make_project: MakeProject) -> None:
     shell = make_project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
     assert "kept: []" in shell.stdout
 
@@ -518,25 +516,25 @@ def test_paths_do_not_fill_the_memory(make_probe_project: MakeProbeProject) -> N
 
 
 def memory_bytes(client: httpx.Client) -> int:
-    """In bytes, of the process that answers."""
+    """Return the resident memory of the server process."""
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
 
-def test_threads_keep_nothing_of_their_last_call(make_probe_project: MakeProbeProject) -> None:
+def test_threads_keep_no_reference_to_their_last_call(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
         client.get("/probe/event_stream_backends/")
         first = client.get("/probe/count_things/").json()
-        for _ in range(5):  # of ten calls, each of which has a thread of its own
+        for _ in range(5):  # ten calls, each in its own thread
             client.get("/probe/event_stream_backends/")
         last = client.get("/probe/count_things/").json()
         assert first["things"] == last["things"] == 0
         assert last["threads"] < first["threads"] + 10
 
 
-def test_a_view_that_hangs_does_not_hold_up_the_end(make_probe_project: MakeProbeProject) -> None:
+def test_a_view_that_hangs_does_not_block_shutdown(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
@@ -547,7 +545,7 @@ def test_a_view_that_hangs_does_not_hold_up_the_end(make_probe_project: MakeProb
 
 
 def test_context_of_a_sync_view(make_probe_project: MakeProbeProject) -> None:
-    """What is set before the view is there in it, and what it sets is there while its answer is sent."""
+    """The view sees context variables of its caller, and its response those of the view."""
     with make_probe_project().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
@@ -598,7 +596,7 @@ def test_csrf_tokens_in_sessions(make_probe_project: MakeProbeProject) -> None:
 
 
 def test_sessions_that_are_saved_at_every_request(make_probe_project: MakeProbeProject) -> None:
-    """Django refuses to save one on the event loop, where the database would hold up all others."""
+    """The core saves them in a thread, since Django allows no queries on the event loop."""
     project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
@@ -609,7 +607,7 @@ def test_sessions_that_are_saved_at_every_request(make_probe_project: MakeProbeP
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_errors_and_logs(server: str, make_probe_project: MakeProbeProject) -> None:
-    """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
+    """The access log and each error, once, are JSON lines with the request's id; the page shows no details."""
     with make_probe_project(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
             response = client.get(f"/probe/{path}/", headers={"X-Request-ID": path})
@@ -621,7 +619,7 @@ def test_errors_and_logs(server: str, make_probe_project: MakeProbeProject) -> N
             assert line["duration_ms"] > 0
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/broken_stream/", headers={"X-Request-ID": "stream"})
-        # daphne logs it where nobody knows the request any more.
+        # daphne logs it outside of the request's context.
         check_log(running, "-" if server == "daphne" else "stream", "stream broke")
         assert client.get("/probe/missing/").status_code == 404
         first, second = (client.get("/probe/count/").headers["X-Request-ID"] for _ in range(2))
@@ -638,7 +636,7 @@ def check_log(running: Server, request_id: str, message: str) -> None:
 def find_log_lines(
     running: Server, request_id: str, wanted: Callable[[dict[str, Any]], object]
 ) -> list[dict[str, Any]]:
-    """The wanted lines that belong to a request, as soon as there are any."""
+    """Wait for log lines of a request that `wanted` accepts, and return them."""
 
     def find() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in running.output.splitlines() if re.match("{.*}$", line)]
@@ -649,7 +647,7 @@ def find_log_lines(
     return find()
 
 
-def test_it_can_be_switched_off(make_probe_project: MakeProbeProject) -> None:
+def test_the_core_can_be_disabled(make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project()
     asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "wiki.serving.handler import get_asgi_application", "django.core.asgi import get_asgi_application")
@@ -660,7 +658,7 @@ def test_it_can_be_switched_off(make_probe_project: MakeProbeProject) -> None:
         assert not client.get("/probe/state/").json()["thread"].startswith("asgi-")
 
 
-def test_middleware_that_costs_a_thread_is_named(make_project: MakeProject) -> None:
+def test_check_names_sync_only_middleware(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / "wiki" / "sync_only.py").write_text(
         "def middleware(get_response):\n    return lambda request: get_response(request)\n"
@@ -680,7 +678,7 @@ def test_connections_that_postgresql_closed_are_replaced(
     postgresql_server: PostgresServer,
     connections: Callable[[], int],
 ) -> None:
-    """As at a restart: no request fails because of a connection that was closed while nobody used it."""
+    """No request fails because PostgreSQL closed an idle connection, as a restart does."""
     name = first_match(r"/(test_\w+)", postgresql)
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
     with make_probe_project().run_server() as running, running.client() as client:

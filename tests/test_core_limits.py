@@ -1,4 +1,4 @@
-"""What the core must stand: threads that wait for themselves, threads all in use, many streams, large files, odd libraries."""
+"""The core's limits: views that wait for their own thread, exhausted threads, many streams, large files, unusual libraries."""
 
 import asyncio
 import hashlib
@@ -59,7 +59,7 @@ def add_app(project: Project, settings: str = "") -> Project:
 
 
 def request_concurrently(running: Server, paths: list[str], timeout: float = 10) -> list[int | str]:
-    """The status of each, or what came instead."""
+    """Return the status or the error of each."""
 
     def ask(path: str) -> int | str:
         with running.client(timeout=timeout) as client:
@@ -76,10 +76,10 @@ NESTED_LOOP_VIEWS = ["asyncio_run", "run_until_complete", "joined_thread", "run_
 
 
 @pytest.mark.parametrize("view", NESTED_LOOP_VIEWS)
-def test_a_loop_of_its_own_in_a_sync_view(
+def test_an_event_loop_in_a_sync_view(
     view: str, make_limits_project: Callable[..., Project], connections: Callable[[], int]
 ) -> None:
-    """More of them than threads, all of which ask the database: each answers, and no thread is lost."""
+    """More such requests than threads, each with a query, get a response, and no thread is lost."""
     with make_limits_project().run_server() as running, running.client(timeout=3) as client:
         client.get("/limits/keep_loop/")
         seen = request_concurrently(running, [f"/limits/{view}/"] * 2 * PROBE_THREADS, timeout=5)
@@ -89,14 +89,14 @@ def test_a_loop_of_its_own_in_a_sync_view(
 
 
 @pytest.mark.parametrize("view", ["hold", "sync_hold", "hold/one%0Aline"])
-def test_all_threads_in_use_can_be_seen(view: str, make_limits_project: Callable[..., Project]) -> None:
-    """`/readyz` answers quickly and says why; the log names the setting and what holds the threads, once."""
+def test_exhausted_threads_are_reported(view: str, make_limits_project: Callable[..., Project]) -> None:
+    """`/readyz` fails quickly with the reason; the log names the setting and the views that hold the threads, once."""
     with (
         make_limits_project().run_server() as running,
         running.client() as client,
         ThreadPoolExecutor(PROBE_THREADS + 2) as executor,
     ):
-        assert client.get("/probe/count/").status_code == 200  # it holds no thread after its response
+        assert client.get("/probe/count/").status_code == 200  # it releases its thread after its response
         held = [executor.submit(request_concurrently, running, [f"/limits/{view}/"], 30) for _ in range(PROBE_THREADS)]
         try:
             running.wait_until(lambda: is_at_limit(client), seconds=10)
@@ -119,7 +119,7 @@ def test_all_threads_in_use_can_be_seen(view: str, make_limits_project: Callable
 
 
 def is_at_limit(client: httpx.Client) -> bool:
-    """Asked by what needs a thread, since none says how many are left."""
+    """Whether a view that needs a thread gets none."""
     try:
         client.get("/probe/count/", timeout=0.3)
     except httpx.ReadTimeout:
@@ -132,8 +132,8 @@ def warnings(running: Server) -> list[str]:
 
 
 def test_many_plain_streams(make_limits_project: Callable[..., Project]) -> None:
-    """A hundred of them, each with a thread and connection of its own as in Django, and views are still served."""
-    # PostgreSQL has as many connections as that, for all tests that run; SQLite has no limit.
+    """A hundred of them, each with its own thread and connection as in Django, do not block other views."""
+    # With PostgreSQL they would use up the connections of all tests; SQLite has no limit.
     project = make_limits_project(database="sqlite", database_url="sqlite:///db.sqlite3")
     with project.run_server() as running:
         asyncio.run(open_streams(running, ["plain_sync_stream", "plain_async_stream"], streams=100))
@@ -147,7 +147,7 @@ def test_many_plain_streams(make_limits_project: Callable[..., Project]) -> None
 
 
 def test_threads_after_streams(make_limits_project: Callable[..., Project]) -> None:
-    """There are as many as before, and they work, whether others waited for a thread meanwhile or not."""
+    """All threads work again, whether requests waited for one meanwhile or not."""
     with make_limits_project().run_server() as running, running.client() as client:
 
         def count_threads() -> int:
@@ -163,7 +163,7 @@ def test_threads_after_streams(make_limits_project: Callable[..., Project]) -> N
 
 
 def test_many_event_streams(make_limits_project: Callable[..., Project], connections: Callable[[], int]) -> None:
-    """A thousand of them and 256 clients: the connections stay few."""
+    """A thousand of them and 256 clients need few connections."""
     with make_limits_project().run_server() as running:
         most = asyncio.run(open_streams(running, ["event_stream"], 1000, clients=256, count_connections=connections))
         assert 1 <= most <= PROBE_THREADS + BACKGROUND_THREADS
@@ -178,7 +178,7 @@ async def open_streams(
     clients: int = 2,
     count_connections: Callable[[], int] = lambda: 0,
 ) -> int:
-    """Open them, ask other views meanwhile, let them end. The most connections that were seen."""
+    """Open streams, request other views meanwhile, let them end; return the largest number of connections."""
     opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     try:
         await asyncio.wait_for(open_many(running, views, streams, opened), 60)
@@ -206,7 +206,7 @@ async def request_user_counts(client: httpx.AsyncClient) -> None:
 async def open_many(
     running: Server, views: list[str], streams: int, opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 ) -> None:
-    """Until the first line of each has come. By bare sockets: httpx would take longer than the server."""
+    """Open streams, each until its first line. Plain sockets are used, since httpx is slower than the server."""
 
     async def open_one(view: str) -> None:
         async with at_once:
@@ -230,7 +230,7 @@ DOWNLOADS = ["download", "async_download", "iterator", "async_iterator"]
 
 
 def test_large_files_and_slow_clients(make_limits_project: Callable[..., Project]) -> None:
-    """Five clients that read slowly, of each kind of response: the process keeps no more than a few parts for each."""
+    """Five slow clients of each kind of response make the process buffer no more than a few chunks each."""
     project = make_limits_project()
     content = os.urandom(FILE_BYTES)
     (project.path / "limits" / "large.bin").write_bytes(content)
@@ -253,7 +253,7 @@ def test_large_files_and_slow_clients(make_limits_project: Callable[..., Project
         assert "Traceback" not in running.output
 
 
-def test_a_large_body_is_not_kept_in_memory(make_limits_project: Callable[..., Project]) -> None:
+def test_a_large_body_is_not_held_in_memory(make_limits_project: Callable[..., Project]) -> None:
     with make_limits_project().run_server() as running, running.client() as client:
         status = Path(f"/proc/{client.get('/probe/state/').json()['process']}/status")
 
@@ -266,12 +266,12 @@ def test_a_large_body_is_not_kept_in_memory(make_limits_project: Callable[..., P
 
 
 def read_slowly(running: Server, client: httpx.Client, view: str, digest: bytes) -> list[int]:
-    """Five clients take the content in turns, 2 MB each time. The memory of the process after each round."""
+    """Five clients read in turn, 2 MB each time; return the memory of the process after each of these."""
     seen = []
     sockets = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(5)]
     for each in sockets:
         each.sendall(request_head(view))
-    assert client.get("/probe/count/").status_code == 200, "while nobody reads, others are served"
+    assert client.get("/probe/count/").status_code == 200, "slow clients block others"
     readers = [each.makefile("rb") for each in sockets]
     hashes = [hashlib.sha256() for _ in sockets]
     bodies = [read_body(reader, 2_000_000) for reader in readers]
@@ -287,7 +287,7 @@ def read_slowly(running: Server, client: httpx.Client, view: str, digest: bytes)
 
 
 def read_body(reader: BinaryIO, part_bytes: int) -> Iterator[bytes]:
-    """The parts of the body of an HTTP/1.1 response, chunked or not."""
+    """Yield parts of the body of an HTTP/1.1 response, chunked or not."""
     head = b"".join(iter(reader.readline, b"\r\n")).lower()
     assert head.startswith(b"http/1.1 200"), head
     left, collected = FILE_BYTES, b""
@@ -305,19 +305,19 @@ def read_body(reader: BinaryIO, part_bytes: int) -> Iterator[bytes]:
 
 
 def memory_bytes(client: httpx.Client) -> int:
-    """In bytes, of the process that answers."""
+    """Return the resident memory of the server process."""
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
 
-def test_a_sync_stream_ends_when_its_client_leaves(make_limits_project: Callable[..., Project]) -> None:
+def test_a_sync_stream_ends_on_disconnect(make_limits_project: Callable[..., Project]) -> None:
     with make_limits_project().run_server() as running, running.client() as client:
         for number in range(1, PROBE_THREADS + 2):
             left = socket.create_connection(("127.0.0.1", running.port), timeout=10)
             with left, left.makefile("rb") as received:
                 left.sendall(request_head("endless_sync_stream"))
-                # Until some parts have come: an iterator that was never started has nothing to end.
+                # Read some parts first: an iterator that was never started has no cleanup.
                 assert received.read(200_000).startswith(b"HTTP/1.1 200")
             ended = {"ended": number}
             running.wait_until(lambda: client.get("/limits/count_ended/").json() == ended, seconds=10)  # noqa: B023
@@ -325,8 +325,8 @@ def test_a_sync_stream_ends_when_its_client_leaves(make_limits_project: Callable
         assert "Traceback" not in running.output
 
 
-def test_requests_can_be_read_by_what_their_view_has_started(make_limits_project: Callable[..., Project]) -> None:
-    """Small ones at any time; of large ones, which are on disk, a task can read at once, as with Django's handler."""
+def test_tasks_and_threads_of_a_view_can_read_its_request(make_limits_project: Callable[..., Project]) -> None:
+    """They can read a small body at any time, and a large one, which is on disk, before the response, as in Django."""
     settings = "DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000"
     with make_limits_project(settings=settings).run_server() as running, running.client() as client:
         for path, size in (("task", 20_000), ("thread", 20_000), ("task", 3_000_000)):
@@ -353,14 +353,14 @@ def test_a_streams_own_close_runs_in_the_thread_of_its_view(make_limits_project:
         assert sorted(closed_in()) == sorted(views)
 
 
-def test_a_stream_that_is_not_djangos(make_limits_project: Callable[..., Project]) -> None:
+def test_a_custom_streaming_response(make_limits_project: Callable[..., Project]) -> None:
     with make_limits_project().run_server() as running, running.client() as client:
         for path in ("/limits/bare_stream/", "/limits/async_bare_stream/"):
             response = client.get(path)
             assert (response.status_code, response.text) == (200, "first second"), running.output[-3000:]
 
 
-def test_an_async_receiver_in_the_place_of_djangos(make_limits_project: Callable[..., Project]) -> None:
+def test_an_async_receiver_in_place_of_djangos(make_limits_project: Callable[..., Project]) -> None:
     project = make_limits_project()
     with (project.path / "limits" / "urls.py").open("a") as urls:
         urls.write("\nfrom .receivers import count_awaited\n\n")
@@ -369,13 +369,13 @@ def test_an_async_receiver_in_the_place_of_djangos(make_limits_project: Callable
         before = client.get("/limits/count_awaited/").json()["awaited"]
         paths = {"/limits/nothing/": 200, "/missing/": 404, "/livez": 200, "/probe/count/": 200, "/readyz": 200}
         assert {path: client.get(path).status_code for path in paths} == paths, running.output[-3000:]
-        # One for the request that asked before, one for each of these, and one for each that asks now.
+        # One call for the request above, one for each of these, and one for each poll.
         wanted = itertools.count(before + 1 + len(paths))
         running.wait_until(lambda: client.get("/limits/count_awaited/").json()["awaited"] >= next(wanted), seconds=10)
         assert "Traceback" not in running.output
 
 
-def test_a_connection_keeps_nothing_of_a_request(make_limits_project: Callable[..., Project]) -> None:
+def test_a_connection_keeps_no_state_of_a_request(make_limits_project: Callable[..., Project]) -> None:
     with make_limits_project().run_server() as running, running.client() as client:
         for what in ("debug", "wrappers", "panel"):
             paths = [f"/limits/mark_connection/{what}/", f"/limits/async_mark_connection/{what}/"] * PROBE_THREADS
@@ -386,7 +386,7 @@ def test_a_connection_keeps_nothing_of_a_request(make_limits_project: Callable[.
 
 
 @pytest.mark.parametrize(("setting", "message_id"), [("ATOMIC_REQUESTS", "E003"), ("CONN_MAX_AGE", "W004")])
-def test_settings_that_do_not_go_with_asgi_are_named(setting: str, message_id: str, make_project: MakeProject) -> None:
+def test_checks_name_settings_that_break_asgi(setting: str, message_id: str, make_project: MakeProject) -> None:
     """With the first one Django answers each async view with 500; the second one leaks connections with Django's handler."""
     project = make_project()
     assert setting not in project.manage("check").stderr
@@ -397,7 +397,7 @@ def test_settings_that_do_not_go_with_asgi_are_named(setting: str, message_id: s
 
 @contextmanager
 def redis_info(url: str) -> Iterator[Callable[[str], int]]:
-    """`info(name)`: a figure of a Redis's INFO, always asked in the same connection."""
+    """`info(name)`: a number from a Redis's INFO, always over the same connection."""
     host, port = url.removeprefix("redis://").partition("/")[0].split(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock, sock.makefile("rwb") as file:
 
@@ -419,7 +419,7 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
     "backend", ["page", *also_in_test_all("django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache")]
 )
 def test_redis_as_a_cache(backend: str, make_limits_project: Callable[..., Project], redis: StartRedis) -> None:
-    """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
+    """There are as many connections as threads, with Django's backend as in docs/settings.md and with two others."""
     _, pool, settings = code_blocks("settings.md", "python")
     if backend != "page":
         settings = OTHER_REDIS_CACHES.format(backend=backend)
@@ -428,7 +428,7 @@ def test_redis_as_a_cache(backend: str, make_limits_project: Callable[..., Proje
         (project.path / "wiki" / "cache.py").write_text(pool)
         with project.run_server() as running, redis_info(url) as info:
             before = info("total_connections_received")
-            if backend != "page":  # they may make a pool twice if two threads ask for the first one
+            if backend != "page":  # two threads at once may each create the first pool
                 httpx.get(f"{running.url}/limits/cache_get/", headers=HEADERS)
             seen = asyncio.run(send_requests(running, ["/limits/cache_get/", "/limits/async_cache_get/"], 32, 31))
             assert seen == {200: 992}, running.output[-3000:]
@@ -438,7 +438,7 @@ def test_redis_as_a_cache(backend: str, make_limits_project: Callable[..., Proje
 
 @pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")
 def test_a_policy_that_depends_on_the_request(make_limits_project: Callable[..., Project]) -> None:
-    """`get_policy_parts` gets the real request each time; a nonce that comes too late is an error, as in django-csp."""
+    """`get_policy_parts` gets each request; a nonce that is read too late raises an error, as in django-csp."""
     names = '"limits.policy.LateNonceMiddleware", "limits.policy.RequestPolicyMiddleware"'
     ours = "wiki.serving.csp.CSPMiddleware"
     project = make_limits_project(settings=f'at = MIDDLEWARE.index("{ours}")\nMIDDLEWARE[at : at + 1] = [{names}]')

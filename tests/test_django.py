@@ -25,12 +25,12 @@ def test_djangos_own_tests(django_version: str, make_project: MakeProject) -> No
     with_ours = run_suite(project, tests, project.path)
     count, failed = with_ours
     assert count > 1000
-    if failed:  # some need what a machine may lack, such as a locale
+    if failed:  # some need a locale, for example, that a machine may lack
         assert with_ours == run_suite(project, tests)
 
 
 def run_suite(project: Project, tests: Path, *options: Path) -> tuple[int, list[str]]:
-    """How many tests ran, and which of them failed."""
+    """Return how many tests ran, and which of them failed."""
     script = [
         str(project.python),
         "-W",

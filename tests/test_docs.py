@@ -1,4 +1,4 @@
-"""What the pages in docs/ tell people to type and to write, done in a generated project."""
+"""The commands and the code of the pages in docs/, run in a generated project."""
 
 import os
 import re
@@ -24,11 +24,10 @@ from tests import template
 from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, code_blocks, first_match, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
-# test_observability.py.
+# Each has its test here, except for updating.md (test_updates.py) and observability.md (test_observability.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
 PAGES_WITH_COMMANDS |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
-# Hosts and clusters cannot be had here: this stands for their clients, and says what it was asked to do.
+# Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
 for word in "$@"; do
@@ -43,9 +42,9 @@ class RunCommands(Protocol):
 
 @pytest.fixture
 def run_commands(tmp_path: Path) -> RunCommands:
-    """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns what the stand-ins were asked.
+    """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns the calls of the fake clients.
 
-    The repository that the pages name is this one, questions get the default, and what projects need is there already.
+    The repository that the pages name is this one, questions get the default, and dependencies are installed already.
     """
     home = tmp_path / "home"
     (home / "ORG").mkdir(parents=True)
@@ -70,7 +69,7 @@ def run_commands(tmp_path: Path) -> RunCommands:
     return run
 
 
-def test_every_command_is_followed() -> None:
+def test_every_page_with_commands_is_tested() -> None:
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -90,7 +89,7 @@ def test_readme(run_commands: RunCommands, tmp_path: Path) -> None:
     assert "granian wiki.asgi" in (tmp_path / "wiki" / "Procfile").read_text()
 
     demo, *tests = targets.splitlines()
-    assert [line.split(" #")[0].strip() for line in tests] == ["make test", "make test-all"]  # which brought us here
+    assert [line.split(" #")[0].strip() for line in tests] == ["make test", "make test-all"]  # which run this test
     port = free_port()
     serve(f"{demo.partition(' #')[0]} PORT={port}", ROOT, port)
 
@@ -111,7 +110,7 @@ def serve(command: str, folder: Path, port: int) -> None:
             wait_for(client, process)
             assert "My Site is up" in client.get("/").text
     finally:
-        with suppress(ProcessLookupError):  # it has ended by itself, and the test has failed
+        with suppress(ProcessLookupError):  # it has exited, and the test has failed
             os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=20)
 
@@ -119,7 +118,7 @@ def serve(command: str, folder: Path, port: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
 @pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
 def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:
-    """One figure of one candidate, to see that it runs; nothing is kept."""
+    """One measurement of one candidate, to see that it runs; no results are saved."""
     [command] = code_blocks("benchmarks.md", "sh")
     assert command == "make bench\n"
     makefile = (ROOT / "Makefile").read_text()
@@ -233,7 +232,7 @@ def test_http2(
             token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)
             cookies = [("Cookie", "theme=dark"), ("Cookie", f"csrftoken={client.cookies['csrftoken']}")]
             client.cookies.clear()
-            headers = [("Origin", str(client.base_url)), *cookies]  # browsers send each cookie by itself
+            headers = [("Origin", str(client.base_url)), *cookies]  # browsers send one header per cookie
             form = {"username": "ada", "password": "wrong", "csrfmiddlewaretoken": token}
             assert "errorlist" in client.post("/accounts/login/", data=form, headers=headers).text
         with httpx.Client(verify=False, base_url=f"https://localhost:{port}", timeout=20) as client:
@@ -250,7 +249,7 @@ def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> httpx.Resp
         except httpx.TransportError:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.1)
-    raise AssertionError("It did not start.")
+    raise AssertionError("The server did not start.")
 
 
 VIEWS_FOR_USERS = """
@@ -273,7 +272,7 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
-    """What works until somebody signs in says why; what docs/async-views.md has instead works."""
+    """Views that fail after sign-in log the reason; the code in docs/async-views.md works."""
     project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(VIEWS_FOR_USERS)
@@ -340,7 +339,7 @@ def test_commands_for_hosts(make_project: MakeProject, run_commands: RunCommands
 
 
 def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
-    """They parse, name what a project has, and start it by the line of its Procfile."""
+    """They parse, match the project, and start it by its Procfile line."""
     project = make_project(database="postgresql")
     fly_toml, processes = code_blocks("deploying.md", "toml")
     _, render_yaml = code_blocks("deploying.md", "yaml")
@@ -374,7 +373,7 @@ def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
 
 
 def test_visitors_have_their_own_address_on_each_host(make_production_project: MakeProject) -> None:
-    """With the host's own form of the header, and what a client may send with it."""
+    """X-Forwarded-For as each host sends it, with a forged part from the client."""
     fly = tomllib.loads(code_blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
     [cloudflare] = code_blocks("deploying.md", "text")
     project = make_production_project()
@@ -406,8 +405,8 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_pages_name_what_there_is() -> None:
-    """Files, settings and commands that the pages speak of exist."""
+def test_pages_name_existing_files_and_settings() -> None:
+    """Files and settings that the pages mention exist."""
     template = ROOT / "{{cookiecutter.project_slug}}"
     texts = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     for name in re.findall(r"`tests/(test_\w+\.py)`|`(test_\w+\.py)`", texts):

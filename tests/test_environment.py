@@ -75,7 +75,7 @@ def load_settings(make_project: MakeProject) -> LoadSettings:
     return load_settings
 
 
-def test_wrong_values(load_settings: LoadSettings) -> None:
+def test_invalid_values(load_settings: LoadSettings) -> None:
     for variable, value, sentence in INVALID_VALUES:
         result = load_settings(variable, value)
         assert result.returncode == 1, (variable, value)
@@ -85,7 +85,7 @@ def test_wrong_values(load_settings: LoadSettings) -> None:
         assert "secret-word" not in result.stderr
 
 
-def test_right_values(load_settings: LoadSettings) -> None:
+def test_valid_values(load_settings: LoadSettings) -> None:
     for variable, values in VALID_VALUES.items():
         for value in values:
             result = load_settings(variable, value)

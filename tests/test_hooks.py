@@ -1,4 +1,4 @@
-"""The hooks take answers as data, refuse what cannot work, and leave nothing behind."""
+"""The hooks treat answers as data, reject those that cannot work, and leave no files behind."""
 
 import os
 import re
@@ -27,7 +27,7 @@ HOSTILE_NAMES = [
 
 
 def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path: str = "") -> tuple[int, list[str]]:
-    """The exit status, and the lines that a person sees: both streams in one."""
+    """Return the exit status and the lines of output and errors."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, "--output-dir", str(folder), str(ROOT)]
     command += answers
     environment = os.environ | {"PATH": path}
@@ -57,7 +57,7 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
         ("accounts", "used by the project itself"),
     ],
 )
-def test_refused_slugs(slug: str, reason: str, tmp_path: Path) -> None:
+def test_rejected_slugs(slug: str, reason: str, tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
     assert status == 1
     assert lines[0].startswith(f"project_slug {slug!r} cannot be used: ")
@@ -66,14 +66,14 @@ def test_refused_slugs(slug: str, reason: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="cookiecutter prints a traceback when a hook fails")
-def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
+def test_an_error_is_one_line(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_slug=class")
     assert len(lines) == 1, lines
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])
 def test_no_installed_module_can_be_shadowed(django_version: str, environments: MakeEnvironment) -> None:
-    """The hook's list holds every top-level module that is installed for any combination of answers."""
+    """RESERVED_NAMES has every top-level module that is installed for any combination of answers."""
     script = (
         "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()));"
         "import sys; print('\\n'.join(sys.stdlib_module_names))"
@@ -87,14 +87,14 @@ def test_no_installed_module_can_be_shadowed(django_version: str, environments: 
     assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not slug_error(name)] == []
 
 
-def test_a_missing_uv_is_no_failure(tmp_path: Path) -> None:
+def test_generation_without_uv(tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert status == 0
     assert lines[0].startswith("uv is not installed")
     assert not (tmp_path / "wiki" / "uv.lock").exists()
 
 
-def test_a_missing_network_is_no_failure(tmp_path: Path) -> None:
+def test_generation_without_network(tmp_path: Path) -> None:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     uv = bin_folder / "uv"
@@ -116,7 +116,7 @@ def test_the_secret_key_is_fresh_and_private(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def test_it_ends_with_what_to_type_next(tmp_path: Path) -> None:
+def test_next_steps_are_printed(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert lines[-3:] == [
         "cd wiki",
@@ -133,7 +133,7 @@ def test_the_title_of_the_readme_is_the_name(tmp_path: Path) -> None:
         assert readme.read_text().startswith(f"# {title}\n")
 
 
-def test_it_says_that_a_database_is_needed(tmp_path: Path) -> None:
+def test_next_steps_name_the_database(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki", "database=postgresql")
     [line] = [line for line in lines if "docker compose up --detach postgres" in line]
     assert "DATABASE_URL in .env" in line

@@ -1,6 +1,6 @@
-"""Nothing of one request is ever visible to another: four programs that keep whose data they show in a thread or connection.
+"""Nothing of one request is ever visible to another: four programs that keep the current tenant in a thread or connection.
 
-They do it by a setting of PostgreSQL, by a role and row-level security, by a schema (django-tenants) and by a thread-local;
+They use a setting of PostgreSQL, a role and row-level security, a schema (django-tenants) and a thread-local;
 tests/isolation/ has their code.
 """
 
@@ -33,9 +33,9 @@ from tests.template import (
 
 OWNERS = [str(number) for number in range(8)]
 PROGRAMS = ["setting", "role", "schema", "local"]
-# In these every call is the request's own.
+# All calls of these belong to the request.
 REQUEST_KINDS = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
-# In these a call sees what it set itself, or nothing.
+# Calls of these see what they set themselves, or nothing.
 BACKGROUND_KINDS = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
 REQUESTS = 1000
 CONCURRENT_REQUESTS = 30
@@ -66,7 +66,7 @@ for owner in {owners}:
         Note.objects.create(owner=owner)
 """
 
-# The site's own role owns nothing and sees no note; it may become each tenant's role, as SET ROLE needs it.
+# The site's own role owns nothing and sees no row; as a member of each tenant's role it may use SET ROLE.
 MAKE_ROLES = """
 CREATE ROLE {prefix}site LOGIN NOINHERIT;
 CREATE TABLE isolation_litter (id int);
@@ -137,10 +137,10 @@ def add_app(project: Project, prefix: str) -> None:
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_no_request_sees_another_ones_data(
+def test_no_request_sees_data_of_another(
     server: str, django_version: str, make_isolation_project: MakeProject, connections: Callable[[], int]
 ) -> None:
-    """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
+    """Of 1,000 requests of all kinds in random order, 30 at a time, each sees its own data or none."""
     seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
     with make_isolation_project(server=server, django_version=django_version).run_server() as running:
         wrong, streams = asyncio.run(request_in_random_order(running, seed))
@@ -159,7 +159,7 @@ def test_no_request_sees_another_ones_data(
 async def request_in_random_order(
     running: Server, seed: int
 ) -> tuple[dict[str, list[Any]], dict[int, tuple[str, str, str]]]:
-    """What was read wrongly, {program and kind: [(right, seen)]}, and the plain streams, {number: (program, kind, owner)}."""
+    """Return wrong results by program and kind, [(expected, seen)], and plain streams by number, (program, kind, owner)."""
     chance = random.Random(seed)
     kinds = [(program, kind) for program in PROGRAMS for kind in REQUEST_KINDS + BACKGROUND_KINDS]
     cases = [(*kinds[number % len(kinds)], chance.choice(OWNERS)) for number in range(REQUESTS)]
@@ -172,8 +172,8 @@ async def request_in_random_order(
         while jobs:
             number, (program, kind, owner) = jobs.pop()
             seen = await request_owners(running, client, number, program, kind, owner)
-            # What it set in the second call it sees there; before and after it, nothing. Only the first call may still
-            # be one of the request itself.
+            # A background call sees the owner only where it was set, in the second call. The first call may still
+            # belong to the request.
             right = [[owner] * 3] if kind in REQUEST_KINDS else [[None, owner, None], [owner, owner, None]]
             if seen not in right:
                 wrong.setdefault(f"{program}, {kind}", []).append((owner, seen))
@@ -186,7 +186,7 @@ async def request_in_random_order(
 async def request_owners(
     running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str
 ) -> Any:
-    """The owners that were read by this request, or what came instead."""
+    """Return the owners that this request read, or the error."""
     if kind == "websocket":
         return await exchange_message(running, {"program": program, "owner": owner})
     headers = {"Host": f"t{owner}.example.com", "X-Forwarded-Proto": "https"}
@@ -210,7 +210,7 @@ async def exchange_message(running: Server, message: dict[str, Any]) -> Any:
         return json.loads(await socket.recv())
 
 
-CLEAN = {
+CLEAN_STATE = {
     "in_transaction": False,
     "autocommit": True,
     "debug_cursor": False,
@@ -232,7 +232,7 @@ CLEAN = {
 
 
 def test_background_calls_leave_nothing_behind(make_isolation_project: MakeProject) -> None:
-    """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
+    """Calls of event streams, of tasks that outlive their request and of WebSockets each get a clean connection."""
     with make_isolation_project().run_server() as running:
         asyncio.run(leave_and_inspect(running))
 
@@ -265,8 +265,8 @@ async def leave_and_inspect(running: Server) -> None:
                 for _ in range(2 * BACKGROUND_THREADS):
                     await leave(open_transaction)
                 for found in await inspect_all():
-                    assert found == CLEAN, f"left in a {name}"
-            # In the context of the same stream the language stays, as Django has it; nothing else does.
+                    assert found == CLEAN_STATE, f"left in a {name}"
+            # Calls of the same stream share a context, and so the language, as in Django; nothing else stays.
             own = (await client.get(f"/isolation/inspect_in_own_stream/{open_transaction}/")).text
             for line in own.splitlines():
-                assert json.loads(line) == CLEAN | {"language": "de", "time_zone": "Asia/Kolkata"}
+                assert json.loads(line) == CLEAN_STATE | {"language": "de", "time_zone": "Asia/Kolkata"}

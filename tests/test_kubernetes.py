@@ -1,4 +1,4 @@
-"""The manifests are valid, and fit the image."""
+"""The manifests are valid and match the image."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What docs/observability.md tells people to do, done in a generated project, with a server in the place of the agent."""
+"""The commands of docs/observability.md, in a generated project, with a server in place of the agent."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def test_ddtrace(make_probe_project: MakeProbeProject, agent: Agent, install: Ca
 
 
 def probe_traces(agent: Agent) -> list[Trace]:
-    """All but those of health checks."""
+    """Return all traces but those of health checks."""
     return [trace for trace in agent.traces if "/livez" not in trace[0]["meta"].get("http.url", "")]
 
 

@@ -1,4 +1,4 @@
-"""The pipelines of generated projects: valid, without known weaknesses, and each of their commands works."""
+"""The pipelines of generated projects are valid and have no known weaknesses, and their commands work."""
 
 import os
 import re
@@ -106,8 +106,8 @@ def gitlab_jobs(path: Path) -> list[Job]:
 
 
 def run_all(commands: list[str], path: Path, variables: dict[str, str]) -> None:
-    keep = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
-    environment = keep | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
+    inherited = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
+    environment = inherited | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
     tag = f"pipeline-{uuid.uuid4().hex[:8]}"
     for command in commands:
         command = command.replace(f"--tag {path.name}", f"--tag {tag}")
@@ -124,7 +124,7 @@ def run_all(commands: list[str], path: Path, variables: dict[str, str]) -> None:
             subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
 
 
-# Works, but neither ruff nor its formatter nor mypy likes it.
+# Works, but ruff, its formatter and mypy report it.
 FIRST_PUSH = """
 import random, os
 from django.utils.safestring import mark_safe

@@ -59,10 +59,8 @@ class TestInAClass:
 
 
 @pytest.mark.parametrize("database", CHOICES["database"])
-def test_tests_keep_their_rows_to_themselves(
-    database: str, make_project: MakeProject, request: pytest.FixtureRequest
-) -> None:
-    """Async tests as well, which write in another thread."""
+def test_tests_do_not_share_rows(database: str, make_project: MakeProject, request: pytest.FixtureRequest) -> None:
+    """So do async tests, which write in another thread."""
     project = make_project(database=database)
     if database == "postgresql":
         project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
@@ -74,7 +72,7 @@ def test_tests_keep_their_rows_to_themselves(
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_types(django_version: str, make_project: MakeProject, tmp_path: Path) -> None:
-    """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""
+    """All Python of each server, of Channels, of each database and each starter passes mypy."""
     for number, (server, starter) in enumerate(zip_longest(SERVERS, CHOICES["starter"], fillvalue="blank")):
         project = make_project(
             project_name=f"site{number}",
@@ -108,7 +106,7 @@ def test_types_of_what_tests_put_into_projects(make_project: MakeProject) -> Non
     assert types.stdout.startswith("Success: no issues found"), types.stdout
 
 
-# What is valid, but makes Python warn: a string with an escape that there is not, and a file that nobody closes.
+# Valid, but causes warnings: an invalid escape sequence, and an unclosed file.
 CARELESS_CODE = """
 
 def words(path):
@@ -119,7 +117,7 @@ assert words(__file__)
 
 
 def test_warnings(make_project: MakeProject) -> None:
-    """A student's code does not fail for them; the project's own modules do."""
+    """Warnings are errors in the project's own modules, and not in a student's code."""
     project = make_project(starter="wiki")
     views = project.path / "encyclopedia" / "views.py"
     views.write_text("import re\n" + views.read_text() + CARELESS_CODE)

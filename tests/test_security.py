@@ -1,4 +1,4 @@
-"""What a browser is told, who may try passwords how often, and whether a dependency is known to be unsafe."""
+"""Security headers, limits of sign-in attempts, and known vulnerabilities of dependencies."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ def test_policy_is_only_reported_while_debugging(django_version: str, make_proje
             assert {"content-security-policy", "reporting-endpoints"} & set(headers) == set()
 
 
-# Each answer of the middleware twice, since it remembers, beside django-csp's own.
+# Compares each policy twice, since the middleware caches it, with django-csp's own.
 COMPARE_POLICIES = """
 from csp import constants, decorators, middleware
 from django.conf import settings
@@ -90,7 +90,7 @@ for view in (usual, nonce, own, without_type, exempt, update, usual):
 """
 
 
-def test_quick_policy_is_that_of_the_library(make_production_project: MakeProject) -> None:
+def test_cached_policy_equals_that_of_django_csp(make_production_project: MakeProject) -> None:
     project = make_production_project(django_version="5.2")
     lines = project.manage("shell", "--command", COMPARE_POLICIES.format(slug=project.path.name)).stdout.splitlines()
     compared = [line for line in lines if line.startswith(("True", "False"))]
@@ -106,7 +106,7 @@ def sign_in(client: httpx.Client, password: str, **headers: str) -> httpx.Respon
 
 
 def test_sign_in_attempts_are_limited(make_production_project: MakeProject) -> None:
-    """For a name from an address: others are not locked out, and the address cannot be made up."""
+    """Only the username and IP address are locked out, and a client cannot forge the address."""
     project = make_production_project(database="postgresql")
     with project.run_server() as running, running.client() as client:
         here, elsewhere = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.77"}
@@ -121,7 +121,7 @@ def test_sign_in_attempts_are_limited(make_production_project: MakeProject) -> N
         assert "wrong 3" not in running.output
 
 
-# As tutorials write them: with the user that was just made, and with no request.
+# As in tutorials: `login` without `authenticate`, and `authenticate` without a request.
 SIGN_UP = """
 from django.contrib.auth import aauthenticate, authenticate, get_user_model, login
 from django.http import HttpResponse, JsonResponse
@@ -174,14 +174,14 @@ def test_one_backend(debug: bool, django_version: str, make_production_project: 
 
 
 def locked_requirements(folder: Path) -> list[str]:
-    """What the lock files of all answers pin, as the lines of a requirements file."""
+    """Return what the lock files of all answers pin, as lines of a requirements file."""
     paths = []
     for version in CHOICES["django_version"]:
         for server in SERVERS:
             answers: Answers = {"starter": "live", "server": server, "django_version": version}
             answers |= {"database": "postgresql", "channels": True}
             paths.append(generate(folder / version / server, **answers).path)
-    with ThreadPoolExecutor(5) as pool:  # to lock is to wait for the index
+    with ThreadPoolExecutor(5) as pool:  # locking waits for the package index
         return sorted(set().union(*pool.map(pins_of, paths)))
 
 
@@ -192,10 +192,10 @@ def pins_of(path: Path) -> set[str]:
 
 
 def audit(pins: list[str], file: Path, *options: str) -> tuple[set[str], set[str]]:
-    """Names of dependencies with known vulnerabilities, and what could not be looked up (or why nothing could)."""
+    """Return dependencies with known vulnerabilities, and those that could not be looked up (or why none could)."""
     found: set[str] = set()
     unknown: set[str] = set()
-    # Two Django versions cannot stand in one file.
+    # One requirements file cannot have two versions of Django.
     for pin in pins:
         file.write_text(pin)
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(file), "--no-deps", "--disable-pip"]
@@ -224,7 +224,7 @@ def test_dependencies_have_no_known_vulnerabilities(tmp_path: Path) -> None:
 
 @contextmanager
 def vulnerability_service(name: str) -> Iterator[str]:
-    """Speaks OSV, and knows one thing that is wrong with the package `name`."""
+    """A server with the API of OSV that reports one vulnerability, of the package `name`."""
 
     class Service(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -248,10 +248,10 @@ def vulnerability_service(name: str) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_audit_finds_what_is_known(tmp_path: Path) -> None:
+def test_the_audit_finds_known_vulnerabilities(tmp_path: Path) -> None:
     with vulnerability_service("leaky") as url:
         options = ("--vulnerability-service", "osv", "--osv-url", url)
         assert audit(["sound==1.0", "leaky==1.0"], tmp_path / "requirements.txt", *options) == ({"leaky"}, set())
     found, unknown = audit(["leaky==1.0"], tmp_path / "requirements.txt", *options, "--timeout", "2")
     assert not found
-    assert unknown, "a service that is away is no clean bill of health"
+    assert unknown, "an outage of the service is not a pass"

@@ -1,4 +1,4 @@
-"""Each server is started by its Procfile line and asked over real sockets, as in production and in development."""
+"""Each server, started by its Procfile line and tested over real sockets, as in production and in development."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ from tests.template import (
     on_each_server,
 )
 
-# nginx keeps an idle connection for so long, as AWS's load balancers do.
+# The keep-alive timeout of nginx and of AWS's load balancers.
 PROXY_IDLE_SECONDS = 60
 
 CONSUMER = """
@@ -41,7 +41,7 @@ class Echo(AsyncWebsocketConsumer):
 
 LOG_DISCONNECT = """
     async def disconnect(self, code):
-        print("has left", code, flush=True)
+        print("disconnected", code, flush=True)
 """
 
 
@@ -146,7 +146,7 @@ def check_chain_of_proxies(running: Server) -> None:
 
 
 def check_untrusted_proxy(running: Server) -> None:
-    """By default the proxy is on this machine; from any other address, nobody is believed that it came over HTTPS."""
+    """By default only a proxy on this machine is trusted; X-Forwarded-Proto from any other address is ignored."""
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     for address, status in (("127.0.0.1", 200), ("127.0.0.2", 301)):
         transport = httpx.HTTPTransport(local_address=address)
@@ -155,7 +155,7 @@ def check_untrusted_proxy(running: Server) -> None:
 
 
 def check_without_proxy(client: httpx.Client) -> None:
-    """Without the proxy's word that it came over HTTPS, a request is sent there; health checks are not."""
+    """Without X-Forwarded-Proto: https a request is redirected to HTTPS; health checks are not."""
     redirect = client.get("/", headers={"Host": "example.com"})
     assert (redirect.status_code, redirect.headers["location"]) == (301, "https://example.com/")
     assert client.get("/", headers={"Host": "evil.example", "X-Forwarded-Proto": "https"}).status_code == 400
@@ -164,7 +164,7 @@ def check_without_proxy(client: httpx.Client) -> None:
 
 
 def assert_no_warnings(output: str) -> None:
-    """No warnings but those that the requests above were meant to cause."""
+    """There are no warnings but those that the requests above cause on purpose."""
     meant = r"^INFO |\[INFO\]|AXES: |django\.request \[\w+\]: (Not Found: /(nothing|static|manage)|Forbidden|Bad Request)|django\.security\.|Forbidden \(CSRF"
     lines = [line for line in output.splitlines() if not re.search(meant, line)]
     bad = [line for line in lines if re.search(r"warn|error|traceback|exception|unsupported", line, re.IGNORECASE)]
@@ -190,7 +190,7 @@ def test_development(server: str, make_project: MakeProject) -> None:
 
 
 def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) -> None:
-    """Or the proxy would send a request on one that the server has just closed. On all servers at once, for the wait."""
+    """Otherwise the proxy would send a request on one that was just closed. All servers are tested at once, to wait once."""
     with ExitStack() as stack:
         opened = {}
         for server in SERVERS:
@@ -215,7 +215,7 @@ def get_status(connection: HTTPConnection) -> int:
 
 
 def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict[str, float]:
-    """Which server closed its connection meanwhile, and after how many seconds."""
+    """Return which servers closed their connection within this time, and after how many seconds."""
     closed: dict[str, float] = {}
     start = time.monotonic()
     while (left := start + seconds - time.monotonic()) > 0:
@@ -228,7 +228,7 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> None:
-    """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
+    """HEAD of an endless stream returns at once, and the connection can be reused."""
     with (
         make_probe_project(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
@@ -275,7 +275,7 @@ async def exchange_messages(url: str) -> None:
 
 
 def test_pings_of_hypercorn(make_production_project: MakeProject) -> None:
-    """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
+    """A client that answers no pings is disconnected, and no client delays shutdown."""
     project = make_production_project(server="hypercorn", channels=True)
     (project.path / "pages" / "consumers.py").write_text(CONSUMER + LOG_DISCONNECT)
     routing = project.path / "wiki" / "routing.py"
@@ -294,7 +294,7 @@ async def answer_pings_or_not(running: Server) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/echo/"
     async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
         vanished.transport.pause_reading()
-        await asyncio.to_thread(running.wait_until, lambda: running.output.count("has left") == 1, 10)
+        await asyncio.to_thread(running.wait_until, lambda: running.output.count("disconnected") == 1, 10)
         await present.send("hello")
         assert await present.recv() == "hello"
         vanished.transport.abort()
@@ -314,7 +314,7 @@ def test_runserver_speaks_websockets(make_project: MakeProject) -> None:
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])
 def test_runserver_speaks_asgi(server: str, make_project: MakeProject) -> None:
-    """Without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
+    """It does without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")
     port = free_port()
@@ -332,13 +332,13 @@ async def open_and_close(url: str) -> None:
         pass
 
 
-def test_readyz_knows_redis(make_production_project: MakeProject, redis: StartRedis) -> None:
-    """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
+def test_readyz_reports_redis_outage(make_production_project: MakeProject, redis: StartRedis) -> None:
+    """During an outage of Redis /readyz names it, and /livez succeeds."""
     with redis() as (url, process):
         project = make_production_project(server="uvicorn", channels=True)
         with project.run_server(REDIS_URL=url) as running, running.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "failing": []}
-            process.send_signal(signal.SIGSTOP)  # it takes what is sent, and does not respond
+            process.send_signal(signal.SIGSTOP)  # it accepts data but does not respond
             hangs = client.get("/readyz", timeout=5)
             assert (hangs.status_code, hangs.json()["failing"]) == (503, ["channel layer"])
             process.send_signal(signal.SIGCONT)

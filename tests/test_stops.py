@@ -1,6 +1,6 @@
-"""The stop of each server: SIGTERM to its own process, as a container's init sends it, while a client does something.
+"""Graceful shutdown of each server: SIGTERM to its own process, as a container's init sends it, with a client connected.
 
-What each does is in the table of docs/servers.md, which `make stop-table` writes anew.
+The table in docs/servers.md, which `make stop-table` writes, shows the results.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ from tests.template import (
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 GRACE_PERIOD_SECONDS = 10
-# A loaded machine takes longer than a server would.
+# For a loaded machine.
 MARGIN_SECONDS = 5
-# Some servers are ended by the signal that they handled.
+# Some servers raise the signal again after they have handled it.
 STATUSES = {"uvicorn": -15, "daphne": 0, "hypercorn": 0, "gunicorn": 0, "granian": 0}
 # 1012 is "service restart"; granian just leaves.
 CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1012, "gunicorn": 1012, "granian": None}
@@ -55,7 +55,7 @@ Case = Callable[[Server, Stop], Coroutine[Any, Any, None]]
 async def open_connection(
     running: Server, path: str, head: str = "", method: str = "GET"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection on which a request was sent. What the client does not read stays with the server."""
+    """Open a connection and send a request. The small buffer leaves unread data with the server."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**16)
     writer.write(f"{method} {path} HTTP/1.1\r\n{HEAD}{head}\r\n".encode())
     try:
@@ -146,7 +146,7 @@ CASES = {
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_stop(server: str, make_probe_project: MakeProbeProject, python: str) -> None:
-    """In-flight requests complete, and nothing holds up the end for longer than the grace period."""
+    """In-flight requests complete, and nothing delays the exit for longer than the grace period."""
     measured = asyncio.run(stop_in_each_case(make_probe_project(server), server))
     statuses = {case: status for case, (status, _) in measured.items()}
     assert statuses == dict.fromkeys(CASES, STATUSES[server])
@@ -166,7 +166,7 @@ def takes_long(seconds: float) -> bool:
 
 
 async def stop_in_each_case(project: Project, server: str) -> dict[str, tuple[int, float]]:
-    """Each with a process of its own, all at the same time: {case: (exit status, seconds)}."""
+    """Stop a process for each case, all at the same time: {case: (exit status, seconds)}."""
     cases = CASES.values()
     results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, project, server, case) for case in cases])
     return dict(zip(CASES, results, strict=True))
@@ -232,7 +232,7 @@ async def stream_over_http2(running: Server, stop: Stop) -> None:
 
 
 async def download_over_http2(running: Server, stop: Stop) -> None:
-    """It completes, and its connection does not take another client's request in flight with it."""
+    """It completes, and so does another client's request in flight on another connection."""
     async with http2_client(running) as client, http2_client(running) as other:
         async with client.stream("GET", "/probe/large_stream/") as response:
             answer = asyncio.create_task(other.get("/probe/announced/"))

@@ -21,7 +21,7 @@ class Git(Protocol):
 
 @pytest.fixture
 def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
-    """`git(folder, *arguments)`, as somebody whose configuration does not matter."""
+    """`git(folder, *arguments)`, without the configuration of this machine."""
     for key in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{key}_NAME", "Ada")
         monkeypatch.setenv(f"GIT_{key}_EMAIL", "ada@example.com")
@@ -42,7 +42,7 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
 
 @pytest.fixture
 def template(git: Git, tmp_path: Path) -> Path:
-    """A copy of the template with a history of its own: one commit, with the tag v1."""
+    """A copy of the template with its own history: one commit, with the tag v1."""
     folder = tmp_path / "cookiecutter-django-asgi"
     for name in subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -66,7 +66,7 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 
 def change_template(template: Path, git: Git) -> None:
-    """Another sentence in the README and a setting more, as the next version of the template may have."""
+    """Change the README and the Procfile, as the next version of the template may."""
     project = template / "{{cookiecutter.project_slug}}"
     edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
     edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
@@ -100,7 +100,7 @@ def test_from_url_tag_zip_and_folder(template: Path, git: Git, tmp_path: Path) -
 
 
 def test_updating(template: Path, git: Git, tmp_path: Path) -> None:
-    """As the page says. The user's change and the template's are both there afterwards, in one file and in two."""
+    """The commands of the page merge the user's changes and the template's, in one file and in two."""
     install, create, link, update = code_blocks("updating.md", "sh")
     folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     run_commands(install, tmp_path, environment=os.environ | folders)

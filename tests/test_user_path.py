@@ -24,8 +24,8 @@ from tests.template import IMAGE_PYTHON, SERVERS, Answers, MakeProject, Project,
 def test_with_uv(answers: Answers, tmp_path: Path, postgresql: str) -> None:
     project = generate(tmp_path, lock=True, **answers)
     project.python = Path(sys.executable)  # for the PATH that has uv
-    keep = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
-    project.variables |= keep | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
+    inherited = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
+    project.variables |= inherited | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
     project.run("uv", "sync", "--locked")
     project.run("uv", "run", "manage.py", "migrate")
     assert " passed" in project.run("uv", "run", "pytest").stdout

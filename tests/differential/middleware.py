@@ -1,4 +1,4 @@
-"""Middleware as projects have it: one that answers by itself, one that changes and breaks things, both in both modes."""
+"""Middleware as projects have it: one returns responses and raises errors itself, one uses MiddlewareMixin; both in both modes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,9 +1,9 @@
-"""Ask the application random questions, and print what it answered.
+"""Send random requests to the application, and print its responses.
 
     python -m differential.run MODULE SEED REQUESTS
 
-MODULE has the `application`. What chance alone decides (tokens, session keys, ids, times) is taken out of the answers. Each line is
-the JSON of a request and its answer.
+MODULE has the `application`. Random values (tokens, session keys, ids, times) are removed from responses. Each line is
+the JSON of a request and its response.
 """
 
 import asyncio
@@ -64,18 +64,18 @@ HEADERS = [
     ("x-forwarded-for", ["203.0.113.9", "nonsense, 203.0.113.9"]),
     ("x-one", ["1", "2"]),
 ]
-# Answers to the same question differ in these.
+# These differ between responses to the same request.
 RANDOM_HEADERS = {b"age", b"date", b"server-timing", b"x-request-id", b"expires"}
 TOKEN = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{64}(?![0-9A-Za-z])|(?<=nonce-)[^']+|(?<=nonce=\")[^\"]+")
 RANDOM_COOKIES = {"sessionid", "csrftoken", "signed", "messages"}
 
 SIGNALS = ["request_started", "request_finished", "got_request_exception"]
 receivers: list[Callable[..., None]] = []  # signals have weak references to them
-seen: list[list[str]] = []  # signals and log records of the request at work
+seen: list[list[str]] = []  # signals and log records of the current request
 
 
 class Client:
-    """A user's browser: it keeps cookies, sends its CSRF token most of the time, and is sometimes signed in."""
+    """Acts as a browser: stores cookies, sends its CSRF token most of the time, and is sometimes signed in."""
 
     def __init__(self, application: Application, seed: int) -> None:
         self.application = application
@@ -104,7 +104,7 @@ class Client:
         if chance.random() < 0.05:
             return self.sign_in(chance.choice(["right", "right", "wrong"]))
         path = chance.choice(self.paths)
-        # For HEAD the core reads no stream, so that it cannot break.
+        # For HEAD the core does not read streams, so they do not fail.
         method = "GET" if "broken" in path else chance.choice(METHODS)
         headers = [(name, chance.choice(values)) for name, values in HEADERS if chance.random() < 0.08]
         headers += [("cookie", chance.choice(["a=1; b=2", "nonsense", "sessionid=nonsense", "signed=x:y"]))] * (
@@ -210,7 +210,7 @@ class Client:
 
 
 async def call(application: Application, scope: Message, messages: list[Message]) -> Message:
-    """Everything that the application sends, and what was seen meanwhile."""
+    """Return what the application sends, with the signals and log records."""
     seen.clear()
     answer: Message = {"status": None, "headers": [], "body": b"", "error": None, "complete": False}
     never = asyncio.Event()
@@ -241,23 +241,23 @@ def normalized(answer: Message, method: str) -> Message:
     sent = {name.lower(): value for name, value in answer["headers"]}
     body = answer["body"]
     zipped = sent.get(b"content-encoding") == b"gzip"
-    if zipped and body:  # Django adds some random bytes
+    if zipped and body:  # Django adds random bytes
         body = gzip.decompress(body) if answer["complete"] else b"(incomplete)"
-    depends_on_chance = set(RANDOM_HEADERS)
+    random_headers = set(RANDOM_HEADERS)
     if zipped:
-        depends_on_chance.add(b"content-length")
-    # It is made of the body, which may have a token in it, unless it is that of the view.
+        random_headers.add(b"content-length")
+    # Unless the view sets it, it is a hash of the body, which may contain a token.
     if sent.get(b"etag") != b'"abc"' and (zipped or not body or TOKEN.search(body)):
-        depends_on_chance.add(b"etag")
+        random_headers.add(b"etag")
     headers = []
     for name, value in answer["headers"]:
-        if name.lower() in depends_on_chance:
+        if name.lower() in random_headers:
             value = b"*"
         if name.lower() == b"set-cookie":
             value = normalized_cookie(value)
         headers.append([name.decode("latin-1"), TOKEN.sub(b"*", value).decode("latin-1")])
     text = TOKEN.sub(b"*", body).decode("latin-1")
-    # Servers send no body for HEAD. Of a synchronous stream that breaks, Django sends nothing: it reads all of it first.
+    # Servers send no body for HEAD. Django sends nothing of a sync stream that fails: it reads all of it first.
     if method == "HEAD" or answer["error"]:
         text = ""
     elif len(text) >= 20_000:
@@ -278,7 +278,7 @@ class RecordHandler(logging.Handler):
 
 
 def connect_receivers() -> None:
-    """As a project does. With them the core closes no response early."""
+    """Connect receivers as a project does. With them the core closes no response early."""
     for name in SIGNALS:
 
         def receive(sender: type, name: str = name, **kwargs: Any) -> None:
@@ -289,7 +289,7 @@ def connect_receivers() -> None:
 
 
 def wrap_signals() -> None:
-    """What is sent, even if nobody but Django receives it."""
+    """Record signals that only Django itself receives, too."""
     for name in SIGNALS:
         signal = getattr(signals, name)
 

@@ -1,4 +1,4 @@
-"""Views that do what views do. Each of `BOTH` is asked as a sync and as an async view."""
+"""Views that use most features of requests and responses. Each of `BOTH` is tested as a sync and as an async view."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ def digest(content: bytes) -> str:
 
 
 def echo(request: HttpRequest) -> JsonResponse:
-    """What the handler made of the request."""
+    """Return the request as the view sees it."""
     return JsonResponse(
         {
             "method": request.method,
@@ -333,7 +333,7 @@ def as_async(view: ViewFunction) -> ViewFunction:
 
 
 def views() -> dict[str, ViewFunction]:
-    """{path: view}: each as sync and async, some of them decorated."""
+    """Return views by path: each as sync and async, some of them decorated."""
     found: dict[str, ViewFunction] = {}
     for name, view in BOTH.items():
         found[name], found[f"async_{name}"] = view, as_async(view)

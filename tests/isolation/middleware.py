@@ -1,4 +1,4 @@
-"""Middleware that sets whose request it is, in the three forms that middleware has; the path says which of them is called."""
+"""Middleware that sets the tenant, in the three forms of middleware; the path decides which of them is called."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def set_owner_of(request: HttpRequest) -> None:
 
 
 def sync_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Synchronous alone, as most that people write."""
+    """Sync only, as most middleware is."""
 
     def middleware(request: HttpRequest) -> Any:
         set_owner_of(request)
@@ -77,13 +77,13 @@ class ProgramMiddleware:
             return self.get_response(request)
         if program == "schema":
             return self.tenants(request)
-        # With synchronous middleware asgiref refuses the calls of a task that outlives its request.
+        # With sync middleware asgiref rejects calls of a task that outlives its request.
         forms = self.forms[:2] if kind == "late" else self.forms
         return forms[int(number) % len(forms)](request)
 
 
 def adapt_sync(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """What Django does for middleware that is not async."""
+    """Adapt sync middleware as Django does."""
     if iscoroutinefunction(get_response):
         return sync_to_async(sync_middleware(async_to_sync(get_response)), thread_sensitive=True)
     return sync_middleware(get_response)

@@ -1,4 +1,4 @@
-"""Four programs: each sets whose data a thread or connection shows (`set_owner`), and reads it (`read_owner`)."""
+"""Four programs: each sets the owner whose data a thread or connection shows (`set_owner`), and reads it (`read_owner`)."""
 
 import threading
 from collections.abc import Callable

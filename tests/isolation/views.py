@@ -10,7 +10,7 @@ from wiki.serving.streams import EventStreamResponse
 from . import litter
 from .programs import read_owner, set_and_read_owner
 
-READS = 3  # of a request, with a moment in between in which others run
+READS = 3  # of a request, with a pause in between in which others run
 closed: dict[int, str | None] = {}  # what the streams' own `close` read, by number
 late_tasks: dict[int, tuple[asyncio.Event, asyncio.Task[list[str | None]]]] = {}  # with the event that lets them read
 
@@ -34,7 +34,7 @@ async def async_pause_and_read(program: str) -> str | None:
 
 
 class WatchedStream(StreamingHttpResponse):
-    """A plain stream that reads whose it is once more when it is closed."""
+    """A plain stream that reads the owner once more when it is closed."""
 
     def __init__(self, lines: Iterator[str] | AsyncIterator[str], program: str, number: int) -> None:
         super().__init__(lines)
@@ -78,7 +78,7 @@ def line(owner: str | None) -> str:
 
 
 async def read_in_background(program: str, owner: str) -> AsyncIterator[str | None]:
-    """Whose data three calls see; the second sets it itself."""
+    """Yield the owner that three calls see; the second call sets it."""
     yield await async_pause_and_read(program)
     yield await sync_to_async(set_and_read_owner)(program, owner)
     yield await async_pause_and_read(program)
@@ -101,7 +101,7 @@ def event_stream_of_sync_view(request: HttpRequest, program: str, owner: str, nu
 
 
 async def late(request: HttpRequest, program: str, owner: str, number: int) -> HttpResponse:
-    """A task that reads when its request has been answered, and the client asks for what it read."""
+    """Start a task that reads after its response was sent; `late_result` returns what it read."""
     answered = asyncio.Event()
 
     async def work() -> list[str | None]:
@@ -141,7 +141,7 @@ async def inspect_in_stream(request: HttpRequest) -> EventStreamResponse:
 
 
 async def inspect_in_own_stream(request: HttpRequest, open_transaction: int) -> EventStreamResponse:
-    """Leave litter in one call, look for it in the next ones of the same stream."""
+    """Leave state in one call, and look for it in later ones of the same stream."""
 
     async def lines() -> AsyncIterator[str]:
         await sync_to_async(litter.leave)(open_transaction)

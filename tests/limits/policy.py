@@ -1,4 +1,4 @@
-"""A policy that depends on the request, as django-csp 4 documents it, and a view of what comes too late."""
+"""A policy that depends on the request, as django-csp 4 documents it, and middleware that reads the nonce too late."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class RequestPolicyMiddleware(CSPMiddleware):
 
 
 class LateNonceMiddleware:
-    """Outside of the policy's: it asks for the nonce when the header has been written."""
+    """Goes outside of the policy's middleware, so that it reads the nonce after the header was set."""
 
     async_capable = True
 

@@ -1,4 +1,4 @@
-"""As django-valkey 0.4.1 does: a receiver of its own, which is async, in the place of Django's."""
+"""An async receiver in place of Django's, as in django-valkey 0.4.1."""
 
 from typing import Any
 

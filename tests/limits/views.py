@@ -15,10 +15,10 @@ from django.views.decorators.csrf import csrf_exempt
 from wiki.serving.streams import EventStreamResponse
 
 User = get_user_model()
-PART = b"x" * 65536
+CHUNK = b"x" * 65536
 FILE = Path(__file__).parent / "large.bin"
 
-# What `release` sets: all that waits goes on.
+# Set by `release`: all waiting views continue.
 released = threading.Event()
 async_released = asyncio.Event()
 
@@ -33,7 +33,7 @@ async def count_users() -> int:
     return await User.objects.acount()
 
 
-# Sync views that start an event loop, in which the database is asked.
+# Sync views that start an event loop, which queries the database.
 
 
 def asyncio_run(request: HttpRequest) -> JsonResponse:
@@ -49,7 +49,7 @@ def run_until_complete(request: HttpRequest) -> JsonResponse:
 
 
 def joined_thread(request: HttpRequest) -> JsonResponse:
-    """A thread that has the view's context, and for which the view waits."""
+    """Wait for a thread that runs in the view's context."""
     found = []
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=[lambda: found.append(asyncio.run(count_users()))])
@@ -67,15 +67,15 @@ async def keep_loop(request: HttpRequest) -> HttpResponse:
 
 
 def run_coroutine_threadsafe(request: HttpRequest) -> JsonResponse:
-    """The server's own loop makes the call, in the context of the view that waits for it."""
+    """Wait for a call that the server's own loop makes, in the context of this view."""
     return JsonResponse({"users": asyncio.run_coroutine_threadsafe(count_users(), loops[-1]).result()})
 
 
-# Views that keep their thread.
+# Views that hold their thread.
 
 
 async def hold(request: HttpRequest, rest: str = "") -> HttpResponse:
-    """What asks a model for an answer looks like this."""
+    """Wait for long, as a view that calls a language model."""
     user = await request.auser()
     await User.objects.acount()
     await async_released.wait()
@@ -117,7 +117,7 @@ def plain_async_stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def quarter_second_stream(request: HttpRequest) -> StreamingHttpResponse:
-    """A plain stream that takes long enough for another thread to take the place of its own."""
+    """Stream for long enough that another thread replaces this one."""
     users = await count_users()
 
     async def lines() -> AsyncIterator[str]:
@@ -141,8 +141,8 @@ def endless_sync_stream(request: HttpRequest) -> StreamingHttpResponse:
     def parts() -> Iterator[bytes]:
         try:
             while True:
-                time.sleep(0.0001)  # or else a core that reads all of it first takes all memory
-                yield PART
+                time.sleep(0.0001)  # limits the memory of a core that reads all of it first
+                yield CHUNK
         finally:
             ended_streams.append("endless")
 
@@ -180,7 +180,7 @@ async def closed_in_threads(request: HttpRequest) -> JsonResponse:
 
 
 class BareStream(HttpResponseBase):
-    """A response of a library: it streams, and has no `is_async`."""
+    """A streaming response as of a library: it has no `is_async`."""
 
     streaming = True
 
@@ -224,9 +224,9 @@ async def async_iterator(request: HttpRequest) -> StreamingHttpResponse:
     return iterator(request)
 
 
-# Requests that are read after they have been answered.
+# Requests that are read after their response was sent.
 
-READ = {
+READERS: dict[str, Callable[[HttpRequest], int]] = {
     "body": lambda request: len(request.body),
     "POST": lambda request: len(request.POST["text"]),
     "FILES": lambda request: len(request.FILES["file"].read()),
@@ -241,7 +241,7 @@ async def read_in_task(request: HttpRequest, what: str, when: str) -> HttpRespon
     async def work() -> int:
         if when == "answered":
             await answered.wait()
-        return READ[what](request)
+        return READERS[what](request)
 
     task = asyncio.create_task(work())
     tasks.append((answered, lambda: task))
@@ -257,7 +257,7 @@ def read_in_thread(request: HttpRequest, what: str, when: str) -> HttpResponse:
         if when == "answered":
             answered.wait()
         try:
-            found.append(READ[what](request))
+            found.append(READERS[what](request))
         except Exception as error:  # noqa: BLE001 (the client sees it)
             found.append(repr(error))
 
@@ -281,7 +281,7 @@ async def result(request: HttpRequest) -> JsonResponse:
         return JsonResponse({"read": repr(error)})
 
 
-# What stays on a connection.
+# State of a connection.
 
 
 def change_connection(what: str) -> None:

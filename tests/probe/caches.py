@@ -4,7 +4,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 
 class CountedCache(LocMemCache):
-    """Counts how often one of them was closed."""
+    """Counts how often any instance is closed."""
 
     closed = 0
 

@@ -32,7 +32,7 @@ cancelled: list[str] = []
 
 
 def state(request: HttpRequest) -> JsonResponse:
-    """What this request finds in its thread."""
+    """Return the state of this request's thread."""
     connection.force_debug_cursor = True  # so that queries are logged
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -56,7 +56,7 @@ async def async_state(request: HttpRequest) -> JsonResponse:
 
 
 def litter(request: HttpRequest) -> HttpResponse:
-    """Leave everything behind that can be left in a thread."""
+    """Leave all kinds of state in the thread."""
     translation.activate("de")
     timezone.activate("Asia/Kolkata")
     connection.force_debug_cursor = True
@@ -66,7 +66,7 @@ def litter(request: HttpRequest) -> HttpResponse:
 
 
 class Closing(HttpResponse):
-    """Django closes a response in a thread after it was sent."""
+    """Queries the database when Django closes it, after it was sent."""
 
     def close(self) -> None:
         User.objects.create_user(f"closed by {self.content.decode()}")
@@ -74,7 +74,7 @@ class Closing(HttpResponse):
 
 
 def closed_by_database(response: HttpResponse) -> HttpResponse:
-    """What Django documents nowhere, but libraries do."""
+    """Replace an instance's `close`, which Django does not document but libraries do."""
 
     def close() -> None:
         User.objects.create_user(f"closed by an instance, {response.content.decode()}")
@@ -99,7 +99,7 @@ async def async_with_closer(request: HttpRequest) -> HttpResponse:
     return response
 
 
-SHARED = HttpResponse("the same for all")
+SHARED_RESPONSE = HttpResponse("the same for all")
 finished: list[str] = []
 
 
@@ -149,7 +149,7 @@ async def cancel_a_call(request: HttpRequest) -> JsonResponse:
 
 
 def shared(request: HttpRequest) -> HttpResponse:
-    return SHARED
+    return SHARED_RESPONSE
 
 
 def count_finished(request: HttpRequest) -> JsonResponse:
@@ -157,7 +157,7 @@ def count_finished(request: HttpRequest) -> JsonResponse:
 
 
 def begin(request: HttpRequest) -> HttpResponse:
-    """Leave a transaction open that Django knows nothing of."""
+    """Leave a transaction open that Django does not know of."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
     User.objects.create_user(f"begin {time.monotonic_ns()}")
@@ -257,7 +257,7 @@ async def event_stream(request: HttpRequest) -> EventStreamResponse:
 
 
 def backend_process() -> tuple[int, float]:
-    """The process of PostgreSQL that serves this connection, and its age in seconds."""
+    """Return the process of PostgreSQL that serves this connection, and its age in seconds."""
     with connection.cursor() as cursor:
         age = "extract(epoch FROM clock_timestamp() - backend_start)::float"
         cursor.execute(f"SELECT pid, {age} FROM pg_stat_activity WHERE pid = pg_backend_pid()")
@@ -282,20 +282,20 @@ async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(parts())
 
 
-LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
+LARGE_BODY = b"x" * 20_000_000  # larger than the buffers between server and client
 
 
 async def async_large(request: HttpRequest) -> HttpResponse:
     await User.objects.acount()
-    return HttpResponse(LARGE)
+    return HttpResponse(LARGE_BODY)
 
 
 def large(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(LARGE, headers={"X-Users": User.objects.count()})
+    return HttpResponse(LARGE_BODY, headers={"X-Users": User.objects.count()})
 
 
 def large_stream(request: HttpRequest) -> StreamingHttpResponse:
-    return StreamingHttpResponse(part for part in [f"{User.objects.count()}\n", LARGE])
+    return StreamingHttpResponse(part for part in [f"{User.objects.count()}\n", LARGE_BODY])
 
 
 def cached(request: HttpRequest) -> JsonResponse:
@@ -323,7 +323,7 @@ def slow(request: HttpRequest) -> HttpResponse:
 
 
 def announced(request: HttpRequest) -> HttpResponse:
-    """Say in the log that the request is in this view, for two seconds."""
+    """Log that the request has reached this view, and take two seconds."""
     print("in the view", flush=True)
     time.sleep(2)
     return HttpResponse("announced")
@@ -431,7 +431,7 @@ async def careless_stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def visit(request: HttpRequest) -> JsonResponse:
-    """A session and a message that are changed in an async view, and a form that is sent to it."""
+    """Change a session and messages in an async view that also receives a form."""
     visits = await request.session.aget("visits", 0) + 1
     await request.session.aset("visits", visits)
     messages.info(
@@ -442,9 +442,9 @@ async def visit(request: HttpRequest) -> JsonResponse:
 
 
 async def notify(request: HttpRequest) -> HttpResponse:
-    """Add a message that goes into the session, which nobody has loaded."""
+    """Add a message that is stored in the session, which was not loaded."""
     messages.info(request, "too much for a cookie", extra_tags=secrets.token_hex(5000))
-    return HttpResponse("told")
+    return HttpResponse("added")
 
 
 async def missing(request: HttpRequest) -> None:
