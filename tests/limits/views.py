@@ -8,6 +8,7 @@ from pathlib import Path
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.core.files.uploadedfile import UploadedFile
 from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -226,10 +227,17 @@ async def async_iterator(request: HttpRequest) -> StreamingHttpResponse:
 
 # Requests that are read after their response was sent.
 
+
+def read_file(request: HttpRequest) -> int:
+    file = request.FILES["file"]
+    assert isinstance(file, UploadedFile)
+    return len(file.read())
+
+
 READERS: dict[str, Callable[[HttpRequest], int]] = {
     "body": lambda request: len(request.body),
     "POST": lambda request: len(request.POST["text"]),
-    "FILES": lambda request: len(request.FILES["file"].read()),
+    "FILES": read_file,
 }
 tasks: list[tuple[asyncio.Event | threading.Event, Callable[[], Awaitable[object]]]] = []
 
