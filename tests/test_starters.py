@@ -166,15 +166,15 @@ def test_handing_in(make_project: Callable[..., Project], tmp_path: Path) -> Non
     assert names >= {"encyclopedia", "entries", "wiki", "manage.py"}
     assert ".env" not in names
 
-    without = tmp_path / "environment"
-    programs = without / "bin"
-    uv("venv", "--python", str(project.python), str(without))
-    start = [str(programs / "python"), "manage.py", "runserver"]
+    bare = tmp_path / "environment" / "bin" / "python"
+    uv("venv", "--python", str(project.python), str(bare.parent.parent))
     for libraries, missing in ([], "django"), (["django", "markdown2"], "dj_database_url"):
         if libraries:
-            uv("pip", "install", "--python", str(without), *libraries)
-        result = copy.run(*start, check=False)
-        sentence = f"{missing} is not installed: write `uv run` in the place of `python`, or run `pip install .` first.\n"
+            uv("pip", "install", "--python", str(bare), *libraries)
+        result = copy.run(str(bare), "manage.py", "runserver", check=False)
+        sentence = (
+            f"{missing} is not installed: write `uv run` in the place of `python`, or run `pip install .` first.\n"
+        )
         assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
 
     port = free_port()

@@ -19,8 +19,10 @@ from environs import ValidationError, validate
 MAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
 SECRET_NAME = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
-    "DJANGO_SECRET_KEY": "For development copy .env.example to .env, as `manage.py runserver` does; "
-    "in production set the variable.",
+    "DJANGO_SECRET_KEY": (
+        "For development copy .env.example to .env, as `manage.py runserver` does; "
+        "in production set the variable."
+    ),
 {% if cookiecutter.database == "postgresql" %}
     "DATABASE_URL": "It says where: postgres://user:password@host:5432/database",
 {% endif %}
