@@ -64,7 +64,7 @@ def make_env_file(path: Path) -> None:
         example = path.with_name(".env.example").read_bytes()
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(example)
-        print(f"{path} was missing: it is a copy of .env.example now, for development.")
+        print(f"{path.name} was missing: it is a copy of .env.example now, for development.")
 
 
 def describe(name: str, messages: list[str]) -> str:
