@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, free_port
+from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, edit, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -342,24 +342,24 @@ def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
         assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
 
 
-# A thread releases the executor in the middle of a call's submission.
+# Another thread releases the request's thread in the middle of a call's submission.
 RELEASE_WHILE_SUBMITTING = """
 import asyncio, threading, time
 from queue import SimpleQueue
 from asgiref.sync import sync_to_async
-from wiki.serving.threads import enter_request_context
+from wiki.serving.threads import ThreadPool
 
 class SlowQueue(SimpleQueue):
     def put(self, call):
         if call is not None:
-            threading.Thread(target=executor.release).start()
+            threading.Thread(target=request_thread.release).start()
             time.sleep(0.1)
         super().put(call)
 
 async def main():
-    global executor
-    executor = await enter_request_context("request")
-    executor.calls = SlowQueue()
+    global request_thread
+    request_thread = await ThreadPool().enter_request_context("request")
+    request_thread.calls = SlowQueue()
     async with asyncio.timeout(10):
         print("the result is", await sync_to_async(abs)(-7))
 
@@ -367,7 +367,7 @@ asyncio.run(main())
 """
 
 
-def test_no_call_is_lost_while_the_executor_is_released(make_project: Callable[..., Project]) -> None:
+def test_no_call_is_lost_while_the_thread_is_released(make_project: Callable[..., Project]) -> None:
     shell = make_project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
     assert "the result is 7" in shell.stdout
 
@@ -377,13 +377,15 @@ import asyncio, time
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
-from wiki import asgi  # the handler keeps connections
-from wiki.serving import threads
+from wiki.serving.database import persistent_connections
+from wiki.serving.threads import ThreadPool
+
+pool = ThreadPool()
 
 async def use_threads():
-    executor = await threads.enter_request_context("request")
+    request_thread = await pool.enter_request_context("request")
     await get_user_model().objects.acount()
-    executor.release()
+    request_thread.release()
     await get_user_model().objects.acount()  # in a background thread
 
 def count_others():
@@ -392,9 +394,10 @@ def count_others():
         cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
         return cursor.fetchone()[0]
 
-asyncio.run(use_threads())
-print("before:", count_others())
-threads.close(timeout_seconds=10)
+with persistent_connections():
+    asyncio.run(use_threads())
+    print("before:", count_others())
+pool.close(timeout_seconds=10)
 deadline = time.monotonic() + 10  # PostgreSQL takes a moment to notice
 while (left := count_others()) and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -411,7 +414,23 @@ def test_threads_close_their_connections_at_the_end(probed: Callable[..., Projec
 
 LIFESPAN = """
 import asyncio
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connection, connections, reset_queries
+
+def print_state():
+    receivers = [
+        id(receiver) in {key[0] for key, *_ in signal.receivers}
+        for signal in (request_started, request_finished)
+        for receiver in (reset_queries, close_old_connections)
+    ]
+    print(receivers, connections["default"].settings_dict["CONN_MAX_AGE"])
+
+print_state()
+from wiki.serving.handler import ASGIHandler
+ASGIHandler()
+print_state()
 from wiki.asgi import application
+print_state()
 
 async def main():
     received, sent = asyncio.Queue(), asyncio.Queue()
@@ -426,16 +445,23 @@ async def main():
         await task
 
 asyncio.run(main())
+print_state()
 """
 
 
 def test_lifespan(make_project: Callable[..., Project]) -> None:
+    """Only `get_asgi_application` changes what Django does with connections, and the end of lifespan takes it back."""
     said = make_project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
+    djangos, ours = "[True, True, False, True] 0", "[False, False, False, False] 600"
     assert said == [
+        djangos,
+        djangos,
+        ours,
         "before startup: 0",
         "lifespan.startup.complete",
         "before shutdown: 0",
         "lifespan.shutdown.complete",
+        djangos,
     ]
 
 
@@ -603,10 +629,8 @@ def log(running, request_id, wanted):
 def test_it_can_be_switched_off(probed):
     project = probed()
     asgi = project.path / "wiki" / "asgi.py"
-    text = asgi.read_text()
-    ours = "from wiki.serving.handler import get_asgi_application"
-    assert text.count(ours) == 1
-    asgi.write_text(text.replace(ours, "from django.core.asgi import get_asgi_application"))
+    edit(asgi, "wiki.serving.handler import get_asgi_application", "django.core.asgi import get_asgi_application")
+    edit(asgi, "get_asgi_application(pool)", "get_asgi_application()")
     with project.run_server() as running, running.client() as client:
         for path in ("/probe/count/", "/probe/async_count/"):
             assert client.get(path).json() == {"users": 0}

@@ -23,16 +23,16 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
+from django.middleware.security import SecurityMiddleware
 from django.template import Context, Template
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone
-from django.utils.deprecation import MiddlewareMixin
 
 from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
+from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
-from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
 
 
@@ -359,11 +359,12 @@ def test_django_is_as_the_core_expects():
     steps = "handle read_body listen_for_disconnect create_request run_get_response send_response"
     for name in steps.split():
         assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
+    assert hasattr(handler.base, "import_string"), f"{update} middleware is imported otherwise"
     for name in ("load_middleware", "get_response", "_get_response_async"):
         assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
     closers = hasattr(handler.HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
-    assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
+    assert iscoroutinefunction(SecurityMiddleware.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
     for name in ("in_atomic_block", "execute_wrappers", "health_check_done", "close_at"):
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"
