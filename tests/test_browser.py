@@ -428,6 +428,7 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
 def bring_app(project: Project, app: str) -> None:
     """The student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
+    shutil.rmtree(project.path / "pages")
     for file in student.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             target = project.path / app / str(file.relative_to(student)).replace("network", app)
@@ -441,7 +442,6 @@ def bring_app(project: Project, app: str) -> None:
         edit(project.path / project.slug / file, old, new)
     for command in re.findall(r"`uv run manage\.py (.+?)`", section):
         project.manage(*command.split())
-    (project.path / "tests" / "test_pages.py").unlink()
 
 
 COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")

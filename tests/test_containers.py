@@ -66,7 +66,8 @@ def check_image(docker, tag):
 
         assert inside("id -u").strip() == "10001"
         assert "Read-only file system" in inside("touch /app/x")
-        assert inside("command -v uv gcc cc; ls -a /app | grep -x -e .env -e db.sqlite3 -e .git -e tests") == ""
+        absent = ("-e .env", "-e .env.example", "-e db.sqlite3", "-e .git", "-e tests", "-e tests.py", "-e conftest.py")
+        assert inside(f"command -v uv gcc cc; ls -a /app /app/* | grep -x {' '.join(absent)}") == ""
         health = ("inspect", "--format", "{{.State.Health.Status}}", container)
         wait_until(lambda: docker(*health).strip() == "healthy", lambda: docker("inspect", container))
         start = time.monotonic()
