@@ -364,7 +364,8 @@ def test_django_is_as_the_core_expects():
         assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
     closers = hasattr(handler.HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
-    assert iscoroutinefunction(SecurityMiddleware.__acall__), f"{update} middleware has no __acall__"
+    acall = SecurityMiddleware.__acall__
+    assert iscoroutinefunction(acall), f"{update} middleware has no async __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
     for name in ("in_atomic_block", "execute_wrappers", "health_check_done", "close_at"):
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"

@@ -1,8 +1,9 @@
-"""What environs lacks for a start that ends with one line for each invalid variable."""
+"""Makes `.env`, and reads it and the environment: each invalid variable is reported in one line."""
 
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,7 +19,10 @@ from environs import ValidationError, validate
 MAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
 SECRET_NAME = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
-    "DJANGO_SECRET_KEY": "For development copy .env.example to .env; in production set the variable.",
+    "DJANGO_SECRET_KEY": (
+        "For development copy .env.example to .env, as `manage.py runserver` does; "
+        "in production set the variable."
+    ),
 {% if cookiecutter.database == "postgresql" %}
     "DATABASE_URL": "It says where: postgres://user:password@host:5432/database",
 {% endif %}
@@ -31,6 +35,8 @@ class Env(environs.Env):
     def __init__(self, path: Path) -> None:
         # Without `interpolate`, since compose keeps what is in single quotes as it is.
         load_dotenv(path, interpolate=False)
+        if "PYTEST_VERSION" in os.environ:  # tests run in a clone as well, which has no .env
+            load_dotenv(path.with_name(".env.example"), interpolate=False)
         super().__init__(eager=False)
         self.add_parser("words", parse_words)
         self.add_parser("service", parse_service)
@@ -48,6 +54,17 @@ class Env(environs.Env):
         except environs.EnvValidationError as error:
             errors: Any = error.error_messages
             raise SystemExit("\n".join(describe(name, errors[name]) for name in errors)) from None
+
+
+def make_env_file(path: Path) -> None:
+    """Copy .env.example, with settings for development, since git leaves .env out of a clone."""
+    if os.environ.keys() & {"DJANGO_DEBUG", "DJANGO_SECRET_KEY"}:
+        return
+    with suppress(OSError):  # no .env.example, or a .env that is there, or no right to write
+        example = path.with_name(".env.example").read_bytes()
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(example)
+        print(f"{path.name} was missing: it is a copy of .env.example now, for development.")
 
 
 def describe(name: str, messages: list[str]) -> str:

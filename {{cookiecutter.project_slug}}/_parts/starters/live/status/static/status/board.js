@@ -7,9 +7,12 @@ const LONGEST_PAUSE = 30_000; // ms
 
 let url = board.dataset.events;
 let pause = 1000;
+let source;
 
+// Only while the page is visible: over HTTP/1.1 a browser opens six connections to a site, for all of its tabs.
 function connect() {
-  const source = new EventSource(url);
+  if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+  source = new EventSource(url);
   source.addEventListener("open", () => {
     connection.textContent = "";
     pause = 1000;
@@ -72,4 +75,5 @@ measure.addEventListener("click", async () => {
 });
 
 board.querySelectorAll("time").forEach(inLocalTime);
+document.addEventListener("visibilitychange", () => (document.hidden ? source?.close() : connect()));
 connect();
