@@ -119,6 +119,8 @@ def check_python(texts: dict[str, str], answers: Answers) -> None:
     """Images, dev container, pipelines and uv take the same Python, and the project says which is the oldest."""
     assert texts[".python-version"] == f"{IMAGE_PYTHON}\n"
     assert re.findall(r"^FROM (python\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
+    # Dependabot, and the command that pins images to digests, read the FROM lines alone.
+    assert not re.search(r"--from=\S*:", texts["Dockerfile"])
     assert json.loads(texts[".devcontainer/devcontainer.json"])["image"].endswith(f"/python:{IMAGE_PYTHON}")
     if answers["ci"] == "gitlab":
         image = yaml.safe_load(texts[".gitlab-ci.yml"])[".python"]["image"]
