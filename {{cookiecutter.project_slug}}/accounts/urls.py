@@ -1,6 +1,7 @@
 """Sign-in, sign-out and password pages: Django's views under Django's names, with one template."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib.auth import views
 from django.http.response import HttpResponseBase
@@ -10,7 +11,7 @@ from django.views import View
 from .views import PasswordResetView
 
 
-def page(view: type[View], **context: str) -> Callable[..., HttpResponseBase]:
+def page(view: "type[View[Any]]", **context: str) -> Callable[..., HttpResponseBase]:
     return view.as_view(template_name="accounts/page.html", extra_context=context)
 
 

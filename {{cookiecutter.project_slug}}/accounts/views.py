@@ -1,4 +1,4 @@
-from django.contrib.auth import views
+from django.contrib.auth import forms, views
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 

@@ -20,7 +20,8 @@ CHUNK_BYTES = 64 * 1024  # the memory that a slow client takes at most
 def serve_static_files(application: ASGIApplication) -> ASGIApplication:
     """Serve files from the apps' folders in debug mode, else what `collectstatic` has collected."""
     if settings.DEBUG:
-        return ASGIStaticFilesHandler(application)
+        # django-stubs expects Django's own handler, but it wraps any ASGI application.
+        return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
         logger.warning("There is no %s yet: run `manage.py collectstatic`.", settings.STATIC_ROOT)
         return application
@@ -53,7 +54,8 @@ class StaticFilesMiddleware(ServeStaticASGI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (static_file := self.files.get(scope["path"])) is None:
-            return await self.application(scope, receive, send)
+            await self.application(scope, receive, send)
+            return
 
         response = static_file.get_response(scope["method"], wsgi_headers(scope))
         headers = [

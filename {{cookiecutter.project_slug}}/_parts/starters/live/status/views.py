@@ -19,13 +19,10 @@ MAX_COMPARED_SERVICES = 10
 async def board(request: HttpRequest) -> HttpResponse:
     recent = Result.objects.filter(checked__gt=timezone.now() - CHART_PERIOD).order_by("-id")
     latest = Prefetch("results", recent[:MAX_CHART_RESULTS], to_attr="latest")
-    services = [service async for service in Service.objects.prefetch_related(latest)]
-    for service in services:
-        service.chart = service.latest[::-1]
-        service.result = service.latest[0] if service.latest else None
+    services = Service.objects.prefetch_related(latest)
     newest = await Result.objects.order_by("-id").afirst()
     context = {
-        "services": services,
+        "services": [(service, service.latest[::-1]) async for service in services],
         "last": newest.id if newest else 0,
         # A template in an async view cannot query the database for the user.
         "user": await request.auser(),

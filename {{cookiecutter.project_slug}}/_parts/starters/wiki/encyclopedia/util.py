@@ -56,8 +56,9 @@ def get_entry(title: str) -> str | None:
     if existing_title is None:
         return None
     with entries_storage().open(f"{existing_title}.md") as file:
-        # Some editors begin a file with a byte order mark, or use another encoding than UTF-8.
-        return file.read().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+        content: bytes = file.read()
+    # Some editors begin a file with a byte order mark, or use another encoding than UTF-8.
+    return content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
 def entries_storage() -> FileSystemStorage:
