@@ -75,6 +75,7 @@ def main():
     move_to_root(Path(PARTS, "starters", ANSWERS["starter"]))
     move_to_root(Path(PARTS, "pipelines", ANSWERS["ci"]))
     move_to_root(Path(PARTS, "servers", ANSWERS["server"]))
+    move_to_root(Path(PARTS, "django", ANSWERS["django_version"]))
     shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:
         Path(SLUG, "routing.py").unlink()

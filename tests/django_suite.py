@@ -27,9 +27,9 @@ def put_in_place(slug):
     ours = importlib.import_module(f"{slug}.serving.middleware")
     for path in MIDDLEWARE:
         module, name = path.rsplit(".", 1)
-        module = importlib.import_module(module)
-        assert issubclass(getattr(ours, name), getattr(module, name))
-        setattr(module, name, getattr(ours, name))
+        replacement = ours.import_async_middleware(path)
+        assert issubclass(replacement, ours.AsyncMiddlewareMixin)
+        setattr(importlib.import_module(module), name, replacement)
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
     for module in ("django.core.handlers.asgi", "django.core.asgi"):
         importlib.import_module(module).ASGIHandler = handler
@@ -41,12 +41,6 @@ def main():
     project = Path(arguments[1]).resolve() if len(arguments) > 1 else None
     sys.path[:0] = [str(tests), str(tests.parent)]
     os.chdir(tests)
-
-    from django.conf import global_settings
-
-    global_settings.ASGI_THREADS = 10
-    global_settings.ASGI_BACKGROUND_THREADS = 5
-    global_settings.ASGI_CONN_MAX_AGE = 600
 
     import runtests
 

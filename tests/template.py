@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import websockets
+from _pytest.mark import ParameterSet
 from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
@@ -44,6 +45,7 @@ POLICY = (
 )
 THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
+EXHAUSTIVE = pytest.mark.exhaustive
 IN_CI = bool(os.environ.get("CI"))
 
 
@@ -88,17 +90,22 @@ def on_each_server(starter: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "answers",
         [
-            pytest.param(answers, id=label(answers), marks=() if answers in pairs else pytest.mark.exhaustive)
+            pytest.param(answers, id=label(answers), marks=() if answers in pairs else EXHAUSTIVE)
             for answers in combinations(*keys)
             if answers["starter"] == starter
         ],
     )
 
 
+def also_in_test_all(*values: object) -> list[ParameterSet]:
+    """Parameters of a test that are tried in `make test-all` only."""
+    return [pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=EXHAUSTIVE) for value in values]
+
+
 def on_servers(*servers: str) -> pytest.MarkDecorator:
     """Parametrize a test by these servers, and in `make test-all` by all."""
-    others = [pytest.param(server, marks=pytest.mark.exhaustive) for server in SERVERS if server not in servers]
-    return pytest.mark.parametrize("server", [*servers, *others])
+    others = [server for server in SERVERS if server not in servers]
+    return pytest.mark.parametrize("server", [*servers, *also_in_test_all(*others)])
 
 
 def label(answers):

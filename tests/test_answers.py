@@ -21,7 +21,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.template import CHOICES, IN_CI, ROOT, edit
+from tests.template import CHOICES, IN_CI, ROOT, also_in_test_all, edit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
 
@@ -105,7 +105,7 @@ def examples(in_ci):
 
 
 # Each asks for other random answers.
-PARTS = [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in range(1, 4))]
+PARTS = [0, *also_in_test_all(*range(1, 8))]
 DEFAULTS = {"starter": "blank", "server": "uvicorn", "database": "sqlite", "django_version": "5.2", "ci": "github"}
 
 
@@ -207,7 +207,7 @@ def check_project(project, answers, ask):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@examples(in_ci=50)
+@examples(in_ci=25)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers={**DEFAULTS, "channels": False}, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
@@ -216,7 +216,7 @@ def test_names(answers, name, part, ask):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@examples(in_ci=205)
+@examples(in_ci=100)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
 def test_slugs(answers, slug, part, ask):

@@ -35,6 +35,7 @@ from tests.template import (
     SERVERS,
     Project,
     Server,
+    also_in_test_all,
     connect,
     edit,
     free_port,
@@ -362,7 +363,7 @@ def read_status(pid: int, name: str) -> int:
 # Row 3: a service that drips.
 
 
-@pytest.mark.parametrize("django_version", ["5.2", pytest.param("6.1", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_service_that_drips(django_version: str, production: MakeProject, service: Service) -> None:
     """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
     project = production(starter="live", django_version=django_version)
@@ -529,9 +530,9 @@ def ask_for_mail(client: httpx.Client, address: str) -> float:
     [
         ("uvicorn", "postgresql", "5.2"),
         ("daphne", "sqlite", "6.1"),
-        pytest.param("hypercorn", "postgresql", "6.1", marks=pytest.mark.exhaustive),
-        pytest.param("gunicorn", "sqlite", "5.2", marks=pytest.mark.exhaustive),
-        pytest.param("granian", "sqlite", "5.2", marks=pytest.mark.exhaustive),
+        *also_in_test_all(
+            ("hypercorn", "postgresql", "6.1"), ("gunicorn", "sqlite", "5.2"), ("granian", "sqlite", "5.2")
+        ),
     ],
 )
 def test_who_has_an_account(
@@ -600,10 +601,10 @@ for name in {[*ENDS, "mary"]}: User.objects.create(username=name, password=passw
     ("server", "database", "django_version"),
     [
         ("uvicorn", "postgresql", "6.1"),
-        pytest.param("daphne", "postgresql", "5.2", marks=pytest.mark.exhaustive),
-        pytest.param("hypercorn", "sqlite", "5.2", marks=pytest.mark.exhaustive),
-        pytest.param("gunicorn", "sqlite", "6.1", marks=pytest.mark.exhaustive),
         ("granian", "sqlite", "5.2"),
+        *also_in_test_all(
+            ("daphne", "postgresql", "5.2"), ("hypercorn", "sqlite", "5.2"), ("gunicorn", "sqlite", "6.1")
+        ),
     ],
 )
 def test_websockets_of_users_who_are_gone(

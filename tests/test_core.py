@@ -342,24 +342,24 @@ def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
         assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
 
 
-# A thread releases the executor in the middle of a call's submission.
+# Another thread releases the request's thread in the middle of a call's submission.
 RELEASE_WHILE_SUBMITTING = """
 import asyncio, threading, time
 from queue import SimpleQueue
 from asgiref.sync import sync_to_async
-from wiki.serving.threads import enter_request_context
+from wiki.serving.threads import ThreadPool
 
 class SlowQueue(SimpleQueue):
     def put(self, call):
         if call is not None:
-            threading.Thread(target=executor.release).start()
+            threading.Thread(target=request_thread.release).start()
             time.sleep(0.1)
         super().put(call)
 
 async def main():
-    global executor
-    executor = await enter_request_context("request")
-    executor.calls = SlowQueue()
+    global request_thread
+    request_thread = await ThreadPool().enter_request_context("request")
+    request_thread.calls = SlowQueue()
     async with asyncio.timeout(10):
         print("the result is", await sync_to_async(abs)(-7))
 
@@ -367,7 +367,7 @@ asyncio.run(main())
 """
 
 
-def test_no_call_is_lost_while_the_executor_is_released(make_project: Callable[..., Project]) -> None:
+def test_no_call_is_lost_while_the_thread_is_released(make_project: Callable[..., Project]) -> None:
     shell = make_project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
     assert "the result is 7" in shell.stdout
 
@@ -377,13 +377,15 @@ import asyncio, time
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
-from wiki import asgi  # the handler keeps connections
-from wiki.serving import threads
+from wiki.serving.database import persistent_connections
+from wiki.serving.threads import ThreadPool
+
+pool = ThreadPool()
 
 async def use_threads():
-    executor = await threads.enter_request_context("request")
+    request_thread = await pool.enter_request_context("request")
     await get_user_model().objects.acount()
-    executor.release()
+    request_thread.release()
     await get_user_model().objects.acount()  # in a background thread
 
 def count_others():
@@ -392,9 +394,10 @@ def count_others():
         cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
         return cursor.fetchone()[0]
 
-asyncio.run(use_threads())
-print("before:", count_others())
-threads.close(timeout_seconds=10)
+with persistent_connections():
+    asyncio.run(use_threads())
+    print("before:", count_others())
+pool.close(timeout_seconds=10)
 deadline = time.monotonic() + 10  # PostgreSQL takes a moment to notice
 while (left := count_others()) and time.monotonic() < deadline:
     time.sleep(0.01)

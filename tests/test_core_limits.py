@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server, code_blocks
+from tests.template import CHOICES, ROOT, THREADS, Project, Server, also_in_test_all, code_blocks
 from tests.test_core import ask_many
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
@@ -400,7 +400,9 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
 """
 
 
-@pytest.mark.parametrize("backend", ["page", "django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache"])
+@pytest.mark.parametrize(
+    "backend", ["page", *also_in_test_all("django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache")]
+)
 def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) -> None:
     """As many connections as threads: Django's backend with the code of docs/settings.md, the others as they are."""
     _, pool, settings = code_blocks("settings.md", "python")
@@ -423,7 +425,7 @@ def test_redis_as_a_cache(backend: str, limited: Callable[..., Project], redis) 
 def test_a_policy_that_depends_on_the_request(limited: Callable[..., Project]) -> None:
     """`get_policy_parts` gets the real request each time; a nonce that comes too late is an error, as in django-csp."""
     names = '"limits.policy.LateNonceMiddleware", "limits.policy.RequestPolicyMiddleware"'
-    ours = "wiki.serving.middleware.CSPMiddleware"
+    ours = "wiki.serving.csp.CSPMiddleware"
     project = limited(settings=f'at = MIDDLEWARE.index("{ours}")\nMIDDLEWARE[at : at + 1] = [{names}]')
     with project.run_server() as running, running.client() as client:
         for path in ("/limits/nothing/", "/limits/look_at_connection/"):
@@ -436,7 +438,7 @@ def test_a_policy_that_depends_on_the_request(limited: Callable[..., Project]) -
 
 @pytest.mark.skipif("5.2" not in CHOICES["django_version"], reason="Django has a policy of its own since 6.0")
 def test_a_late_nonce_with_the_projects_own_policy(limited: Callable[..., Project]) -> None:
-    ours = "wiki.serving.middleware.CSPMiddleware"
+    ours = "wiki.serving.csp.CSPMiddleware"
     added = f'MIDDLEWARE.insert(MIDDLEWARE.index("{ours}"), "limits.policy.LateNonceMiddleware")'
     with limited(settings=added).run_server() as running, running.client() as client:
         for path in 2 * ["/limits/nothing/", "/limits/look_at_connection/"]:

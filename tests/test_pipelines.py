@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template import ROOT, Project, code_blocks, combinations, edit, generate, label
+from tests.template import ROOT, Project, also_in_test_all, code_blocks, combinations, edit, generate, label
 
 TOOLS = Path(sys.executable).parent
 EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
@@ -123,8 +123,10 @@ def lucky( request ):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
-@pytest.mark.parametrize("ci", ["github", "gitlab"])
-@pytest.mark.parametrize("starter", ["wiki", "blank"])
+@pytest.mark.parametrize(
+    ("ci", "starter"),
+    [("github", "wiki"), ("gitlab", "blank"), *also_in_test_all(("github", "blank"), ("gitlab", "wiki"))],
+)
 def test_style_fails_no_first_push(ci: str, starter: str, make_project: Callable[..., Project]) -> None:
     """In a course project it is a warning, and all else passes; in any other project it is an error."""
     project = make_project(ci=ci, starter=starter)

@@ -61,7 +61,7 @@ from csp import constants, decorators, middleware
 from django.conf import settings
 from django.http import HttpResponse
 from django.test import RequestFactory
-from {slug}.serving.middleware import CSPMiddleware
+from {slug}.serving.csp import CSPMiddleware
 
 policy = settings.CONTENT_SECURITY_POLICY
 policy["EXCLUDE_URL_PREFIXES"] = ["/excluded/"]

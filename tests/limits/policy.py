@@ -4,7 +4,7 @@ import dataclasses
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from csp.exceptions import CSPNonceError
-from wiki.serving.middleware import CSPMiddleware
+from wiki.serving.csp import CSPMiddleware
 
 
 class RequestPolicyMiddleware(CSPMiddleware):

@@ -33,12 +33,12 @@ from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
 from {{ cookiecutter.project_slug }}.serving.asgi_types import ASGIApplication, Receive, Scope, Send
+from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
-from {{ cookiecutter.project_slug }}.serving.middleware import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeadersMiddleware
 
 
@@ -64,7 +64,7 @@ def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
                 change()
 
 
-async def test_livez(async_client: AsyncClient, settings: SettingsWrapper) -> None:
+async def test_livez(async_client: AsyncClient, settings: Settings) -> None:
     settings.ALLOWED_HOSTS = ["example.com"]
     response = await async_client.get("/livez", headers={"host": "10.0.0.7:8000"})
     assert response.status_code == 200
@@ -92,7 +92,7 @@ def test_readyz_without_database(client: Client, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.django_db
-def test_requests_are_timed(client: Client, caplog: pytest.LogCaptureFixture, settings: SettingsWrapper) -> None:
+def test_requests_are_timed(client: Client, caplog: pytest.LogCaptureFixture, settings: Settings) -> None:
     settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
@@ -285,7 +285,7 @@ async def no_file(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture
-def static_files(settings: SettingsWrapper, tmp_path: Path) -> ASGIApplication:
+def static_files(settings: Settings, tmp_path: Path) -> ASGIApplication:
     """The application that serves two files, one smaller and one larger than what is sent at once."""
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path
@@ -316,7 +316,7 @@ async def test_static_files(static_files: ASGIApplication, method: str, path: st
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_security_headers_of_static_files(
-    scheme: str, static_files: ASGIApplication, settings: SettingsWrapper
+    scheme: str, static_files: ASGIApplication, settings: Settings
 ) -> None:
     settings.SECURE_HSTS_SECONDS = 60
     [start, _] = await communicate(
@@ -347,14 +347,14 @@ async def test_what_is_no_static_file(static_files: ASGIApplication) -> None:
         assert await communicate(static_files, [], **scope) == [NO_FILE]
 
 
-def test_static_files_that_were_not_collected(settings: SettingsWrapper, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_static_files_that_were_not_collected(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path / "staticfiles"
     assert static.serve_static_files(no_file) is no_file
     assert "run `manage.py collectstatic`" in caplog.text
 
 
-def test_static_files_while_debugging(settings: SettingsWrapper) -> None:
+def test_static_files_while_debugging(settings: Settings) -> None:
     settings.DEBUG = True
     assert isinstance(static.serve_static_files(no_file), ASGIStaticFilesHandler)
 
@@ -400,7 +400,7 @@ def test_django_is_as_the_core_expects() -> None:
 
 
 @pytest.fixture
-def user(settings: SettingsWrapper) -> AbstractUser:
+def user(settings: Settings) -> AbstractUser:
     # The good ones are slow.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
@@ -446,7 +446,7 @@ def test_weak_passwords(client: Client, user: AbstractUser, password: str) -> No
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_are_limited(client: Client, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_sign_in_attempts_are_limited(client: Client, user: AbstractUser, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).status_code for _ in range(3)]
@@ -459,7 +459,7 @@ def test_sign_in_attempts_are_limited(client: Client, user: AbstractUser, settin
 
 
 @pytest.mark.django_db
-def test_sign_in_is_possible_again_later(client: Client, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_sign_in_is_possible_again_later(client: Client, user: AbstractUser, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "analytical-engine"}
     for _ in range(3):
@@ -471,7 +471,7 @@ def test_sign_in_is_possible_again_later(client: Client, user: AbstractUser, set
 
 
 @pytest.mark.django_db
-def test_sign_in_forgives_earlier_mistakes(client: Client, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_sign_in_forgives_earlier_mistakes(client: Client, user: AbstractUser, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     passwords = 2 * ["wrong", "wrong", "analytical-engine"]
     forms = [{"username": "ada", "password": password} for password in passwords]
@@ -480,7 +480,7 @@ def test_sign_in_forgives_earlier_mistakes(client: Client, user: AbstractUser, s
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_for_all_names_are_limited(client: Client, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_sign_in_attempts_for_all_names_are_limited(client: Client, user: AbstractUser, settings: Settings) -> None:
     """From one address; a user of the attacker's own does not start the count anew."""
     settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
     good = {"username": "ada", "password": "analytical-engine"}
@@ -512,7 +512,7 @@ def test_what_counts_as_one_client(address: str, network: str, rf: RequestFactor
 
 
 @pytest.mark.django_db
-def test_async_sign_in_is_limited(rf: RequestFactory, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_async_sign_in_is_limited(rf: RequestFactory, user: AbstractUser, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     sign_in = async_to_sync(aauthenticate)
     good = {"username": "ada", "password": "analytical-engine"}
@@ -523,7 +523,7 @@ def test_async_sign_in_is_limited(rf: RequestFactory, user: AbstractUser, settin
 
 
 @pytest.mark.django_db
-def test_passwords_without_a_request(client: Client, user: AbstractUser, settings: SettingsWrapper) -> None:
+def test_passwords_without_a_request(client: Client, user: AbstractUser, settings: Settings) -> None:
     """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
     settings.AXES_FAILURE_LIMIT = 3
     for _ in range(5):
@@ -544,7 +544,7 @@ def test_sign_in_of_a_new_user(rf: RequestFactory, client: Client) -> None:
 
 
 @pytest.fixture
-def send_now(monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper) -> None:
+def send_now(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """Sends mails within the request that asks for them."""
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     cache.clear()

@@ -121,9 +121,9 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.middleware.CacheControlMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.caching.CacheControlMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "{{ cookiecutter.project_slug ~ ".serving.middleware.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
+    "{{ cookiecutter.project_slug ~ ".serving.csp.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -183,11 +183,6 @@ options = {
 # Relative paths start at the project's folder, whatever the working directory.
 DATABASES = {"default": {**database, "NAME": BASE_DIR / database["NAME"], "OPTIONS": options}}
 {% endif %}
-# Besides ASGI_THREADS for requests: the threads for event streams, WebSockets and background tasks, and
-# the maximum age of database connections in seconds. (CONN_MAX_AGE stays 0: Django's own ASGI handler
-# would leak persistent connections.)
-ASGI_BACKGROUND_THREADS = 5
-ASGI_CONN_MAX_AGE = 600
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 {% if cookiecutter.__channels %}
 

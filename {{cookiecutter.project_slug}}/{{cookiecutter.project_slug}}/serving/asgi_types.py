@@ -1,4 +1,4 @@
-"""ASGI's types under the names that its specification gives them."""
+"""The types of ASGI, by the short names that its specification and its servers use."""
 
 from asgiref.typing import ASGI3Application as ASGIApplication
 from asgiref.typing import ASGIReceiveCallable as Receive

@@ -2,21 +2,49 @@
 
 import selectors
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 
-from django.conf import settings
-
-# Not in Django's documentation: `connections.create_connection`, and of a connection `in_atomic_block`,
-# `execute_wrappers`, `health_check_done`, `close_at`, `isolation_level`, `get_new_connection`.
+# Not in Django's documentation: `connections.settings`, `connections.create_connection`, and of a connection
+# `in_atomic_block`, `execute_wrappers`, `health_check_done`, `close_at`, `isolation_level`, `get_new_connection`.
+from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.utils.functional import cached_property
 
+from .conf import get_setting
+
 # A backend's class: the stubs have none of the attributes above.
 DatabaseWrapper = Any
+
+
+@contextmanager
+def persistent_connections() -> Iterator[None]:
+    """Keep the connections of all threads for ASGI_CONN_MAX_AGE, until the end of the `with` block.
+
+    In the meantime Django's own receivers, which look after the connections of one thread at the start
+    and the end of each request, are disconnected: this module does so in the thread that has them.
+    """
+    # Django's own pool keeps connections itself.
+    databases = [each for each in connections.settings.values() if not each["OPTIONS"].get("pool")]
+    max_ages = [each["CONN_MAX_AGE"] for each in databases]
+    disconnected = [
+        (signal, receiver)
+        for signal in (request_started, request_finished)
+        for receiver in (reset_queries, close_old_connections)
+        if signal.disconnect(receiver)
+    ]
+    for database in databases:
+        database["CONN_MAX_AGE"] = get_setting("ASGI_CONN_MAX_AGE")
+    try:
+        yield
+    finally:
+        for database, max_age in zip(databases, max_ages, strict=True):
+            database["CONN_MAX_AGE"] = max_age
+        for signal, receiver in disconnected:
+            signal.connect(receiver)
 
 
 def prepare_connections() -> None:
@@ -49,7 +77,7 @@ def in_transaction(connection: DatabaseWrapper) -> bool:
     """Return whether a transaction is open, even one that SQL began and Django does not know of."""
     driver_connection = connection.connection
     if connection.in_atomic_block or driver_connection is None:
-        return connection.in_atomic_block
+        return bool(connection.in_atomic_block)
     if connection.vendor == "postgresql":
         return bool(driver_connection.info.transaction_status)
     return bool(getattr(driver_connection, "in_transaction", False))
@@ -106,7 +134,7 @@ def create_clean_connection(alias: str) -> DatabaseWrapper:
     connection: DatabaseWrapper = connections.create_connection(alias)
     options = connection.settings_dict["OPTIONS"]
     connection.settings_dict = connection.settings_dict | {
-        "CONN_MAX_AGE": settings.ASGI_CONN_MAX_AGE,
+        "CONN_MAX_AGE": get_setting("ASGI_CONN_MAX_AGE"),
         # Connections of Django's own pool may hold what requests have SET.
         "OPTIONS": {name: value for name, value in options.items() if name != "pool"},
     }
@@ -138,7 +166,8 @@ def take_idle_connection(alias: str) -> IdleConnection | None:
 def keep_clean_connection(connection: DatabaseWrapper) -> None:
     """Clean a PostgreSQL connection, and keep it if there are not enough, it is not too old and works."""
     driver_connection, kept = connection.connection, idle_connections[connection.alias]
-    if is_expired(connection.close_at) or len(kept) >= settings.ASGI_BACKGROUND_THREADS:
+    enough = get_setting("ASGI_BACKGROUND_THREADS")
+    if is_expired(connection.close_at) or len(kept) >= enough:
         return
     try:
         with driver_connection.cursor() as cursor:

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import Context
+from functools import cache
 from time import monotonic, sleep
 
-from django.conf import settings
-
+from .conf import get_setting
 from .database import call_with_clean_connections
 
 # The response leaves before the call begins, so that its duration tells nothing about the call.
@@ -16,9 +16,13 @@ SHUTDOWN_TIMEOUT_SECONDS = 5
 
 logger = logging.getLogger(__name__)
 
-# At its end, the interpreter waits for these threads.
-threads = ThreadPoolExecutor(settings.ASGI_BACKGROUND_THREADS, "asgi-deferred")
 pending: set[Future[None]] = set()
+
+
+@cache
+def get_executor() -> ThreadPoolExecutor:
+    """Return the executor of all deferred calls. At its end, the interpreter waits for its threads."""
+    return ThreadPoolExecutor(get_setting("ASGI_BACKGROUND_THREADS"), "asgi-deferred")
 
 
 def defer(call: Callable[[], object]) -> None:
@@ -33,7 +37,7 @@ def defer(call: Callable[[], object]) -> None:
         except Exception:
             logger.exception("A deferred call failed")
 
-    future = threads.submit(call_when_due)
+    future = get_executor().submit(call_when_due)
     pending.add(future)
     future.add_done_callback(pending.discard)
 
@@ -41,5 +45,5 @@ def defer(call: Callable[[], object]) -> None:
 def wait_for_deferred_calls() -> None:
     """Wait until all calls are made, or SHUTDOWN_TIMEOUT_SECONDS have passed."""
     if lost := wait(set(pending), SHUTDOWN_TIMEOUT_SECONDS).not_done:
-        threads.shutdown(wait=False, cancel_futures=True)
+        get_executor().shutdown(wait=False, cancel_futures=True)
         logger.error("%d deferred calls did not end in time at the shutdown.", len(lost))

@@ -5,12 +5,14 @@ event loop, middleware included, and take a thread when they first need one.
 """
 
 import asyncio
+import atexit
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -20,28 +22,30 @@ from django.core import signals
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 
-# Not in Django's documentation: what comes from these three, `connections.settings`, `reset_urlconf`,
-# `Signal.receivers`, and `_handler_class` and `_resource_closers` of a response.
+# Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`, and
+# `_handler_class` and `_resource_closers` of a response.
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
-from django.db import close_old_connections, connections, reset_queries
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver, resolve, set_script_prefix
 
-from . import threads
-from .monitoring import HEALTH_PATHS
+from .asgi_types import ASGIApplication
+from .database import persistent_connections
+from .deferred_calls import wait_for_deferred_calls
+from .middleware import import_async_middleware
 from .streams import EventStreamResponse
-from .threads import RequestExecutor, enter_request_context
+from .threads import RequestThread, ThreadPool
 
-# As in the stubs of Django's handler.
+# Django's handler, and so its stubs, take any dict for a scope and any mapping for an event, and
+# its responses have private attributes that the stubs lack.
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
-# Private attributes of Django's responses are used, which the stubs do not have.
+Receive = Any
+Send = Any
 Response = Any
 
+# They are answered even if all threads are at work.
+HEALTH_PATHS = ("/livez", "/readyz")
 # A stream that takes longer lets another thread take the place of its own.
 SHORT_STREAM_SECONDS = 0.1
 ADVICE_FOR_ASYNC_VIEWS = """
@@ -50,19 +54,27 @@ render(request, …, {"user": await request.auser()}). Or write `def` instead of
 """
 
 
-def get_asgi_application() -> ASGIApplication:
-    """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan."""
+def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
+    """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan.
+
+    From here on database connections are kept, as in `persistent_connections`. The end of lifespan, or
+    of the process, closes them and takes that back.
+    """
     django.setup(set_prefix=False)
-    handler = ASGIHandler()
+    handler = ASGIHandler(pool)
+    handler.exit_stack.enter_context(persistent_connections())
+    handler.exit_stack.callback(handler.pool.close)
+    handler.exit_stack.callback(wait_for_deferred_calls)
+    atexit.register(handler.exit_stack.close)  # some servers do not say at a stop that they do
     get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
     # What is loaded now stays: the garbage collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     is_traced = hasattr(core_asgi.get_asgi_application, "__wrapped__")
-    return trace(handler) if is_traced else handler
+    return cast(ASGIApplication, trace(handler) if is_traced else handler)
 
 
-def trace(handler: "ASGIHandler") -> ASGIApplication:
+def trace(handler: "ASGIHandler") -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Let a tracer such as ddtrace, which has wrapped Django's function, see each request once.
 
     It wraps `BaseHandler.get_response` as well, which sync views go through, so that these do without.
@@ -90,27 +102,21 @@ class ASGIRequest(asgi.ASGIRequest):
 class ASGIHandler(asgi.ASGIHandler):
     request_class = ASGIRequest
 
-    def __init__(self) -> None:
+    def __init__(self, pool: ThreadPool | None = None) -> None:
+        self.pool = pool or ThreadPool()
+        self.exit_stack = ExitStack()  # closed at the end of lifespan
         super().__init__()
         self.sync_handler = base.BaseHandler()
         self.sync_handler.load_middleware(is_async=False)
-        for database in connections.settings.values():
-            if not database["OPTIONS"].get("pool"):  # which keeps connections itself
-                database["CONN_MAX_AGE"] = settings.ASGI_CONN_MAX_AGE
-        # What these do is for a thread and its connections: database.py does it where one is used.
-        for receiver in (reset_queries, close_old_connections):
-            signals.request_started.disconnect(receiver)
-            signals.request_finished.disconnect(receiver)
 
     def load_middleware(self, is_async: bool = False) -> None:
-        from .middleware import ASYNC_REPLACEMENTS  # not before Django is set up: it imports models
-
-        names = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [ASYNC_REPLACEMENTS.get(name, name) for name in names]
+        # Django imports each middleware by this name of its module.
+        import_string = base.import_string  # type: ignore[attr-defined]
+        base.import_string = import_async_middleware  # type: ignore[attr-defined]
         try:
             super().load_middleware(is_async)
         finally:
-            settings.MIDDLEWARE = names
+            base.import_string = import_string  # type: ignore[attr-defined]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -118,7 +124,7 @@ class ASGIHandler(asgi.ASGIHandler):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        threads.close()
+        self.exit_stack.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,13 +136,13 @@ class ASGIHandler(asgi.ASGIHandler):
 
         async def respond() -> None:
             nonlocal response
-            response = await self.make_response(scope, body_file, executor)
+            response = await self.make_response(scope, body_file, request_thread)
             if response.streaming:
-                await self.send_stream(response, scope, send, executor)
+                await self.send_stream(response, scope, send, request_thread)
             else:
                 await self.send_response(response, send)
 
-        executor = await enter_request_context(f"{scope['method']} {scope['path']}")
+        request_thread = await self.pool.enter_request_context(f"{scope['method']} {scope['path']}")
         try:
             set_script_prefix(asgi.get_script_prefix(scope))
             await signals.request_started.asend(sender=self.__class__, scope=scope)
@@ -145,50 +151,50 @@ class ASGIHandler(asgi.ASGIHandler):
                 # A thread may still be at work on the request. Django's own receivers are
                 # synchronous, so that this waits for it, and the body is not closed before.
                 await signals.request_finished.asend(sender=self.__class__)
-            elif response.streaming or not executor.released:  # or else it is closed
+            elif response.streaming or not request_thread.released:  # or else it is closed
                 await asyncio.sleep(0)  # tasks that the view has started may read the body
                 await sync_to_async(response.close)()
         finally:
-            executor.release()
+            request_thread.release()
             if isinstance(body_file, SpooledTemporaryFile):
                 body_file.close()
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Read the body: into memory, or into a temporary file if it is large."""
-        body_file: Any = await super().read_body(receive)
-        if body_file._rolled:
+        body_file = await super().read_body(receive)
+        if body_file._rolled:  # type: ignore[attr-defined]
             return body_file
         with body_file:
             return BytesIO(body_file.read())
 
     async def make_response(
-        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
+        self, scope: Scope, body_file: IO[bytes], request_thread: RequestThread
     ) -> Response:
         if resolves_to_sync_view(scope):
             get_response = sync_to_async(self.get_response_in_thread)
-            return await get_response(scope, body_file, executor)
+            return await get_response(scope, body_file, request_thread)
         request: Any  # None if there is an error response
         request, error_response = self.create_request(scope, body_file)
         response = error_response or await self.run_get_response(request)
-        return close_early(response, body_file, executor)
+        return close_early(response, body_file, request_thread)
 
     def get_response_in_thread(
-        self, scope: Scope, body_file: IO[bytes], executor: RequestExecutor
+        self, scope: Scope, body_file: IO[bytes], request_thread: RequestThread
     ) -> Response:
-        executor.runs_view = True
+        request_thread.runs_view = True
         try:
             request: Any
             request, error_response = self.create_request(scope, body_file)
             response: Response = error_response or self.sync_handler.get_response(request)
         finally:
-            executor.runs_view = False
+            request_thread.runs_view = False
         response._handler_class = self.__class__
         if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
-        return close_early(response, body_file, executor)
+        return close_early(response, body_file, request_thread)
 
     async def send_stream(
-        self, response: Response, scope: Scope, send: Send, executor: RequestExecutor
+        self, response: Response, scope: Scope, send: Send, request_thread: RequestThread
     ) -> None:
         replaceable = isinstance(response, StreamingHttpResponse)
         if replaceable and scope["method"] == "HEAD":
@@ -198,10 +204,10 @@ class ASGIHandler(asgi.ASGIHandler):
             # Django would read all of it into memory first.
             response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
-            executor.release()
+            request_thread.release()
             return await self.send_response(response, send)
-        mark = executor.pool.mark_streaming
-        timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, executor)
+        mark = self.pool.mark_streaming
+        timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, request_thread)
         try:
             await self.send_response(response, send)
         finally:
@@ -252,7 +258,9 @@ async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def close_early(response: Response, body_file: IO[bytes], executor: RequestExecutor) -> Response:
+def close_early(
+    response: Response, body_file: IO[bytes], request_thread: RequestThread
+) -> Response:
     """Close the response before it is sent, and release its thread, if only Django's code is called.
 
     Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
@@ -264,7 +272,7 @@ def close_early(response: Response, body_file: IO[bytes], executor: RequestExecu
     in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
     if close is HttpResponseBase.close and only_django and in_memory:
         response.close()
-        executor.release()
+        request_thread.release()
     return response
 
 
@@ -283,7 +291,6 @@ def resolves_to_sync_view(scope: Scope) -> bool:
 def resolves_to_async_view(path: str, urlconf: Any) -> bool:
     """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
     try:
-        # Health checks must be answered even if all threads are at work.
         return path in HEALTH_PATHS or iscoroutinefunction(resolve(path, urlconf).func)
     except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
         return True

@@ -1,34 +1,16 @@
-"""Django's middleware for the event loop, and what the project adds to it.
+"""Django's middleware on the event loop.
 
 Django calls `process_request` and `process_response` of its middleware in a thread, since they might
-do I/O. The subclasses call them directly, and in a thread only when they really will.
+do I/O. With the mixins of this module they are called directly, and in a thread only if they do I/O.
 """
 
 from collections.abc import Callable
-{% if cookiecutter.django_version == "5.2" %}
-from functools import lru_cache
-{% endif %}
 from typing import Any
 
 from asgiref.sync import sync_to_async
-{% if cookiecutter.django_version == "5.2" %}
-from csp import middleware as csp
-{% endif %}
 from django.conf import settings
-from django.contrib.auth import middleware as auth
-from django.contrib.messages import middleware as messages
-from django.contrib.sessions import middleware as sessions
-{% if cookiecutter.django_version == "5.2" %}
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase, ResponseHeaders
-from django.middleware import clickjacking, common, csrf, security
-{% else %}
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
-from django.middleware import clickjacking, common, csp, csrf, security
-{% endif %}
-from django.utils.cache import has_vary_header, patch_cache_control
-from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
 
 
 class AsyncMiddlewareMixin:
@@ -40,14 +22,15 @@ class AsyncMiddlewareMixin:
 
     # Set by MiddlewareMixin.
     get_response: Any
+    async_mode: bool
 
     def does_io(self, request: HttpRequest) -> bool:
         """Say whether the next method will. Called before `process_request` and `process_response`."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
-    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        response: Any = None
+    async def __acall__(self, request: HttpRequest) -> Any:
+        response = None
         if hasattr(self, "process_request"):
             response = await self.call_method(self.process_request, request)
         response = response or await self.get_response(request)
@@ -63,122 +46,55 @@ class AsyncMiddlewareMixin:
         return method(request, *args)
 
 
-# With one of these in Cache-Control, a view has decided whether a shared cache may store its response.
-SHARED_CACHE_DIRECTIVES = ("public", "private", "no-store", "s-maxage")
-
-
-class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Forbids shared caches to store responses that depend on cookies, or set one.
-
-    Django marks them with `Vary: Cookie`, which not every cache follows: a page with one user's name
-    would be shown to the next one. What a view says about shared caches stays as it is.
-    """
-
-    def process_response(
-        self, request: HttpRequest, response: HttpResponseBase
-    ) -> HttpResponseBase:
-        if has_vary_header(response, "Cookie") or response.cookies:
-            response.headers.setdefault("Cache-Control", "private")
-            cache_control = response.headers["Cache-Control"].lower()
-            if not any(directive in cache_control for directive in SHARED_CACHE_DIRECTIVES):
-                patch_cache_control(response, private=True)
-        return response
-
-
-class SecurityMiddleware(AsyncMiddlewareMixin, security.SecurityMiddleware): ...
-
-
-{% if cookiecutter.django_version == "5.2" %}
-class CSPMiddleware(AsyncMiddlewareMixin, csp.CSPMiddleware):
-    """Remembers the usual policy. To build it takes django-csp a tenth of a request."""
-
-    def process_response(
-        self, request: HttpRequest, response: HttpResponseBase
-    ) -> HttpResponseBase:
-        # A subclass, a nonce or a decorator may want another policy.
-        own = type(self) is not CSPMiddleware or getattr(request, "_csp_nonce", None)
-        marked = any(name.startswith("_csp") for name in vars(response))
-        if settings.DEBUG or own or marked or len(request.path_info) > 200:
-            return super().process_response(request, response)
-        for name, value in usual_policy(self, request.path_info).items():
-            response.headers.setdefault(name, value)
-        # As django-csp does: a nonce that is made now would stand in no header.
-        vars(request)["csp_nonce"] = csp.CheckableLazyObject(self._csp_nonce_post_response)
-        return response
-
-
-@lru_cache(4096)
-def usual_policy(middleware: CSPMiddleware, path: str) -> ResponseHeaders:
-    request, response = HttpRequest(), HttpResponse()
-    request.path_info = path
-    del response.headers["Content-Type"]
-    return csp.CSPMiddleware.process_response(middleware, request, response).headers
-
-
-{% else %}
-class ContentSecurityPolicyMiddleware(
-    AsyncMiddlewareMixin, csp.ContentSecurityPolicyMiddleware
-): ...
-
-
-{% endif %}
-class SessionMiddleware(AsyncMiddlewareMixin, sessions.SessionMiddleware):
+class AsyncSessionMixin(AsyncMiddlewareMixin):
     def does_io(self, request: HttpRequest) -> bool:
         session = getattr(request, "session", None)
         return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
 
 
-class CommonMiddleware(AsyncMiddlewareMixin, common.CommonMiddleware): ...
-
-
-class CsrfViewMiddleware(AsyncMiddlewareMixin, csrf.CsrfViewMiddleware):
+class AsyncCsrfMixin(AsyncMiddlewareMixin):
     def does_io(self, request: HttpRequest) -> bool:
         return settings.CSRF_USE_SESSIONS
 
     @property
     def process_view(self) -> Callable[..., Any]:
-        return self.process_view_on_loop if self.async_mode else super().process_view
+        return self.process_view_on_loop if self.async_mode else self.process_view_in_thread
 
-    async def process_view_on_loop(
-        self, request: HttpRequest, *args: Any
-    ) -> HttpResponseBase | None:
+    @property
+    def process_view_in_thread(self) -> Callable[..., Any]:
+        # Of the class that this one is put before.
+        return super().process_view  # type: ignore[misc, no-any-return]
+
+    async def process_view_on_loop(self, request: HttpRequest, *args: Any) -> Any:
         # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
         if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
-            return super().process_view(request, *args)
-        return await sync_to_async(super().process_view)(request, *args)
+            return self.process_view_in_thread(request, *args)
+        return await sync_to_async(self.process_view_in_thread)(request, *args)
 
 
-class AuthenticationMiddleware(AsyncMiddlewareMixin, auth.AuthenticationMiddleware): ...
-
-
-class MessageMiddleware(AsyncMiddlewareMixin, messages.MessageMiddleware):
+class AsyncMessageMixin(AsyncMiddlewareMixin):
     def does_io(self, request: HttpRequest) -> bool:
         storage = getattr(request, "_messages", None)
         return storage is not None and (storage.used or storage.added_new)
 
 
-class XFrameOptionsMiddleware(AsyncMiddlewareMixin, clickjacking.XFrameOptionsMiddleware): ...
-
-
-def path_of(middleware: type) -> str:
-    return f"{middleware.__module__}.{middleware.__qualname__}"
-
-
-# By the name in MIDDLEWARE, what the handler loads in its place.
-ASYNC_REPLACEMENTS = {
-    path_of(django_class): path_of(replacement)
-    for django_class, replacement in (
-        (security.SecurityMiddleware, SecurityMiddleware),
-{% if cookiecutter.django_version == "5.2" %}
-        (csp.CSPMiddleware, CSPMiddleware),
-{% else %}
-        (csp.ContentSecurityPolicyMiddleware, ContentSecurityPolicyMiddleware),
-{% endif %}
-        (sessions.SessionMiddleware, SessionMiddleware),
-        (common.CommonMiddleware, CommonMiddleware),
-        (csrf.CsrfViewMiddleware, CsrfViewMiddleware),
-        (auth.AuthenticationMiddleware, AuthenticationMiddleware),
-        (messages.MessageMiddleware, MessageMiddleware),
-        (clickjacking.XFrameOptionsMiddleware, XFrameOptionsMiddleware),
-    )
+# What the handler puts before the middleware that it finds in MIDDLEWARE.
+ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
+    "django.contrib.auth.middleware.AuthenticationMiddleware": AsyncMiddlewareMixin,
+    "django.contrib.messages.middleware.MessageMiddleware": AsyncMessageMixin,
+    "django.contrib.sessions.middleware.SessionMiddleware": AsyncSessionMixin,
+    "django.middleware.clickjacking.XFrameOptionsMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.common.CommonMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.csp.ContentSecurityPolicyMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.csrf.CsrfViewMiddleware": AsyncCsrfMixin,
+    "django.middleware.security.SecurityMiddleware": AsyncMiddlewareMixin,
 }
+
+
+def import_async_middleware(name: str) -> Any:
+    """Import a middleware by its dotted path, with its mixin if it has one."""
+    middleware = import_string(name)
+    if mixin := ASYNC_MIXINS.get(name):
+        attributes = {"__doc__": middleware.__doc__, "__module__": middleware.__module__}
+        return type(middleware.__name__, (mixin, middleware), attributes)
+    return middleware

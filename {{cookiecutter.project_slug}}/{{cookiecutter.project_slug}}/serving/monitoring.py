@@ -13,12 +13,11 @@ from django.db import Error, connections
 from django.http import JsonResponse
 from django.utils.encoding import escape_uri_path
 
+from .handler import HEALTH_PATHS
 from .logs import take_request_id
-from .threads import pool
+from .threads import current_request_thread
 
 logger = logging.getLogger(__name__)
-
-HEALTH_PATHS = ("/livez", "/readyz")
 
 
 class HealthMiddleware:
@@ -62,7 +61,8 @@ async def failing_threads() -> list[str]:
         async with asyncio.timeout(1):
             await sync_to_async(bool)()
     except TimeoutError:
-        pool.warn_if_busy()
+        if request_thread := current_request_thread.get():
+            request_thread.pool.warn_if_busy()
         return ["threads"]
     return []
 

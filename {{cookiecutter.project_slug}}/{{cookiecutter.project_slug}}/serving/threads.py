@@ -6,32 +6,31 @@ What runs after its request, or without one, never runs in such a thread: see `B
 """
 
 import asyncio
-import atexit
 import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from asgiref.sync import ThreadSensitiveContext
-from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
-from django.conf import settings
 from django.db import connections
 
+from .asgi_types import ASGIApplication, Receive, Scope, Send
+from .conf import get_setting
 from .database import (
     call_with_clean_connections,
     close_idle_connections,
     prepare_connections,
     reset_connections,
 )
-from .deferred_calls import wait_for_deferred_calls
 
 LONG_WAIT_SECONDS = 1
 WARNING_INTERVAL_SECONDS = 60
@@ -43,11 +42,11 @@ logger = logging.getLogger(__name__)
 Call = Callable[[], object]
 
 
-class RequestExecutor(Executor):
-    """The executor of one request, for `ThreadSensitiveContext`: one thread for all its calls.
+class RequestThread:
+    """The thread of one request, in which all its synchronous calls run, one after the other.
 
-    It takes the thread from the pool at the first call and keeps it until `release`. Calls that are
-    made later run in background threads.
+    It is taken from the pool at the first call and kept until `release`. Calls that are made later run
+    in background threads.
     """
 
     def __init__(self, pool: "ThreadPool", description: str) -> None:
@@ -62,19 +61,19 @@ class RequestExecutor(Executor):
         self.is_streaming = False
         self.lock = Lock()
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Schedule a call and return its asyncio future.
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> asyncio.Future[Any]:
+        """Schedule a call and return its future, for the event loop's `run_in_executor`.
 
-        `run_in_executor` would wrap one of concurrent.futures, which takes longer than all the rest.
+        An executor would return one of concurrent.futures; to wrap it takes longer than all the rest.
         """
         future = asyncio.get_running_loop().create_future()
-        call = partial(_run_call, future, partial(function, *args, **kwargs))
+        call = partial(_run_call, future, partial(function, *args))
         with self.lock:
             if self.released:
-                background_threads.submit(call)
+                self.pool.background.submit(call)
             elif self.runs_view or future.get_loop() is not self.loop:
                 # The request's thread may be waiting for this very call.
-                background_threads.start(call)
+                self.pool.background.start(call)
             else:
                 if not self.has_thread:
                     self.has_thread = True
@@ -96,41 +95,57 @@ class RequestExecutor(Executor):
             self.calls.put(None)
 
 
+# Inherited by the tasks that a request starts.
+current_request_thread: ContextVar[RequestThread | None] = ContextVar(
+    "current_request_thread", default=None
+)
+
+
 class ThreadPool:
-    """At most `size` threads, which run requests in the order in which they come.
+    """At most ASGI_THREADS threads, which run requests in the order in which they come.
 
     A request that streams its response may keep its thread for long: the pool then starts another
     one in its place.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self) -> None:
+        self.size: int = get_setting("ASGI_THREADS")
+        self.background = BackgroundThreads()
         self.threads: set[Thread] = set()
-        self.queue: SimpleQueue[RequestExecutor | None] = SimpleQueue()
+        self.queue: SimpleQueue[RequestThread | None] = SimpleQueue()
         # Both with the time since when. Each change of a dict is atomic, so that they need no lock.
-        self.waiting: dict[RequestExecutor, float] = {}
-        self.running: dict[RequestExecutor, float] = {}
+        self.waiting: dict[RequestThread, float] = {}
+        self.running: dict[RequestThread, float] = {}
         self.streams = 0
         self.checked_at = self.warned_at = float("-inf")
         self.warned_of_streams = False
         self.lock = Lock()
 
-    def submit(self, executor: RequestExecutor) -> None:
-        """Let a thread run the executor's calls until it is released."""
-        self.waiting[executor] = now = monotonic()
-        if executor.is_streaming:
+    async def enter_request_context(self, description: str) -> RequestThread:
+        """Send the synchronous calls of the current task, and of those it starts, to a new thread."""
+        request_thread = RequestThread(self, description)
+        current_request_thread.set(request_thread)
+        # Entered and never left: tasks that a view started may outlive the request and need threads.
+        context = ThreadSensitiveContext(executor=cast(Executor, request_thread))
+        await context.__aenter__()  # type: ignore[no-untyped-call]
+        return request_thread
+
+    def submit(self, request_thread: RequestThread) -> None:
+        """Let a thread run the calls of a request until it is released."""
+        self.waiting[request_thread] = now = monotonic()
+        if request_thread.is_streaming:
             with self.lock:
                 self.streams += 1
         self._start_thread_if_needed()
-        self.queue.put(executor)
+        self.queue.put(request_thread)
         if now >= self.checked_at + LONG_WAIT_SECONDS:
             self.warn_if_busy()
 
-    def mark_streaming(self, executor: RequestExecutor) -> None:
+    def mark_streaming(self, request_thread: RequestThread) -> None:
         """Let another thread start in the place of the one that a stream keeps."""
         with self.lock:
-            executor.is_streaming = True
-            if executor in self.running or executor in self.waiting:
+            request_thread.is_streaming = True
+            if request_thread in self.running or request_thread in self.waiting:
                 self.streams += 1
             warn = self.streams > MAX_STREAMS_WITHOUT_WARNING and not self.warned_of_streams
             self.warned_of_streams |= warn
@@ -149,8 +164,8 @@ class ThreadPool:
             return
         self.warned_at = now
         held = [  # quoted: a line break in a path would start a log line of its own
-            f"{quote(executor.description, safe='/ ')} for {now - since:.0f} s"
-            for executor, since in [*self.running.items()]
+            f"{quote(request_thread.description, safe='/ ')} for {now - since:.0f} s"
+            for request_thread, since in [*self.running.items()]
         ]
         logger.warning(
             "All %d threads (ASGI_THREADS) are in use, and %d requests wait for one. In use by: %s",
@@ -169,35 +184,38 @@ class ThreadPool:
 
     def _work(self) -> None:
         try:
-            while executor := self.queue.get():
-                self.running[executor] = monotonic()
-                del self.waiting[executor]
-                executor.run_calls()
-                if self._is_one_too_many(executor):
+            while request_thread := self.queue.get():
+                self.running[request_thread] = monotonic()
+                del self.waiting[request_thread]
+                request_thread.run_calls()
+                if self._is_one_too_many(request_thread):
                     return
-                del executor  # or it would be kept while the thread waits
+                del request_thread  # or it would be kept while the thread waits
         finally:
             connections.close_all()
 
-    def _is_one_too_many(self, executor: RequestExecutor) -> bool:
+    def _is_one_too_many(self, request_thread: RequestThread) -> bool:
         """Note that the current thread has finished; return whether it is to end, after a stream."""
-        del self.running[executor]
-        if not executor.is_streaming and len(self.threads) <= self.size + self.streams:
+        del self.running[request_thread]
+        if not request_thread.is_streaming and len(self.threads) <= self.size + self.streams:
             return False
         with self.lock:
-            self.streams -= executor.is_streaming
+            self.streams -= request_thread.is_streaming
             if len(self.threads) <= self.size + self.streams:
                 return False
             self.threads.discard(current_thread())
             return True
 
-    def close(self) -> set[Thread]:
-        """Let the threads end when they have nothing to do; return them."""
+    def close(self, timeout_seconds: float = 1) -> None:
+        """End all threads and close their connections; wait only so long for those at work."""
         with self.lock:
             threads, self.threads = self.threads, set()
         for _ in threads:
             self.queue.put(None)
-        return threads
+        deadline = monotonic() + timeout_seconds
+        for thread in threads | self.background.threads:
+            thread.join(max(0, deadline - monotonic()))
+        close_idle_connections()
 
 
 class BackgroundThreads:
@@ -208,14 +226,14 @@ class BackgroundThreads:
     or another such call, has left behind.
     """
 
-    def __init__(self, size: int) -> None:
-        self.free = size
+    def __init__(self) -> None:
+        self.free: int = get_setting("ASGI_BACKGROUND_THREADS")
         self.waiting: deque[Call] = deque()
         self.threads: set[Thread] = set()
         self.lock = Lock()
 
     def submit(self, call: Call) -> None:
-        """Run the call in a new thread, as soon as fewer than `size` such calls run."""
+        """Run the call in a new thread, as soon as fewer than ASGI_BACKGROUND_THREADS such calls run."""
         with self.lock:
             if not self.free:
                 self.waiting.append(call)
@@ -266,37 +284,14 @@ def _set_result_threadsafe(
         future.get_loop().call_soon_threadsafe(set_unless_cancelled)
 
 
-async def enter_request_context(description: str) -> RequestExecutor:
-    """Send the synchronous calls of the current task, and of those it starts, to a new executor."""
-    executor = RequestExecutor(pool, description)
-    # Entered and never left: tasks that a view started may outlive the request and need threads.
-    await ThreadSensitiveContext(executor=executor).__aenter__()
-    return executor
-
-
 class BackgroundThreadsMiddleware:
-    """Runs the synchronous calls of an ASGI application in background threads."""
+    """Runs the synchronous calls of an ASGI application in the pool's background threads."""
 
-    def __init__(self, app: ASGI3Application) -> None:
+    def __init__(self, app: ASGIApplication, pool: ThreadPool) -> None:
         self.app = app
+        self.pool = pool
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        executor = await enter_request_context(scope["type"])
-        executor.release()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_thread = await self.pool.enter_request_context(scope["type"])
+        request_thread.release()
         await self.app(scope, receive, send)
-
-
-pool = ThreadPool(settings.ASGI_THREADS)
-background_threads = BackgroundThreads(settings.ASGI_BACKGROUND_THREADS)
-
-
-@atexit.register  # for servers that do not say at a stop that they do
-def close(timeout_seconds: float = 1) -> None:
-    """End all threads and close their connections; wait only so long for those at work."""
-    wait_for_deferred_calls()
-    deadline = monotonic() + timeout_seconds
-    for thread in pool.close() | background_threads.threads:
-        thread.join(max(0, deadline - monotonic()))
-    close_idle_connections()
