@@ -14,7 +14,9 @@ class PasswordResetView(views.PasswordResetView):
     def form_valid(self, form: forms.PasswordResetForm) -> HttpResponse:
         network = get_client_network(self.request)
         if exceeds_limit(f"password-resets-from-{network}", MAX_RESETS_PER_HOUR):
-            return too_many_requests(self.request, "There were too many requests. Try again in an hour.")
+            return too_many_requests(
+                self.request, "There were too many requests. Try again in an hour."
+            )
         return super().form_valid(form)
 
 

@@ -16,16 +16,18 @@ from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.auth import aauthenticate, authenticate, get_user, get_user_model, login
-from django.contrib.auth.models import AbstractUser
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core import signals
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
 from django.core.mail import EmailMessage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template import Context, Template
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
@@ -35,7 +37,7 @@ from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
 from pytest_django import Settings
 
-from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
+from {{ cookiecutter.project_slug }}.serving import deferred_calls, static
 from {{ cookiecutter.project_slug }}.serving.asgi_types import ASGIApplication, Receive, Scope, Send
 from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
@@ -92,7 +94,9 @@ def test_readyz_without_database(client: Client, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.django_db
-def test_requests_are_timed(client: Client, caplog: pytest.LogCaptureFixture, settings: Settings) -> None:
+def test_requests_are_timed(
+    client: Client, caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
     settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
@@ -119,7 +123,11 @@ def test_requests_are_timed(client: Client, caplog: pytest.LogCaptureFixture, se
     ],
 )
 async def test_what_shared_caches_may_store(
-    headers: dict[str, str], cookie: str, cache_control: str | None, rf: RequestFactory, async_rf: AsyncRequestFactory
+    headers: dict[str, str],
+    cookie: str,
+    cache_control: str | None,
+    rf: RequestFactory,
+    async_rf: AsyncRequestFactory,
 ) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         response = HttpResponse(headers=headers)
@@ -302,7 +310,9 @@ def static_files(settings: Settings, tmp_path: Path) -> ASGIApplication:
         ("GET", "/static/large.css", 3 * static.CHUNK_BYTES),
     ],
 )
-async def test_static_files(static_files: ASGIApplication, method: str, path: str, size: int) -> None:
+async def test_static_files(
+    static_files: ASGIApplication, method: str, path: str, size: int
+) -> None:
     """In parts of a limited size, for slow clients; the last of them says that it is the last."""
     request: ASGIReceiveEvent = {"type": "http.request", "body": b"", "more_body": False}
     start, *parts = await communicate(static_files, [request], method=method, path=path, headers=[])
@@ -342,12 +352,17 @@ async def test_static_file_for_a_client_that_left(static_files: ASGIApplication)
 
 
 async def test_what_is_no_static_file(static_files: ASGIApplication) -> None:
-    scopes: list[dict[str, str]] = [{"path": "/"}, {"path": "/static/small.css", "type": "websocket"}]
+    scopes: list[dict[str, str]] = [
+        {"path": "/"},
+        {"path": "/static/small.css", "type": "websocket"},
+    ]
     for scope in scopes:
         assert await communicate(static_files, [], **scope) == [NO_FILE]
 
 
-def test_static_files_that_were_not_collected(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_static_files_that_were_not_collected(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path / "staticfiles"
     assert static.serve_static_files(no_file) is no_file
@@ -386,10 +401,10 @@ def test_django_is_as_the_core_expects() -> None:
         assert hasattr(signal, "receivers"), f"{update} signals have no list of receivers"
     steps = "handle read_body listen_for_disconnect create_request run_get_response send_response"
     for name in steps.split():
-        assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
+        assert hasattr(ASGIHandler, name), f"{update} ASGIHandler has no {name}"
     for name in ("load_middleware", "get_response", "_get_response_async"):
-        assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
-    closers = hasattr(handler.HttpResponseBase(), "_resource_closers")
+        assert hasattr(BaseHandler, name), f"{update} BaseHandler has no {name}"
+    closers = hasattr(HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
     assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
@@ -400,30 +415,31 @@ def test_django_is_as_the_core_expects() -> None:
 
 
 @pytest.fixture
-def user(settings: Settings) -> AbstractUser:
-    # The good ones are slow.
+def user(settings: Settings) -> Any:  # of the model that AUTH_USER_MODEL names
+    # The other hashers are slow.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
 
 
 @pytest.mark.django_db
-def test_sign_in_and_out(client: Client, user: AbstractUser) -> None:
+def test_sign_in_and_out(client: Client, user: Any) -> None:
     form = {"username": "ada", "password": "analytical-engine"}
     for path, destination in (("login", "LOGIN_REDIRECT_URL"), ("logout", "LOGOUT_REDIRECT_URL")):
-        answer = client.post(f"/accounts/{path}/", form)
-        assert (answer.status_code, answer.url) == (302, getattr(settings, destination))
+        response = client.post(f"/accounts/{path}/", form)
+        assert response.status_code == 302
+        assert response["Location"] == getattr(settings, destination)
         assert (get_user(client) == user) == (path == "login")
 
 
 @pytest.mark.django_db
-def test_wrong_password(client: Client, user: AbstractUser) -> None:
+def test_wrong_password(client: Client, user: Any) -> None:
     page = client.post("/accounts/login/", {"username": "ada", "password": "wrong"})
     assert page.status_code == 200
     assert "errorlist" in page.text
 
 
 @pytest.mark.django_db
-def test_change_password(client: Client, user: AbstractUser) -> None:
+def test_change_password(client: Client, user: Any) -> None:
     assert client.get("/accounts/password_change/").status_code == 302
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
@@ -435,7 +451,7 @@ def test_change_password(client: Client, user: AbstractUser) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
-def test_weak_passwords(client: Client, user: AbstractUser, password: str) -> None:
+def test_weak_passwords(client: Client, user: Any, password: str) -> None:
     """Like the address, too short, common, of digits only."""
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], password)
@@ -446,7 +462,7 @@ def test_weak_passwords(client: Client, user: AbstractUser, password: str) -> No
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_are_limited(client: Client, user: AbstractUser, settings: Settings) -> None:
+def test_sign_in_attempts_are_limited(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).status_code for _ in range(3)]
@@ -459,7 +475,7 @@ def test_sign_in_attempts_are_limited(client: Client, user: AbstractUser, settin
 
 
 @pytest.mark.django_db
-def test_sign_in_is_possible_again_later(client: Client, user: AbstractUser, settings: Settings) -> None:
+def test_sign_in_is_possible_again_later(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "analytical-engine"}
     for _ in range(3):
@@ -471,7 +487,7 @@ def test_sign_in_is_possible_again_later(client: Client, user: AbstractUser, set
 
 
 @pytest.mark.django_db
-def test_sign_in_forgives_earlier_mistakes(client: Client, user: AbstractUser, settings: Settings) -> None:
+def test_sign_in_forgives_earlier_mistakes(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     passwords = 2 * ["wrong", "wrong", "analytical-engine"]
     forms = [{"username": "ada", "password": password} for password in passwords]
@@ -480,7 +496,9 @@ def test_sign_in_forgives_earlier_mistakes(client: Client, user: AbstractUser, s
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_for_all_names_are_limited(client: Client, user: AbstractUser, settings: Settings) -> None:
+def test_sign_in_attempts_for_all_names_are_limited(
+    client: Client, user: Any, settings: Settings
+) -> None:
     """From one address; a user of the attacker's own does not start the count anew."""
     settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
     good = {"username": "ada", "password": "analytical-engine"}
@@ -512,7 +530,7 @@ def test_what_counts_as_one_client(address: str, network: str, rf: RequestFactor
 
 
 @pytest.mark.django_db
-def test_async_sign_in_is_limited(rf: RequestFactory, user: AbstractUser, settings: Settings) -> None:
+def test_async_sign_in_is_limited(rf: RequestFactory, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     sign_in = async_to_sync(aauthenticate)
     good = {"username": "ada", "password": "analytical-engine"}
@@ -523,7 +541,7 @@ def test_async_sign_in_is_limited(rf: RequestFactory, user: AbstractUser, settin
 
 
 @pytest.mark.django_db
-def test_passwords_without_a_request(client: Client, user: AbstractUser, settings: Settings) -> None:
+def test_passwords_without_a_request(client: Client, user: Any, settings: Settings) -> None:
     """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
     settings.AXES_FAILURE_LIMIT = 3
     for _ in range(5):
@@ -557,9 +575,11 @@ def send_now(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
 
 
 @pytest.mark.django_db
-def test_reset_password(client: Client, user: AbstractUser, mailoutbox: list[EmailMessage], send_now: None) -> None:
+def test_reset_password(
+    client: Client, user: Any, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     client.post("/accounts/password_reset/", {"email": "ada@example.com"})
-    found = re.search(r"http://testserver(/\S+)", mailoutbox[0].body)
+    found = re.search(r"http://testserver(/\S+)", str(mailoutbox[0].body))
     assert found
     link = found[1]
     form = client.get(link, follow=True)
@@ -569,7 +589,9 @@ def test_reset_password(client: Client, user: AbstractUser, mailoutbox: list[Ema
     assert "used already" in client.get(link, follow=True).text
 
 
-def test_a_deferred_call_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deferred_call_that_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
     deferred_calls.defer(lambda: 1 / 0)
     deferred_calls.wait_for_deferred_calls()
@@ -586,7 +608,9 @@ def test_deferred_calls_have_a_context_each(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.django_db
-def test_mails_to_one_user_are_limited(client: Client, user: AbstractUser, mailoutbox: list[EmailMessage], send_now: None) -> None:
+def test_mails_to_one_user_are_limited(
+    client: Client, user: Any, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     ask = {"email": "ADA@example.com"}
     answers = [client.post("/accounts/password_reset/", ask).status_code for _ in range(5)]
     assert answers == [302] * 5
@@ -594,7 +618,9 @@ def test_mails_to_one_user_are_limited(client: Client, user: AbstractUser, mailo
 
 
 @pytest.mark.django_db
-def test_requests_for_mails_are_limited(client: Client, mailoutbox: list[EmailMessage], send_now: None) -> None:
+def test_requests_for_mails_are_limited(
+    client: Client, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     """For unknown addresses too, so that the answer is the same."""
     asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
     answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]

@@ -47,7 +47,8 @@ class Env(environs.Env):
             super().seal()
         except environs.EnvValidationError as error:
             errors: Any = error.error_messages
-            raise SystemExit("\n".join(format_error(name, errors[name]) for name in errors)) from None
+            lines = [format_error(name, errors[name]) for name in errors]
+            raise SystemExit("\n".join(lines)) from None
 
 
 def format_error(name: str, messages: list[str]) -> str:

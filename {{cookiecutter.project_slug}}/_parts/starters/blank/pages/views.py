@@ -12,22 +12,24 @@ from django.shortcuts import render
 
 async def home(request: HttpRequest) -> HttpResponse:
     # A template in an async view cannot query the database for the user.
-    return render(request, "pages/home.html", describe_server(request) | {"user": await request.auser()})
+    context = get_context(request) | {"user": await request.auser()}
+    return render(request, "pages/home.html", context)
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
     """While it waits, its thread serves other requests."""
     await asyncio.sleep(0.1)
-    return render(request, "pages/home.html", describe_server(request) | {"user": await request.auser()})
+    context = get_context(request) | {"user": await request.auser()}
+    return render(request, "pages/home.html", context)
 
 
 def sync_view(request: HttpRequest) -> HttpResponse:
     """While it waits, a thread waits with it."""
     time.sleep(0.1)
-    return render(request, "pages/home.html", describe_server(request))
+    return render(request, "pages/home.html", get_context(request))
 
 
-def describe_server(request: HttpRequest) -> dict[str, str]:
+def get_context(request: HttpRequest) -> dict[str, str]:
     # The server's program, or manage.py for `runserver`.
     program = Path(sys.argv[0])
     return {
