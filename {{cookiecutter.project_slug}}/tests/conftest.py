@@ -51,9 +51,7 @@ def close_connections(django_db_setup: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def temporary_files(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 {% if cookiecutter.starter == "wiki" %}
     """File storages and relative paths lead to `tmp_path`, where there is a copy of `entries/`."""
     if project_settings.BASE_DIR.joinpath("entries").is_dir():

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from django.db.models import Max
 from django.http import HttpRequest
@@ -45,7 +45,7 @@ async def events(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(stream(last_id))
 
 
-async def stream(last_id: int) -> AsyncIterator[str]:
+async def stream(last_id: int) -> AsyncGenerator[str, None]:
     yield "retry: 2000\n\n"
     last_sent_at = time.monotonic()
     while True:

@@ -85,7 +85,8 @@ class Lease(models.Model):
         now = timezone.now()
         await cls.objects.aget_or_create(id=1, defaults={"holder": holder, "expires": now})
         available = cls.objects.filter(Q(holder=holder) | Q(expires__lte=now), id=1)
-        return bool(await available.aupdate(holder=holder, expires=now + timedelta(seconds=seconds)))
+        expires = now + timedelta(seconds=seconds)
+        return bool(await available.aupdate(holder=holder, expires=expires))
 
     @classmethod
     async def release(cls, holder: uuid.UUID) -> None:

@@ -14,7 +14,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 
 # Invalid in file names on some systems. A dot at the start would hide the file.
-INVALID_CHARACTERS = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
+FORBIDDEN_CHARACTERS = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
 RESERVED_NAMES = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
 )
@@ -86,7 +86,8 @@ def validate_title(title: str) -> None:
     if len(title.encode(errors="replace")) > 200:
         raise ValueError("This title is too long: 200 bytes are the limit.")
     # Characters that do not print can make a title look like another: U+202E reverses it.
-    if not title.isprintable() or INVALID_CHARACTERS.search(title) or RESERVED_NAMES.fullmatch(title):
+    is_forbidden = FORBIDDEN_CHARACTERS.search(title) or RESERVED_NAMES.fullmatch(title)
+    if is_forbidden or not title.isprintable():
         raise ValueError(
             f"“{title}” cannot be a title: it has to work as a file name on every system, so it may "
             'not hold any of \\ / : * ? " < > |, nor begin or end with a dot or a space.'

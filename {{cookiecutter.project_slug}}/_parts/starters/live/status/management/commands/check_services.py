@@ -19,7 +19,7 @@ RESULT_RETENTION = timedelta(days=2)
 
 
 class Command(BaseCommand):
-    help = "Check all services periodically and store the results. Of several checkers one is active."
+    help = "Check all services periodically and store the results. One checker is active at a time."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--interval", type=float, default=30, help="seconds between check runs")
