@@ -3,7 +3,7 @@ PYTHON = python3
 PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks tests benchmarks docs
+SOURCES = hooks core tests benchmarks docs
 
 .PHONY: demo test test-all stop-table bench screenshots check format clean
 

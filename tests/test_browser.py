@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
 
 from tests.template import IN_CI, POLICY, ROOT, Project, Server, also_in_test_all, code_blocks, edit, free_port
 
@@ -17,17 +17,37 @@ STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESP
 
 
 @pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
-def chromium():
+def playwright() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
-        # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
-        # counts as one from the internet, which may not open WebSockets to this machine.
-        options = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
-        try:  # that of the system, or the one that `playwright install chromium` has put beside it
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        except Error as error:
-            pytest.fail(str(error)) if IN_CI else pytest.skip("Chromium is not installed")
+        yield playwright
+
+
+def launch(playwright: Playwright, *options: str, channel: str | None = None) -> Browser:
+    # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
+    # counts as one from the internet, which may not open WebSockets to this machine.
+    args = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks", *options]
+    try:  # that of the system, or the one that `playwright install chromium` has put beside it
+        return playwright.chromium.launch(executable_path=CHROMIUM, channel=channel, args=args)
+    except Error as error:
+        pytest.fail(str(error)) if IN_CI else pytest.skip("Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    with closing(launch(playwright)) as browser:
         yield browser
-        browser.close()
+
+
+@pytest.fixture
+def window(playwright: Playwright) -> Iterator[BrowserContext]:
+    """A window with tabs, of which one is visible. The pages of `chromium` all believe that they are."""
+    port = free_port()
+    # The channel is the whole browser, not the shell that has no window.
+    with closing(launch(playwright, f"--remote-debugging-port={port}", channel="chromium")):
+        browser = playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}", no_defaults=True)
+        [context] = browser.contexts
+        context.set_default_timeout(20_000)
+        yield context
 
 
 @pytest.fixture
@@ -307,6 +327,63 @@ def test_live(running, browse):
                 expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
 
 
+COUNT_STREAMS = """
+
+async def application(scope, receive, send, inner=application):
+    stream = scope.get("path") == "/events/"
+    if stream:
+        print("stream opened")
+    try:
+        await inner(scope, receive, send)
+    finally:
+        if stream:
+            print("stream closed")
+"""
+
+
+def test_seven_tabs_and_the_admin(make_project: Callable[..., Project], window: BrowserContext) -> None:
+    """Over HTTP/1.1 a browser opens six connections to a site: a tab has none while it is hidden, and misses nothing."""
+    project = make_project(starter="live")
+    project.manage("migrate")
+    with (project.path / "wiki" / "asgi.py").open("a") as file:
+        file.write(COUNT_STREAMS)
+    with project.run_server() as server:
+
+        def wait_for_streams(opened: int, closed: int) -> None:
+            counts = ("stream opened", "stream closed")
+            server.wait_until(lambda: tuple(map(server.output.count, counts)) == (opened, closed), seconds=20)
+
+        add_services(project, server.url)
+        tabs = []
+        for number in range(1, 8):
+            tabs.append(window.new_page())
+            tabs[-1].goto(server.url)
+            expect(tabs[-1].locator(".state")).to_have_text(["not checked lately"] * 2)
+            wait_for_streams(number, number - 1)
+        admin = window.new_page()
+        admin.goto(f"{server.url}/admin/")
+        expect(admin.get_by_label("Username")).to_be_visible()
+        assert [tab.evaluate("document.visibilityState") for tab in tabs] == ["hidden"] * 7
+        wait_for_streams(7, 7)
+
+        for _ in range(3):
+            project.manage("check_services", "--once")
+        for number, tab in enumerate(tabs[:2], start=1):
+            expect(tab.locator(".chart rect")).to_have_count(0)
+            tab.bring_to_front()
+            expect(tab.locator(".state")).to_have_text(["up", "down"])
+            expect(tab.locator(".chart rect")).to_have_count(6)
+            wait_for_streams(7 + number, 6 + number)
+        project.manage("check_services", "--once")
+        expect(tabs[1].locator(".chart rect")).to_have_count(8)
+        admin.bring_to_front()
+        wait_for_streams(9, 9)
+        tabs[1].bring_to_front()
+        wait_for_streams(10, 9)
+        project.manage("check_services", "--once")
+        expect(tabs[1].locator(".chart rect")).to_have_count(10)
+
+
 def add_services(project, url):
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
@@ -428,6 +505,7 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
 def bring_app(project: Project, app: str) -> None:
     """The student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
+    shutil.rmtree(project.path / "pages")
     for file in student.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             target = project.path / app / str(file.relative_to(student)).replace("network", app)
@@ -441,7 +519,6 @@ def bring_app(project: Project, app: str) -> None:
         edit(project.path / project.slug / file, old, new)
     for command in re.findall(r"`uv run manage\.py (.+?)`", section):
         project.manage(*command.split())
-    (project.path / "tests" / "test_pages.py").unlink()
 
 
 COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,14 +19,27 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from tests.template import CHOICES, SERVERS, code_blocks, edit, free_port, generate, on_servers
+from tests.template import (
+    CHOICES,
+    IN_CI,
+    SERVERS,
+    Project,
+    code_blocks,
+    free_port,
+    generate,
+    on_servers,
+    run_commands,
+)
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_dockerfile_lint(server, tmp_path):
-    project = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
+    check_dockerfile(generate(tmp_path, project_name="wiki", server=server, starter="wiki"))
+
+
+def check_dockerfile(project: Project) -> None:
     hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
     result = subprocess.run([hadolint, project.path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -66,7 +79,8 @@ def check_image(docker, tag):
 
         assert inside("id -u").strip() == "10001"
         assert "Read-only file system" in inside("touch /app/x")
-        assert inside("command -v uv gcc cc; ls -a /app | grep -x -e .env -e db.sqlite3 -e .git -e tests") == ""
+        absent = ("-e .env", "-e .env.example", "-e db.sqlite3", "-e .git", "-e tests", "-e tests.py", "-e conftest.py")
+        assert inside(f"command -v uv gcc cc; ls -a /app /app/* | grep -x {' '.join(absent)}") == ""
         health = ("inspect", "--format", "{{.State.Health.Status}}", container)
         wait_until(lambda: docker(*health).strip() == "healthy", lambda: docker("inspect", container))
         start = time.monotonic()
@@ -103,11 +117,15 @@ def wait_until(condition, explain, seconds=60):
 
 @pytest.fixture
 def stack(docker, tmp_path):
-    """`with stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
+    """`with stack(**answers) as (url, compose)`: the project's compose.yaml with two web containers.
+
+    `prepare(project)` changes the project first.
+    """
 
     @contextmanager
-    def start(**answers):
+    def start(prepare: Callable[[Project], None] = lambda project: None, **answers):
         project = generate(tmp_path, lock=True, project_name="wiki", **answers)
+        prepare(project)
         variables = {
             "HTTP_PORT": str(free_port()),
             "HTTPS_PORT": str(free_port()),
@@ -119,8 +137,9 @@ def stack(docker, tmp_path):
             return docker("compose", "--project-name", name, *arguments, cwd=project.path, env=os.environ | variables)
 
         try:
-            # Its port is for development on this machine, where something else may have it.
-            edit(project.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
+            # The ports of PostgreSQL and Redis are for development on this machine, where something else may have them.
+            file = project.path / "compose.yaml"
+            file.write_text(re.sub(r' +ports: \["127\.0\.0\.1:\d+:\d+"\]\n', "", file.read_text()))
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{variables['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
@@ -225,3 +244,99 @@ def test_live_stack(server, stack):
             with client.stream("GET", "/events/?after=0") as response:
                 line = next(line for line in response.iter_lines() if line.startswith("data: "))
             assert json.loads(line.removeprefix("data: "))["state"] == "up"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """The address of a registry of images, which has none yet."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        reason = "docker-registry is not installed"
+        pytest.fail(reason) if IN_CI and sys.platform == "linux" else pytest.skip(reason)
+    address = f"127.0.0.1:{free_port()}"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    configuration = {"version": "0.1", "storage": storage, "http": {"addr": address}}
+    (tmp_path / "registry.yml").write_text(yaml.safe_dump(configuration))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen([program, "serve", tmp_path / "registry.yml"], stdout=log, stderr=log)
+    try:
+        url = f"http://{address}/v2/"
+        wait_until(lambda: httpx.get(url).status_code == 200, (tmp_path / "registry.log").read_text)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+IMAGE_NAMES = re.compile(r"^(?:FROM| *image:) (\S+:\S+)", re.MULTILINE)
+
+
+def test_pinned_images(stack: Callable[..., object], docker: Callable[..., str], registry: str) -> None:
+    """What docs/deploying.md says names each image by tag and digest; the stack is made of those, and starts."""
+    pins = code_blocks("deploying.md", "sh")[0]
+    pinned: list[str] = []
+
+    def pin(project: Project) -> None:
+        files = [project.path / "Dockerfile", project.path / "compose.yaml"]
+        names = {name for file in files for name in IMAGE_NAMES.findall(file.read_text())}
+        assert {re.split("[/:]", name)[-2] for name in names} == {"python", "uv", "caddy", "redis"}
+        for file in files:  # the same names, in a registry that can be asked here
+            file.write_text(
+                IMAGE_NAMES.sub(lambda found: found[0].replace(found[1], f"{registry}/{found[1]}"), file.read_text())
+            )
+        before = [file.read_text() for file in files]
+        refused = subprocess.run(["sh", "-c", pins], cwd=project.path, capture_output=True, text=True, check=False)
+        assert (refused.returncode != 0, [file.read_text() for file in files]) == (True, before), refused.stderr
+
+        manifests = {f"{registry}/{name}": push(docker, name, f"{registry}/{name}") for name in names}
+        digests = {image: put_index(image, manifest, "amd64", "arm64") for image, manifest in manifests.items()}
+        run_commands(pins, project.path)
+        after = [file.read_text() for file in files]
+        expected = [IMAGE_NAMES.sub(lambda found: f"{found[0]}@{digests[found[1]]}", text) for text in before]
+        assert after == expected
+        assert not list(project.path.glob("*.bak"))
+        check_dockerfile(project)
+        for image, manifest in manifests.items():  # the tag moves on
+            assert put_index(image, manifest, "arm64", "amd64") != digests[image]
+        run_commands(pins, project.path)
+        assert [file.read_text() for file in files] == after
+        pinned.extend(IMAGE_NAMES.findall(after[1]))
+
+    try:
+        with stack(prepare=pin, server="daphne", starter="chat") as (_, compose):
+            used = docker("inspect", "--format", "{{.Config.Image}}", *compose("ps", "--quiet").split()).split()
+            assert len(pinned) == 2
+            assert set(pinned) < set(used)
+    finally:
+        own = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}", "--digests")
+        docker("image", "rm", "--force", *{name for name in own.split() if name.startswith(registry)}, check=False)
+
+
+def push(docker: Callable[..., str], name: str, image: str) -> dict[str, str | int]:
+    """Push an image under another name, and return what an index of several platforms says of it."""
+    if "No such image" in docker("image", "inspect", name, check=False):
+        docker("pull", name)
+    docker("tag", name, image)
+    docker("push", image)
+    types = ("vnd.docker.distribution.manifest.v2+json", "vnd.oci.image.manifest.v1+json")
+    accept = ", ".join(f"application/{each}" for each in types)
+    manifest = httpx.get(manifest_url(image), headers={"Accept": accept}).raise_for_status()
+    return {
+        "mediaType": manifest.headers["Content-Type"],
+        "digest": manifest.headers["Docker-Content-Digest"],
+        "size": len(manifest.content),
+    }
+
+
+def put_index(image: str, manifest: dict[str, str | int], *platforms: str) -> str:
+    """Make the tag one of an image for these platforms, as those of public images are, and return its digest."""
+    media_type = "application/vnd.docker.distribution.manifest.list.v2+json"
+    manifests = [manifest | {"platform": {"os": "linux", "architecture": platform}} for platform in platforms]
+    index = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests})
+    response = httpx.put(manifest_url(image), content=index, headers={"Content-Type": media_type})
+    return response.raise_for_status().headers["Docker-Content-Digest"]
+
+
+def manifest_url(image: str) -> str:
+    registry, repository, tag = re.fullmatch("(.+?)/(.+):(.+)", image).groups()
+    return f"http://{registry}/v2/{repository}/manifests/{tag}"

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, free_port
+from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, edit, free_port
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -414,7 +414,23 @@ def test_threads_close_their_connections_at_the_end(probed: Callable[..., Projec
 
 LIFESPAN = """
 import asyncio
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connection, connections, reset_queries
+
+def print_state():
+    receivers = [
+        id(receiver) in {key[0] for key, *_ in signal.receivers}
+        for signal in (request_started, request_finished)
+        for receiver in (reset_queries, close_old_connections)
+    ]
+    print(receivers, connections["default"].settings_dict["CONN_MAX_AGE"])
+
+print_state()
+from wiki.serving.handler import ASGIHandler
+ASGIHandler()
+print_state()
 from wiki.asgi import application
+print_state()
 
 async def main():
     received, sent = asyncio.Queue(), asyncio.Queue()
@@ -429,16 +445,23 @@ async def main():
         await task
 
 asyncio.run(main())
+print_state()
 """
 
 
 def test_lifespan(make_project: Callable[..., Project]) -> None:
+    """Only `get_asgi_application` changes what Django does with connections, and the end of lifespan takes it back."""
     said = make_project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
+    djangos, ours = "[True, True, False, True] 0", "[False, False, False, False] 600"
     assert said == [
+        djangos,
+        djangos,
+        ours,
         "before startup: 0",
         "lifespan.startup.complete",
         "before shutdown: 0",
         "lifespan.shutdown.complete",
+        djangos,
     ]
 
 
@@ -606,10 +629,8 @@ def log(running, request_id, wanted):
 def test_it_can_be_switched_off(probed):
     project = probed()
     asgi = project.path / "wiki" / "asgi.py"
-    text = asgi.read_text()
-    ours = "from wiki.serving.handler import get_asgi_application"
-    assert text.count(ours) == 1
-    asgi.write_text(text.replace(ours, "from django.core.asgi import get_asgi_application"))
+    edit(asgi, "wiki.serving.handler import get_asgi_application", "django.core.asgi import get_asgi_application")
+    edit(asgi, "get_asgi_application(pool)", "get_asgi_application()")
     with project.run_server() as running, running.client() as client:
         for path in ("/probe/count/", "/probe/async_count/"):
             assert client.get(path).json() == {"users": 0}

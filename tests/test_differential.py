@@ -45,7 +45,7 @@ def differing(make_project: Callable[..., Project], static_files: Callable[[Proj
         text = (project.path / "wiki" / "asgi.py").read_text()
         ours = "from wiki.serving.handler import get_asgi_application"
         assert text.count(ours) == 1
-        stock = text.replace(ours, "from django.core.asgi import get_asgi_application")
+        stock = text.replace(ours, "from django.core.asgi import get_asgi_application").replace("(pool)", "()")
         (project.path / "wiki" / "stock.py").write_text(stock)
         project.manage("migrate")
         project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'right')")

@@ -302,8 +302,8 @@ def test_other_middleware_and_applications(probed, run_commands):
 
 
 def test_commands_for_hosts(make_project, run_commands, tmp_path):
-    compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
-    assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
+    _, compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
+    assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and what is around it:
     assert compose_web == "docker compose up --build --detach web\n"
     project = make_project()
     calls = run_commands(heroku.replace("git push heroku main", ""), project.path, "heroku")

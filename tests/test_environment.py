@@ -105,7 +105,10 @@ def test_all_invalid_variables_at_once(start: Callable[..., subprocess.Completed
         "DATABASE_URL cannot be used. Accepted: a URL, postgres://… or postgresql://….",
         "DJANGO_LOG_FORMAT='xml\\nlines' cannot be used. Accepted: text or json.",
         "DJANGO_SCRIPT_NAME='app' cannot be used. Accepted: a path such as /app.",
-        "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env; in production set the variable.",
+        (
+            "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as `manage.py runserver` does; "
+            "in production set the variable."
+        ),
         f"EMAIL_URL cannot be used. Accepted: a URL, {MAIL_SCHEMES}.",
     ]
 

@@ -1,5 +1,6 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
+import shutil
 from collections.abc import Callable
 from itertools import zip_longest
 
@@ -68,6 +69,62 @@ def test_tests_keep_their_rows_to_themselves(
     for options in ([], ["--create-db"]):
         tests = project.run(str(project.python), "-m", "pytest", "-q", *options, "tests/test_rows.py", "-W", "error")
         assert "4 passed" in tests.stdout
+
+
+# As in Django's tutorial, part 5: a method with a fault that its test finds.
+POLLS_MODELS = """
+from datetime import timedelta
+from django.db import models
+from django.utils import timezone
+
+class Question(models.Model):
+    text = models.CharField(max_length=200)
+    published = models.DateTimeField()
+
+    def was_published_recently(self):
+        return self.published >= timezone.now() - timedelta(days=1)
+"""
+POLLS_TESTS = """
+from datetime import timedelta
+from django.test import TestCase
+from django.utils import timezone
+from .models import Question
+
+class QuestionTests(TestCase):
+    def test_question_of_the_future(self):
+        question = Question.objects.create(text="?", published=timezone.now() + timedelta(days=30))
+        self.assertIs(question.was_published_recently(), False)
+"""
+
+
+def test_tests_where_tutorials_put_them(make_project: Callable[..., Project]) -> None:
+    """Each command finds an app's `tests.py`, and `test_*.py` beside it; none runs what a visitor has uploaded."""
+    project = make_project()
+    project.manage("startapp", "polls")
+    polls, pytest_command = project.path / "polls", (str(project.python), "-m", "pytest", "-q")
+    edit(project.path / "wiki" / "settings.py", '    "pages",', '    "pages",\n    "polls",')
+    (polls / "models.py").write_text(POLLS_MODELS)
+    (polls / "tests.py").write_text(POLLS_TESTS)
+    (polls / "test_more.py").write_text(POLLS_TESTS.replace("QuestionTests", "MoreTests"))
+    (project.path / "media").mkdir()
+    (project.path / "media" / "tests.py").write_text("raise SystemExit('uploaded')")
+    project.manage("makemigrations", "polls")
+    tests = (polls / "tests.py", polls / "test_more.py")
+    commands = [
+        (pytest_command, tests),
+        ((*pytest_command, "polls"), tests),
+        ((*pytest_command, "polls/tests.py"), tests[:1]),
+        ((str(project.python), "manage.py", "test"), tests),
+        ((str(project.python), "manage.py", "test", "polls"), tests),
+    ]
+    for command, files in commands:
+        result = project.run(*command, check=False)
+        assert result.returncode == 1, command
+        for file in files:
+            assert f"polls/{file.name}" in result.stdout + result.stderr
+    edit(polls / "models.py", "timedelta(days=1)\n", "timedelta(days=1) and self.published <= timezone.now()\n")
+    for command, _ in commands:
+        project.run(*command)
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
@@ -145,7 +202,7 @@ def test_other_pages(starter: str, make_project: Callable[..., Project]) -> None
     project = make_project(starter=starter, channels=True)
     app = {"blank": "pages", "wiki": "encyclopedia", "chat": "chat", "live": "status"}[starter]
     (project.path / app / "urls.py").write_text(OTHER_PAGES)
-    (project.path / "tests" / f"test_{app}.py").unlink()
+    (project.path / app / "tests.py").unlink()
     project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
@@ -209,6 +266,7 @@ def test_own_user_model(django_version: str, make_project: Callable[..., Project
     """An app's `User` takes the place of ours: three lines, then pages, admin and tests work with it."""
     project = make_project(django_version=django_version)
     project.manage("migrate")
+    shutil.rmtree(project.path / "pages")
     for name, text in AUCTIONS.items():
         file = project.path / "auctions" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +292,6 @@ def test_own_user_model(django_version: str, make_project: Callable[..., Project
             for path in ("/register", "/login"):
                 sign_in(client, path, "grace", "amazing-compiler")
             assert ">grace</a>" in client.get("/").text
-    (project.path / "tests" / "test_pages.py").unlink()
     project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
@@ -251,7 +308,7 @@ def test_without_a_secret_key(make_project):
     result = project.manage("check", check=False)
     assert result.returncode == 1
     assert (result.stdout, result.stderr.count("\n")) == ("", 1)
-    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
+    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as")
 
 
 def test_another_settings_module(make_project):

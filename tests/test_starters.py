@@ -23,7 +23,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
+from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server, uv
 
 ORIGIN = {"origin": "https://example.com"}
 HANDSHAKE = (
@@ -122,7 +122,10 @@ print(sorted(name for name, file in files.items() if "site-packages" in file and
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
-    """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own."""
+    """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own.
+
+    Its tests, if they are not deleted there, change no entry.
+    """
     project = make_project(starter="wiki", django_version=django_version)
     plain = Project(tmp_path / "plain" / "site1", {}, project.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
     plain.path.mkdir(parents=True)
@@ -141,19 +144,44 @@ def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[...
     assert statuses == "[200, 200, 200, 404, 200] True"
     assert set(ast.literal_eval(packages)) <= {"asgiref", "django", "sqlparse"}
     assert (plain.path / "entries" / "New.md").read_text() == "y"
+    before = read_files(plain.path / "entries")
+    tests = plain.run(str(project.python), "-m", "pytest", "-q", "encyclopedia/tests.py", check=False)
+    assert "fixture 'temporary_files' not found" in tests.stdout
+    assert read_files(plain.path / "entries") == before
+    assert "`encyclopedia/tests.py`, which needs pytest" in (project.path / "README.md").read_text()
+    (plain.path / "encyclopedia" / "tests.py").unlink()
+    plain.manage("test")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_handing_in(make_project: Callable[..., Project]) -> None:
-    """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
+def test_handing_in(make_project: Callable[..., Project], tmp_path: Path) -> None:
+    """As ABOUT.md says: what the course wants and what it takes to run, and no key, whatever a submission tool takes."""
     project = make_project(starter="wiki")
-    [command] = re.findall("^    (git init .+)$", (project.path / "README.md").read_text(), re.MULTILINE)
-    project.run("sh", "-c", command)
-    hand_in = project.path.parent / "hand-in"
-    project.run("git", "-C", str(hand_in), "add", "--force", ".")
-    files = project.run("git", "-C", str(hand_in), "ls-files").stdout.split()
-    assert {name.partition("/")[0] for name in files} == {"encyclopedia", "entries", "wiki", "manage.py"}
+    [commands] = re.findall("^((?:    .*hand-in\n)+)", (project.path / "README.md").read_text(), re.MULTILINE)
+    project.run("sh", "-ec", commands)
     assert (project.path / ".env").exists()
+    copy = Project(project.path.parent / "hand-in", {}, project.python, {"DJANGO_SETTINGS_MODULE": "wiki.settings"})
+    copy.run("git", "add", "--force", ".")
+    names = {name.partition("/")[0] for name in copy.run("git", "ls-files").stdout.split()}
+    assert names >= {"encyclopedia", "entries", "wiki", "manage.py"}
+    assert ".env" not in names
+
+    bare = tmp_path / "environment" / "bin" / "python"
+    uv("venv", "--python", str(project.python), str(bare.parent.parent))
+    for libraries, missing in ([], "django"), (["django", "markdown2"], "dj_database_url"):
+        if libraries:
+            uv("pip", "install", "--python", str(bare), *libraries)
+        result = copy.run(str(bare), "manage.py", "runserver", check=False)
+        sentence = (
+            f"{missing} is not installed: write `uv run` in the place of `python`, or run `pip install .` first.\n"
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
+
+    port = free_port()
+    with copy.run_process([str(copy.python), "manage.py", "runserver", str(port)], port) as running:
+        assert "Python" in httpx.get(running.url).text
+        assert "    for name in" in httpx.get(f"{running.url}/wiki/Python").text
+    assert " passed" in copy.run(str(copy.python), "-m", "pytest", "-q").stdout
 
 
 def test_students_work(make_project):

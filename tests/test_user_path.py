@@ -55,13 +55,7 @@ def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
 def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project], tmp_path: Path) -> None:
     """Line by line: git leaves `.env` out."""
-    project = make_project(project_name="wiki")
-    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
-    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
-        project.run("git", *command)
-    project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "clone" / "wiki"))
-    project.path = tmp_path / "clone" / "wiki"
-    assert not (project.path / ".env").exists()
+    project = clone(make_project(project_name="wiki"), tmp_path)
     readme = (project.path / "README.md").read_text()
     copy, migrate, start = re.findall("^    (.+)$", readme.split("Open <http")[0], re.MULTILINE)
     assert start.startswith("uv run uvicorn ")
@@ -73,6 +67,61 @@ def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project],
     project.variables["DJANGO_DEBUG"] = "false"
     del project.environment
     assert "DJANGO_SECRET_KEY is not set" in project.manage("check", check=False).stderr
+
+
+def clone(project: Project, folder: Path) -> Project:
+    """The project as somebody else gets it from git: without `.env`."""
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
+        project.run("git", *command)
+    project.run("git", "clone", "--quiet", str(project.path), str(folder / "clone" / project.slug))
+    project.path = folder / "clone" / project.slug
+    assert not (project.path / ".env").exists()
+    return project
+
+
+def test_runserver_makes_env_in_a_clone(make_project: Callable[..., Project], tmp_path: Path) -> None:
+    """And nothing else does, nor where the environment says what the settings are."""
+    project = clone(make_project(project_name="wiki"), tmp_path)
+    env, port = project.path / ".env", free_port()
+    runserver = [str(project.python), "manage.py", "runserver", str(port)]
+    for command in (["manage.py", "migrate"], ["-m", "wiki.settings"]):
+        result = project.run(str(project.python), *command, check=False)
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert "copy .env.example to .env, as `manage.py runserver` does" in result.stderr
+    project.variables["DJANGO_DEBUG"] = "false"
+    del project.environment
+    assert "DJANGO_SECRET_KEY is not set" in project.run(*runserver, check=False).stderr
+    project.in_production()
+    with project.run_process([*runserver, "--noreload"], port):
+        assert not env.exists()
+    project.variables.clear()
+    del project.environment
+    if os.name == "posix":
+        env.symlink_to(tmp_path / "elsewhere")
+        assert "DJANGO_SECRET_KEY is not set" in project.run(*runserver, check=False).stderr
+        assert not (tmp_path / "elsewhere").exists()
+        env.unlink()
+
+    example = (project.path / ".env.example").read_bytes()
+    for number in range(2):
+        with project.run_process(runserver, port) as running, running.client(https=False) as client:
+            assert client.get("/").status_code == 200
+            # Once, although the process that reloads starts another one, and not where there is a file.
+            assert running.output.count(".env was missing") == 1 - number
+        assert env.read_bytes() == example
+        example += b"# mine\n"
+        env.write_bytes(example)
+    if os.name == "posix":
+        assert env.stat().st_mode & 0o777 == 0o600
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_tests_run_in_a_clone(make_project: Callable[..., Project], tmp_path: Path) -> None:
+    """With neither `.env` nor a variable, and none is left behind."""
+    project = clone(make_project(project_name="wiki", starter="wiki"), tmp_path)
+    assert " passed" in project.run(str(project.python), "-m", "pytest", "-q").stdout
+    assert project.run("git", "status", "--porcelain", "--ignored").stdout.split() == ["!!", ".pytest_cache/"]
 
 
 def test_course_project(make_project):

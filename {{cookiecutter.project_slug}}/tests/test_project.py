@@ -22,19 +22,19 @@ from django.core import signals
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.base import BaseHandler
 from django.core.mail import EmailMessage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.security import SecurityMiddleware
 from django.template import Context, Template
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone
-from django.utils.deprecation import MiddlewareMixin
 from pytest_django import Settings
 
 from {{ cookiecutter.project_slug }}.serving import deferred_calls, static
@@ -402,11 +402,13 @@ def test_django_is_as_the_core_expects() -> None:
     steps = "handle read_body listen_for_disconnect create_request run_get_response send_response"
     for name in steps.split():
         assert hasattr(ASGIHandler, name), f"{update} ASGIHandler has no {name}"
+    assert hasattr(base, "import_string"), f"{update} middleware is imported otherwise"
     for name in ("load_middleware", "get_response", "_get_response_async"):
-        assert hasattr(BaseHandler, name), f"{update} BaseHandler has no {name}"
+        assert hasattr(base.BaseHandler, name), f"{update} BaseHandler has no {name}"
     closers = hasattr(HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
-    assert iscoroutinefunction(MiddlewareMixin.__acall__), f"{update} middleware has no __acall__"
+    acall = SecurityMiddleware.__acall__
+    assert iscoroutinefunction(acall), f"{update} middleware has no async __acall__"
     assert "CONN_MAX_AGE" in connections["default"].settings_dict, f"{update} no CONN_MAX_AGE"
     for name in ("in_atomic_block", "execute_wrappers", "health_check_done", "close_at"):
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"

@@ -30,15 +30,13 @@ from {{ cookiecutter.project_slug }}.serving.scope import ScopeMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMiddleware, ThreadPool
+{% else %}
+from {{ cookiecutter.project_slug }}.serving.threads import ThreadPool
 {% endif %}
 
 # Django's own is in django.core.asgi: the same, but slower.
-{% if cookiecutter.__channels %}
 pool = ThreadPool()
 application = get_asgi_application(pool)
-{% else %}
-application = get_asgi_application()
-{% endif %}
 application = BodyLimitMiddleware(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
 {% if cookiecutter.__channels %}

@@ -1,8 +1,9 @@
-"""Parsers and validators for environs: an invalid variable stops startup with a one-line error."""
+"""Makes `.env`, and reads it and the environment: each invalid variable is reported in one line."""
 
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,7 +19,10 @@ from environs import ValidationError, validate
 EMAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
 SECRET_VARIABLE = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
-    "DJANGO_SECRET_KEY": "For development copy .env.example to .env; in production set the variable.",
+    "DJANGO_SECRET_KEY": (
+        "For development copy .env.example to .env, as `manage.py runserver` does; "
+        "in production set the variable."
+    ),
 {% if cookiecutter.database == "postgresql" %}
     "DATABASE_URL": "Example: postgres://user:password@host:5432/database",
 {% endif %}
@@ -31,6 +35,8 @@ class Env(environs.Env):
     def __init__(self, path: Path) -> None:
         # Docker Compose does not interpolate what is in single quotes, either.
         load_dotenv(path, interpolate=False)
+        if "PYTEST_VERSION" in os.environ:  # tests run in a clone as well, which has no .env
+            load_dotenv(path.with_name(".env.example"), interpolate=False)
         super().__init__(eager=False)
         self.add_parser("csv", parse_csv)
         self.add_parser("service_url", parse_url)
@@ -49,6 +55,17 @@ class Env(environs.Env):
             errors: Any = error.error_messages
             lines = [format_error(name, errors[name]) for name in errors]
             raise SystemExit("\n".join(lines)) from None
+
+
+def make_env_file(path: Path) -> None:
+    """Copy .env.example, with settings for development, since git leaves .env out of a clone."""
+    if os.environ.keys() & {"DJANGO_DEBUG", "DJANGO_SECRET_KEY"}:
+        return
+    with suppress(OSError):  # no .env.example, or a .env that is there, or no right to write
+        example = path.with_name(".env.example").read_bytes()
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(example)
+        print(f"{path.name} was missing: it is a copy of .env.example now, for development.")
 
 
 def format_error(name: str, messages: list[str]) -> str:

@@ -236,8 +236,8 @@ class ASGIHandler(asgi.ASGIHandler):
                 listener.result()
 
     async def _get_response_async(self, request: HttpRequest) -> Response:
-        # Django makes the error pages in threads of the loop's own; a page that shows the user would
-        # open a connection there that nobody looks after.
+        # Before 6.2, Django makes the error pages in threads of the loop's own; a page that shows the
+        # user would open a connection there that nobody looks after.
         try:
             return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)

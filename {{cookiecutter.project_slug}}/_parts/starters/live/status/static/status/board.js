@@ -7,9 +7,12 @@ const MAX_RETRY_DELAY_MS = 30_000;
 
 let url = board.dataset.events;
 let retryDelay = 1000;
+let source;
 
+// Only while the page is visible: over HTTP/1.1 a browser opens six connections to a site, for all of its tabs.
 function connect() {
-  const source = new EventSource(url);
+  if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+  source = new EventSource(url);
   source.addEventListener("open", () => {
     connection.textContent = "";
     retryDelay = 1000;
@@ -72,4 +75,5 @@ measure.addEventListener("click", async () => {
 });
 
 board.querySelectorAll("time").forEach(inLocalTime);
+document.addEventListener("visibilitychange", () => (document.hidden ? source?.close() : connect()));
 connect();

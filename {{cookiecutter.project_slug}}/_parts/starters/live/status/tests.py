@@ -1,4 +1,4 @@
-"""Tests of the app `status`: when you replace its pages, replace them too."""
+"""Tests of the app `status`: when you replace its pages, replace or delete this file."""
 
 import asyncio
 import json

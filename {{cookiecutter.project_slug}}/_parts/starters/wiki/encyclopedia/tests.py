@@ -1,4 +1,4 @@
-"""Tests of the app `encyclopedia`: when you replace its pages, replace them too."""
+"""Tests of the app `encyclopedia`: when you replace its pages, replace or delete this file."""
 
 import shutil
 from pathlib import Path
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def entries(tmp_path: Path) -> Path:
-    """A folder with two entries: conftest.py keeps yours from being changed."""
+def entries(temporary_files: None, tmp_path: Path) -> Path:
+    """A folder with two entries. Without `temporary_files` of conftest.py it would be yours."""
     shutil.rmtree(tmp_path / "entries", ignore_errors=True)
     util.save_entry("CSS", "# CSS\n\nStyles.\n")
     util.save_entry("Python", "# Python\n\n<b>bold</b>\n")
