@@ -9,11 +9,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings as project_settings
 from django.db import connections
+from pytest_django import Settings
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Which arguments of Python's audit events are the paths that change.
@@ -50,7 +52,7 @@ def close_connections(django_db_setup: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def temporary_files(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 {% if cookiecutter.starter == "wiki" %}
     """File storages and relative paths lead to `tmp_path`, where there is a copy of `entries/`."""
     if project_settings.BASE_DIR.joinpath("entries").is_dir():
@@ -86,7 +88,7 @@ def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             or "__pycache__" in path.parts
         )
 
-    def audit(event: str, args: tuple) -> None:
+    def audit(event: str, args: tuple[Any, ...]) -> None:
         # pytest and its plugins may write between the tests.
         if event not in CHANGED_PATHS or "PYTEST_CURRENT_TEST" not in os.environ:
             return
