@@ -3,7 +3,7 @@ PYTHON = python3
 PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks core tests benchmarks docs
+SOURCES = hooks kubernetes/hooks core tests benchmarks docs
 
 .PHONY: demo test test-all stop-table bench screenshots check format clean
 
@@ -33,6 +33,7 @@ screenshots: .venv/installed  ## take the README's pictures; needs Chromium
 check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)
 	$(VENV)/ruff format --check $(SOURCES)
+	$(VENV)/mypy
 
 format: .venv/installed
 	$(VENV)/ruff check --fix $(SOURCES)

@@ -15,7 +15,7 @@ CANDIDATES = {
     "WSGI, gunicorn gthread, postgresql": ("wsgi", "Django under WSGI"),
     "generated, uvicorn, postgresql": ("ours", "this template"),
 }
-LABEL, BAR, WIDTH, ROW = 170, 390, 720, 22
+LABEL_WIDTH, BAR_WIDTH, CHART_WIDTH, ROW_HEIGHT = 170, 390, 720, 22  # pixels
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1c2326 }
 .quiet { fill: #5a666b } .stock { fill: #b9c2c5 } .wsgi { fill: #7d8c92 } .ours { fill: #0c6b58 }
@@ -25,25 +25,27 @@ text { font: 13px system-ui, sans-serif; fill: #1c2326 }
 """
 
 
-def main():
+def main() -> None:
     results = json.loads((FOLDER / "results.json").read_text())["Django 5.2"]["candidates"]
-    most = max(results[name][view] for name in CANDIDATES for view in VIEWS)
+    maximum = max(results[name][view] for name in CANDIDATES for view in VIEWS)
     parts, y = [], 30
     for view, title in VIEWS.items():
-        parts.append(f'<text x="0" y="{y + 1.5 * ROW + 4}">{title}</text>')
+        parts.append(f'<text x="0" y="{y + 1.5 * ROW_HEIGHT + 4}">{title}</text>')
         stock = results["stock ASGI, uvicorn, postgresql"][view]
         for name, (kind, label) in CANDIDATES.items():
             value = results[name][view]
-            width = BAR * value / most
-            parts.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{ROW - 4}" rx="3"/>')
+            width = BAR_WIDTH * value / maximum
+            parts.append(
+                f'<rect class="{kind}" x="{LABEL_WIDTH}" y="{y}" width="{width:.1f}" height="{ROW_HEIGHT - 4}" rx="3"/>'
+            )
             note = f"{label}: {value:,.0f}" if view == "async_hello" else f"{value:,.0f}"
             times = "" if kind == "stock" else f" ({value / stock:.1f} ×)"
-            parts.append(f'<text class="quiet" x="{LABEL + width + 8:.1f}" y="{y + 13}">{note}{times}</text>')
-            y += ROW
+            parts.append(f'<text class="quiet" x="{LABEL_WIDTH + width + 8:.1f}" y="{y + 13}">{note}{times}</text>')
+            y += ROW_HEIGHT
         y += 14
     title = "Requests per second on one core, PostgreSQL, 32 clients"
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 60} {y}" role="img" aria-label="{title}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CHART_WIDTH + 60} {y}" role="img" aria-label="{title}">'
         f'<style>{STYLE}</style><text x="0" y="14">{title}</text>{"".join(parts)}</svg>\n'
     )
     (FOLDER / "chart.svg").write_text(svg)

@@ -1,20 +1,31 @@
-"""The clients of the measurements, and what is read off the servers meanwhile."""
+"""Clients that load a server, and measurements of the server under that load."""
 
 import asyncio
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
+
+from tests.template import first_match
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
-def wrk(port, path, cookie, seconds, core, connections=32):
-    """Requests per second, and how many of them failed."""
+@dataclass
+class Load:
+    requests_per_second: float
+    failed: int
+
+
+def wrk(port: int, path: str, cookie: str, seconds: int, core: str, connections: int = 32) -> Load:
+    """Load a path with wrk on this core."""
     headers = HEADERS | ({"Cookie": cookie} if cookie else {})
     options = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
     command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}", *options]
@@ -23,42 +34,42 @@ def wrk(port, path, cookie, seconds, core, connections=32):
     ).stdout
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     socket_errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
-    return {
-        "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
-        "failed": (int(failed[1]) if failed else 0) + (sum(map(int, socket_errors.groups())) if socket_errors else 0),
-    }
+    return Load(
+        requests_per_second=float(first_match(r"Requests/sec:\s+([\d.]+)", output)),
+        failed=(int(failed[1]) if failed else 0) + (sum(map(int, socket_errors.groups())) if socket_errors else 0),
+    )
 
 
-def memory(pid):
-    """Resident memory of a process and those it started, in MiB."""
-    total, pids = 0, [pid]
+def memory_mib(pid: int) -> float:
+    """Return the resident memory of a process and its children."""
+    total, pids = 0, [str(pid)]
     while pids:
-        process = Path("/proc") / str(pids.pop())
-        total += int(re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())[1])
+        process = Path("/proc") / pids.pop()
+        total += int(first_match(r"VmRSS:\s+(\d+)", (process / "status").read_text()))
         pids += (process / "task" / process.name / "children").read_text().split()
     return total / 1024
 
 
-def under_load(port, path, database, name):
-    """The largest number of connections to the database `name` while 256 clients ask for 5 s."""
-    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+def max_connections(port: int, path: str, psql: Callable[[str], str], database: str) -> int:
+    """Return the largest number of connections to the database during 5 s of load from 256 clients."""
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
     headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
     command = ["wrk", "-t1", "-c256", "-d5", *headers, f"http://127.0.0.1:{port}{path}"]
     load = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    seen = []
+    counts = []
     while load.poll() is None:
-        seen.append(int(re.search(r"^\s*(\d+)\s*$", database.psql(query), re.MULTILINE)[1]))
+        counts.append(int(first_match(r"^\s*(\d+)\s*$", psql(query))))
         time.sleep(0.2)
-    return max(seen)
+    return max(counts)
 
 
-async def websockets(pid, port):
-    """KiB of server memory for each of 1,000 idle WebSockets; ms until the last of 200 has a message."""
-    url, options = f"ws://127.0.0.1:{port}/ws/room/", {"origin": f"http://127.0.0.1:{port}", "max_queue": 64}
-    before = memory(pid)
-    idle = [await connect(url, **options) for _ in range(1000)]
+async def measure_websockets(pid: int, port: int) -> dict[str, float]:
+    """Measure server memory per idle WebSocket of 1,000, and the time until the last of 200 receives a message."""
+    url, origin = f"ws://127.0.0.1:{port}/ws/room/", Origin(f"http://127.0.0.1:{port}")
+    before = memory_mib(pid)
+    idle = [await connect(url, origin=origin, max_queue=64) for _ in range(1000)]
     await asyncio.sleep(1)
-    each = (memory(pid) - before) * 1024 / len(idle)
+    each = (memory_mib(pid) - before) * 1024 / len(idle)
     for socket in idle[200:]:
         await socket.close()
     members = idle[:200]
@@ -74,11 +85,12 @@ async def websockets(pid, port):
     return {"KiB each": round(each, 1), "ms until the last of 200 has it": round(median(times), 1)}
 
 
-async def mixed(port, path, seconds, clients=32):
-    """The p99, in ms, of requests for `path` by clients whose every tenth request is for the slow view."""
-    times, end = [], time.perf_counter() + seconds
+async def mixed_load_p99(port: int, path: str, seconds: float, clients: int = 32) -> float:
+    """Return the p99, in ms, of requests for `path` from clients whose every tenth request is for the slow view."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
 
-    async def client(offset):
+    async def client(offset: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         number = offset
         while time.perf_counter() < end:
@@ -90,7 +102,7 @@ async def mixed(port, path, seconds, clients=32):
             writer.write(f"GET {target} HTTP/1.1\r\n{headers}\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             assert b" 200 " in head.splitlines()[0], head
-            await reader.readexactly(int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1]))
+            await reader.readexactly(int(first_match(r"(?i)content-length: (\d+)", head.decode())))
             if not slow:
                 times.append((time.perf_counter() - start) * 1000)
         writer.close()

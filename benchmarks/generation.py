@@ -1,4 +1,4 @@
-"""What generating costs, against an empty template with two hooks that do nothing: the median of ten runs of each."""
+"""Measure generation against an empty template with two hooks that do nothing: the median of ten runs of each."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main():
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty"
         (empty / "{{cookiecutter.project_slug}}").mkdir(parents=True)
@@ -20,17 +20,18 @@ def main():
         (empty / "cookiecutter.json").write_text(json.dumps({"project_slug": "site"}))
         for hook in ("pre_gen_project", "post_gen_project"):
             (empty / "hooks" / f"{hook}.py").write_text("pass\n")
-        times = {ROOT: [], empty: []}
+        times: dict[Path, list[float]] = {ROOT: [], empty: []}
         for number in range(11):
-            for template, seen in times.items():
+            for template, measured in times.items():
                 seconds = generate(template, Path(folder) / f"{template.name}-{number}")
                 if number:  # the first is for warming up
-                    seen.append(seconds)
-        ours, none = median(times[ROOT]), median(times[empty])
-        print(f"defaults {ours:.3f} s, empty template {none:.3f} s: {ours / none:.2f} times")
+                    measured.append(seconds)
+        ours, baseline = median(times[ROOT]), median(times[empty])
+        print(f"defaults {ours:.3f} s, empty template {baseline:.3f} s: {ours / baseline:.2f} times")
 
 
-def generate(template, output):
+def generate(template: Path, output: Path) -> float:
+    """Return the seconds that cookiecutter takes."""
     environment = os.environ | {"PATH": ""}  # without uv: locking is not measured
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(output), str(template)]
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Draw request.svg, the way of a request through a generated project: `python docs/request.py`."""
+"""Draw request.svg, how a generated project handles a request: `python docs/request.py`."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ STYLE = """
 BOXES = [
     (20, 130, 120, "Browser", ""),
     (180, 130, 130, "ASGI server", "uvicorn, granian …"),
-    (350, 130, 130, "ProxyHeaders", "who asks, HTTPS?"),
+    (350, 130, 130, "Proxy headers", "who asks, HTTPS?"),
     (530, 30, 150, "Consumers", "Channels: WebSockets"),
-    (530, 130, 150, "StaticFiles", "a file? sent at once"),
-    (530, 230, 150, "LimitedBody", "too large? 413"),
+    (530, 130, 150, "Static files", "a file? sent at once"),
+    (530, 230, 150, "Body limit", "too large? 413"),
     (740, 230, 150, "ASGIHandler", "which view is it?"),
     (740, 130, 150, "async view", "and its middleware"),
     (740, 350, 150, "sync view", "and its middleware"),
@@ -43,7 +43,7 @@ LABELS = [(492, 92, "ws"), (503, 178, "http"), (868, 210, "on the loop"), (868, 
 AREAS = [(165, 10, 745, 290, "one event loop"), (720, 330, 190, 80, "ASGI_THREADS threads")]
 
 
-def main():
+def main() -> None:
     parts = [f'<rect class="area" x="{x}" y="{y}" width="{w}" height="{h}" rx="10"/>' for x, y, w, h, _ in AREAS]
     parts += [
         f'<text class="small" x="{x + w / 2 if h > 100 else x - 75}" y="{y + h + 18 if h > 100 else y + 45}">{title}</text>'
@@ -58,7 +58,7 @@ def main():
     parts += [f'<text class="small" x="{x}" y="{y}">{text}</text>' for x, y, text in LABELS]
     body = "\n  ".join(parts)
     head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 Z"/></marker>'
-    title = "<title>The way of a request: server, proxy headers, static files, limit of the body, handler, view</title>"
+    title = "<title>How a request is handled: server, proxy headers, static files, body limit, handler, view</title>"
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 930 420" role="img">\n  {title}\n  <style>{STYLE}  </style>\n  <defs>{head}</defs>\n  {body}\n</svg>\n'
     Path(__file__).with_name("request.svg").write_text(svg, encoding="utf-8")
 

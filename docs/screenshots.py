@@ -4,8 +4,9 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal, TypedDict
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -13,12 +14,19 @@ sys.path.insert(0, str(ROOT))
 from tests.template import generate, make_environment
 
 FOLDER = ROOT / "docs" / "screenshots"
-VIEWS = {
+
+
+class PageOptions(TypedDict):
+    color_scheme: Literal["light", "dark"]
+    viewport: ViewportSize
+
+
+VIEWS: dict[str, PageOptions] = {
     "light": {"color_scheme": "light", "viewport": {"width": 960, "height": 600}},
     "dark": {"color_scheme": "dark", "viewport": {"width": 960, "height": 600}},
     "narrow": {"color_scheme": "light", "viewport": {"width": 360, "height": 640}},
 }
-# What somebody who has used the project for a while has in the database.
+# Shell commands that fill the database.
 CONTENTS = {
     "chat": """
 from chat.models import Room
@@ -46,7 +54,7 @@ for number, (name, (base, spread)) in enumerate(times.items()):
 PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
 
 
-def main():
+def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     program = shutil.which("chromium") or sys.exit("Chromium is not installed: on Debian, `apt-get install chromium`.")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

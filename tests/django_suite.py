@@ -1,4 +1,4 @@
-"""Run Django's own tests, with the project's classes in the place of Django's if a project is given.
+"""Run Django's own tests, with the project's classes in place of Django's if a project is given.
 
     python django_suite.py TESTS [PROJECT] -- LABEL…
 
@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -22,8 +23,8 @@ MIDDLEWARE = [
 ]
 
 
-def put_in_place(slug):
-    """Before any test module is imported: each of them then finds the project's class under Django's name."""
+def replace_classes(slug: str) -> None:
+    """Replace Django's classes before any test module is imported, so that each imports the project's."""
     ours = importlib.import_module(f"{slug}.serving.middleware")
     for path in MIDDLEWARE:
         module, name = path.rsplit(".", 1)
@@ -31,11 +32,11 @@ def put_in_place(slug):
         assert issubclass(replacement, ours.AsyncMiddlewareMixin)
         setattr(importlib.import_module(module), name, replacement)
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
-    for module in ("django.core.handlers.asgi", "django.core.asgi"):
-        importlib.import_module(module).ASGIHandler = handler
+    for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
+        vars(importlib.import_module(module_path))["ASGIHandler"] = handler
 
 
-def main():
+def main() -> None:
     arguments, labels = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     tests = Path(arguments[0]).resolve()
     project = Path(arguments[1]).resolve() if len(arguments) > 1 else None
@@ -48,9 +49,9 @@ def main():
         sys.path.append(str(project))
         setup = runtests.setup_run_tests
 
-        def setup_with_project(*args, **kwargs):
+        def setup_with_project(*args: Any, **kwargs: Any) -> Any:
             result = setup(*args, **kwargs)
-            put_in_place(project.name)
+            replace_classes(project.name)
             return result
 
         runtests.setup_run_tests = setup_with_project

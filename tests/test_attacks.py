@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,11 +34,16 @@ from tests.template import (
     IN_CI,
     ROOT,
     SERVERS,
+    Answers,
+    Docker,
+    MakeProject,
     Project,
+    RunNginx,
     Server,
     also_in_test_all,
     connect,
     edit,
+    first_match,
     free_port,
     generate,
     label,
@@ -46,18 +52,16 @@ from tests.template import (
 from tests.test_cookiecutter import posix
 from tests.test_hooks import cookiecutter
 
-RunNginx = Callable[[str], AbstractContextManager[Callable[[], str]]]
 HEAD = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n"
 WEBSOCKET_HEAD = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.com\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
 )
-MakeProject = Callable[..., Project]
-ATTACKS_ARE_REFUSED_WITHIN_SECONDS = 20
+MAX_CHECK_SECONDS = 20
 
 
 class Service(ThreadingHTTPServer):
-    """Something that the board of `live` checks: /drip/ sends 103 twice a second, /redirect/ leads to another path."""
+    """A service that the `live` starter checks: /drip/ sends 103 twice a second, /redirect/ redirects."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ServiceHandler)
@@ -118,7 +122,7 @@ H2C_REQUESTS = [
     b"OPTIONS * HTTP/1.1\r\n" + HEAD + H2C,
     b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: websocket\r\n" + H2C,
 ]
-# As nginx's documentation has it, and a rule that keeps a path for others.
+# From nginx's documentation, with a rule that blocks a path.
 WEBSOCKET_PROXY = """
     map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
     server {{
@@ -136,9 +140,9 @@ WEBSOCKET_PROXY = """
 
 
 @on_servers("hypercorn")  # the only one that knows h2c
-def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_nginx: RunNginx) -> None:
+def test_h2c_is_no_tunnel_past_nginx(server: str, make_production_project: MakeProject, run_nginx: RunNginx) -> None:
     proxy = free_port()
-    with production(server=server).run_server() as running:
+    with make_production_project(server=server).run_server() as running:
         with run_nginx(WEBSOCKET_PROXY.format(port=proxy, server_port=running.port)):
             running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{proxy}/livez").status_code == 200)
             assert httpx.get(f"http://127.0.0.1:{proxy}/admin/login/").status_code == 403
@@ -146,14 +150,14 @@ def test_h2c_is_no_tunnel_past_nginx(server: str, production: MakeProject, run_n
                 for request in H2C_REQUESTS:
                     assert_not_upgraded(port, request)
             with closing(socket.create_connection(("127.0.0.1", proxy), timeout=10)) as sock:
-                sock.sendall(HTTP2_PREFACE)  # which goes no further than to the proxy
+                sock.sendall(HTTP2_PREFACE)  # which the proxy does not forward
                 assert b" 400 " in sock.recv(1000).partition(b"\r\n")[0]
         assert "Traceback" not in running.output
 
 
-def test_h2c_is_no_tunnel_past_caddy(production: MakeProject, docker: Callable[..., str]) -> None:
+def test_h2c_is_no_tunnel_past_caddy(make_production_project: MakeProject, docker: Docker) -> None:
     """As in compose.yaml. Of the five servers only hypercorn knows h2c."""
-    with production(server="hypercorn").run_server() as running:
+    with make_production_project(server="hypercorn").run_server() as running:
         proxy = free_port()
         command = f"caddy reverse-proxy --from http://:{proxy} --to 127.0.0.1:{running.port}"
         container = docker("run", "--detach", "--network", "host", "caddy:2", *command.split()).split()[0]
@@ -177,18 +181,20 @@ def assert_not_upgraded(port: int, request: bytes) -> None:
 
 # Row 2: the memory of a WebSocket message.
 
-LIMIT_BYTES = 1_048_576
+MAX_MESSAGE_BYTES = 1_048_576
 PROTOCOL_ERROR, MESSAGE_TOO_BIG = 1002, 1009
-CLIENTS = 4
-MAX_QUEUED_MESSAGES = 10  # of hypercorn and daphne; the others read on when the application has received a message
+CLIENT_COUNT = 4
+MAX_QUEUED_MESSAGES = (
+    10  # of hypercorn and daphne; the others read the next message when the application has received one
+)
 # Four messages of 1 MiB, decoded and copied, and what Python needs besides.
-MAX_MEMORY_BYTES = 16 * LIMIT_BYTES
-# granian puts together up to 64 MiB before it calls the application: docs/servers.md.
-MAX_GRANIAN_MEMORY_BYTES = 2 * CLIENTS * 64 * LIMIT_BYTES  # a message, and its copy for Python
-# The others refuse what was compressed, since they have agreed to no compression.
+MAX_MEMORY_BYTES = 16 * MAX_MESSAGE_BYTES
+# granian assembles up to 64 MiB before it calls the application: docs/servers.md.
+MAX_GRANIAN_MEMORY_BYTES = 2 * CLIENT_COUNT * 64 * MAX_MESSAGE_BYTES  # a message, and its copy for Python
+# The others reject compressed frames, since they negotiate no compression.
 COMPRESSING_SERVERS = ("uvicorn", "gunicorn")
 
-MEASURE = """
+MEASURE_CONSUMER = """
 import asyncio
 
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -203,12 +209,12 @@ class Measure(AsyncWebsocketConsumer):
 
 
 @pytest.fixture
-def measured(production: MakeProject) -> Callable[[str], Project]:
-    """`measured(server)`: a project with a consumer at /ws/measure/ that says how many bytes a message has."""
+def measured(make_production_project: MakeProject) -> Callable[[str], Project]:
+    """A project with a consumer at /ws/measure/ that returns the size of each message in bytes."""
 
     def make(server: str) -> Project:
-        project = production(server=server, channels=True)
-        (project.path / "pages" / "consumers.py").write_text(MEASURE)
+        project = make_production_project(server=server, channels=True)
+        (project.path / "pages" / "consumers.py").write_text(MEASURE_CONSUMER)
         routing = project.path / "wiki" / "routing.py"
         edit(
             routing,
@@ -223,19 +229,21 @@ def measured(production: MakeProject) -> Callable[[str], Project]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("server", SERVERS)
-def test_websockets_cost_no_memory(server: str, measured: Callable[[str], Project]) -> None:
+def test_websockets_cost_no_memory(server: str, make_websocket_project: Callable[[str], Project]) -> None:
     """Four clients at once send messages over the limit in every way, then more than an application receives."""
-    with measured(server).run_server() as running, ThreadPoolExecutor() as threads:
+    with make_websocket_project(server).run_server() as running, ThreadPoolExecutor() as threads:
         asyncio.run(send_allowed_messages(f"ws://127.0.0.1:{running.port}/ws/measure/"))
         for name, attack in ATTACKS.items():
             with peak_memory(running.process.pid) as peak:
-                codes = set(threads.map(send_frames, [running.port] * CLIENTS, [attack() for _ in range(CLIENTS)]))
+                codes = set(
+                    threads.map(send_frames, [running.port] * CLIENT_COUNT, [attack() for _ in range(CLIENT_COUNT)])
+                )
             assert codes <= expected_codes(server, name), name
             is_assembled = (server, name) == ("granian", "a thousand fragments")
             assert peak.bytes < (MAX_GRANIAN_MEMORY_BYTES if is_assembled else MAX_MEMORY_BYTES), name
         with peak_memory(running.process.pid) as peak:
-            list(threads.map(flood, [running.port] * CLIENTS))
-        assert peak.bytes < CLIENTS * MAX_QUEUED_MESSAGES * LIMIT_BYTES + MAX_MEMORY_BYTES
+            list(threads.map(flood, [running.port] * CLIENT_COUNT))
+        assert peak.bytes < CLIENT_COUNT * MAX_QUEUED_MESSAGES * MAX_MESSAGE_BYTES + MAX_MEMORY_BYTES
         assert "Traceback" not in running.output
 
 
@@ -260,7 +268,7 @@ def flood(port: int) -> None:
 async def send_allowed_messages(url: str) -> None:
     for compression in ("deflate", None):
         async with connect(url, compression=compression) as client:
-            for message in ("x" * LIMIT_BYTES, b"x" * LIMIT_BYTES, ["x" * 1024] * 1023):
+            for message in ("x" * MAX_MESSAGE_BYTES, b"x" * MAX_MESSAGE_BYTES, ["x" * 1024] * 1023):
                 await client.send(message)
                 assert int(await client.recv()) == len("".join(message) if isinstance(message, list) else message)
 
@@ -268,7 +276,7 @@ async def send_allowed_messages(url: str) -> None:
 def frame(
     payload: bytes, opcode: int = 2, *, final: bool = True, compressed: bool = False, length: int | None = None
 ) -> bytes:
-    """A frame as a client sends it, masked with zeros, that may announce more than it has."""
+    """Return a client's frame, masked with zeros; `length` may announce more than it has."""
     length = length or len(payload)
     marker, size = (length, 0) if length < 126 else (126, 2) if length < 2**16 else (127, 8)
     head = bytes([final << 7 | compressed << 6 | opcode, 0x80 | marker])
@@ -283,7 +291,7 @@ def compress(size: int) -> bytes:
 
 
 BLOCK = b"x" * 65536
-BOMB = compress(200 * LIMIT_BYTES)
+BOMB = compress(200 * MAX_MESSAGE_BYTES)
 ATTACKS: dict[str, Callable[[], Iterator[bytes]]] = {
     "one frame": lambda: iter([frame(BLOCK * 17)]),
     "an endless frame": lambda: chain([frame(b"", length=2**40)], repeat(BLOCK, 1000)),
@@ -300,7 +308,7 @@ ATTACKS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 
 def send_frames(port: int, frames: Iterator[bytes]) -> int | None:
-    """Send until the server ends the connection; returns its close code, if there was one."""
+    """Send until the server closes the connection; return its close code, if there was one."""
     sock, received = open_websocket(port)
     with sock:
         with suppress(ConnectionError):
@@ -313,7 +321,7 @@ def send_frames(port: int, frames: Iterator[bytes]) -> int | None:
 
 
 def open_websocket(port: int) -> tuple[socket.socket, bytes]:
-    """A connection, and what was received after the response to its handshake."""
+    """Return a connection, and what was received after the response to its handshake."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=30)
     sock.sendall(b"GET /ws/measure/ HTTP/1.1\r\n" + HEAD + WEBSOCKET_HEAD + b"\r\n")
     received = b""
@@ -325,7 +333,7 @@ def open_websocket(port: int) -> tuple[socket.socket, bytes]:
 
 
 def close_code(data: bytes) -> int | None:
-    """The code of the first close frame in what a server sent, whose frames are all short."""
+    """Return the code of the first close frame in these frames, which are all short."""
     while data:
         opcode, length = data[0] & 15, data[1]
         if opcode == 8:
@@ -341,7 +349,7 @@ class Peak:
 
 @contextmanager
 def peak_memory(pid: int) -> Iterator[Peak]:
-    """How much more memory the processes below this one had at most, in the block."""
+    """Measure by how much the memory of the child processes grows at most in the block."""
     peak = Peak()
     pids = descendants(pid)
     before = sum(read_status(each, "VmRSS") for each in pids)
@@ -357,46 +365,46 @@ def descendants(pid: int) -> list[int]:
 
 
 def read_status(pid: int, name: str) -> int:
-    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
+    return 1024 * int(first_match(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()))
 
 
 # Row 3: a service that drips.
 
 
 @pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
-def test_service_that_drips(django_version: str, production: MakeProject, service: Service) -> None:
-    """It holds up neither the comparisons, nor the next call of them, nor the rest of the site."""
-    project = production(starter="live", django_version=django_version)
+def test_service_that_drips(django_version: str, make_production_project: MakeProject, service: Service) -> None:
+    """It delays neither the health checks nor the rest of the site."""
+    project = make_production_project(starter="live", django_version=django_version)
     add_services(project, {"drips": f"{service.url}/drip/", "fine": f"{service.url}/fine/"})
-    variables = {"STATUS_ALLOW_LOCAL_ADDRESSES": "true", "ASGI_THREADS": "1"}
-    with project.run_server(**variables) as running, running.client() as client, ThreadPoolExecutor() as pool:
+    server = project.run_server(STATUS_ALLOW_LOCAL_ADDRESSES="true", ASGI_THREADS="1")
+    with server as running, running.client() as client, ThreadPoolExecutor() as pool:
         for _ in range(2):
             start = time.monotonic()
             answers = [pool.submit(client.get, f"/{view}/") for view in ("sync", "async")]
             assert client.get("/").status_code == 200
             for answer in answers:
                 assert answer.result().json()["services"] == {"drips": "down", "fine": "up"}
-            assert time.monotonic() - start < ATTACKS_ARE_REFUSED_WITHIN_SECONDS
+            assert time.monotonic() - start < MAX_CHECK_SECONDS
         assert service.paths.count("/drip/") == 4
 
 
-# Row 4: the owner's files and the generation of a project over them.
+# Row 4: the user's files and --overwrite-if-exists.
 
 
-def generate_again(folder: Path, *answers: str) -> tuple[int, str]:
-    """The exit status of `cookiecutter --overwrite-if-exists` for the project `wiki`, and what a person sees."""
+def overwrite_project(folder: Path, *answers: str) -> tuple[int, str]:
+    """Return the exit status and the output of `cookiecutter --overwrite-if-exists` for the project `wiki`."""
     status, lines = cookiecutter(folder, "project_name=wiki", *answers, options=["--overwrite-if-exists"])
     return status, "\n".join(lines)
 
 
-def test_folders_of_the_owner_stay(tmp_path: Path) -> None:
-    """Also those that are called as the template calls its own, and one for each question."""
-    assert generate_again(tmp_path)[0] == 0
+def test_overwriting_keeps_the_users_folders(tmp_path: Path) -> None:
+    """Also those with names that the template uses itself."""
+    assert overwrite_project(tmp_path)[0] == 0
     mine = [tmp_path / "wiki" / name / "mine.py" for name in ("starters", "servers", "pipelines", "wiki", "tests")]
     for file in mine:
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")
-    status, said = generate_again(tmp_path, "starter=chat", "server=daphne", "ci=gitlab")
+    status, said = overwrite_project(tmp_path, "starter=chat", "server=daphne", "ci=gitlab")
     assert status == 0, said
     assert [file.read_text() for file in mine] == ["mine"] * len(mine)
     assert not (tmp_path / "wiki" / "_parts").exists()
@@ -415,9 +423,10 @@ def test_nothing_is_written_through_a_symbolic_link(name: str, tmp_path: Path) -
     link, elsewhere = tmp_path / "wiki" / name, tmp_path / "elsewhere"
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    for make in (lambda: None, elsewhere.touch):
-        make()
-        status, said = generate_again(tmp_path, "starter=chat")
+    for exists in (False, True):
+        if exists:
+            elsewhere.touch()
+        status, said = overwrite_project(tmp_path, "starter=chat")
         assert status == 1
         assert f"{name} is a symbolic link" in said
         assert not elsewhere.exists() or elsewhere.read_text() == ""
@@ -430,30 +439,30 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
     env.parent.mkdir()
     env.write_text("DJANGO_SECRET_KEY=mine\n")
     env.chmod(0o644)
-    status, said = generate_again(tmp_path)
+    status, said = overwrite_project(tmp_path)
     assert status == 0, said
     assert (env.read_text(), env.stat().st_mode & 0o777) == ("DJANGO_SECRET_KEY=mine\n", 0o600)
     assert ".env could be read by other users of this machine" in said
-    assert ".env could be read" not in generate_again(tmp_path)[1]
+    assert ".env could be read" not in overwrite_project(tmp_path)[1]
 
 
 # Row 5: the limits of sign-in.
 
 
-def status_of_sign_in(client: httpx.Client, address: str, name: str, password: str) -> int:
-    """The status that the sign-in page answers to this visitor of the proxy."""
+def sign_in_status(client: httpx.Client, address: str, name: str, password: str) -> int:
+    """Return the status of a sign-in from this address, behind the proxy."""
     headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
     return client.post("/accounts/login/", data=form, headers=headers).status_code
 
 
 @pytest.mark.parametrize(("database", "django_version"), [("sqlite", "6.1"), ("postgresql", "5.2")])
 def test_passwords_from_many_addresses_and_for_many_names(
-    database: str, django_version: str, production: MakeProject
+    database: str, django_version: str, make_production_project: MakeProject
 ) -> None:
     """One IPv6 network is one client, so is an IPv4 address in both of its forms, and names are counted together."""
-    project = production(database=database, django_version=django_version)
+    project = make_production_project(database=database, django_version=django_version)
     # Those of Django take most of a second for each password.
     settings = (
         "PASSWORD_HASHERS = [f'django.contrib.auth.hashers.{name}PasswordHasher' for name in ('MD5', 'PBKDF2')]\n"
@@ -461,24 +470,24 @@ def test_passwords_from_many_addresses_and_for_many_names(
     with (project.path / "wiki" / "settings.py").open("a") as file:
         file.write(settings)
     with project.run_server() as running, running.client() as client:
-        attempts = [status_of_sign_in(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
+        attempts = [sign_in_status(client, f"2001:db8:1:2::{n:x}", "grace", f"wrong {n}") for n in range(10)]
         assert attempts == [200] * 9 + [429]
-        assert status_of_sign_in(client, "2001:db8:1:3::1", "grace", "wrong") == 200
+        assert sign_in_status(client, "2001:db8:1:3::1", "grace", "wrong") == 200
 
         forms = ("203.0.113.9", "::ffff:203.0.113.9")
-        attempts = [status_of_sign_in(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
+        attempts = [sign_in_status(client, forms[n % 2], "grace", f"wrong {n}") for n in range(10)]
         assert attempts == [200] * 9 + [429]
 
         # A user of one's own does not start the count anew.
-        assert [status_of_sign_in(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
-        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 302
-        assert status_of_sign_in(client, forms[0], "one name more", "wrong") == 429
-        assert status_of_sign_in(client, forms[0], "ada", "analytical-engine") == 429
-        assert status_of_sign_in(client, "203.0.113.77", "ada", "analytical-engine") == 302
+        assert [sign_in_status(client, forms[n % 2], f"name-{n}", "wrong") for n in range(19)] == [200] * 19
+        assert sign_in_status(client, forms[0], "ada", "analytical-engine") == 302
+        assert sign_in_status(client, forms[0], "one name more", "wrong") == 429
+        assert sign_in_status(client, forms[0], "ada", "analytical-engine") == 429
+        assert sign_in_status(client, "203.0.113.77", "ada", "analytical-engine") == 302
         assert "Traceback" not in running.output
 
 
-# Row 6: who has an account.
+# Row 6: enumeration of accounts.
 
 
 class SlowMailServer:
@@ -491,6 +500,7 @@ class SlowMailServer:
     async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
         await asyncio.sleep(0.3)
         self.recipients += envelope.rcpt_tos
+        assert isinstance(envelope.content, bytes)
         self.links += re.findall(r"https://example\.com/\S+", envelope.content.decode())
         return "250 OK"
 
@@ -510,9 +520,9 @@ CREATE_USERS = (
 )
 
 
-def ask_for_mail(client: httpx.Client, address: str) -> float:
+def request_password_reset(client: httpx.Client, address: str) -> float:
     """Ask for a link to set a new password; return how many seconds the response took."""
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/password_reset/").text)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/password_reset/").text)
     start = time.perf_counter()
     answer = client.post(
         "/accounts/password_reset/",
@@ -535,24 +545,24 @@ def ask_for_mail(client: httpx.Client, address: str) -> float:
         ),
     ],
 )
-def test_who_has_an_account(
+def test_account_enumeration(
     server: str,
     database: str,
     django_version: str,
-    production: MakeProject,
+    make_production_project: MakeProject,
     mail_server: tuple[SlowMailServer, str],
 ) -> None:
-    """No response tells, no user gets many mails, and none that was accepted is lost when the server stops."""
-    project = production(server=server, database=database, django_version=django_version)
+    """No response reveals it, no user gets many mails, and no accepted one is lost at shutdown."""
+    project = make_production_project(server=server, database=database, django_version=django_version)
     project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
     with project.run_server(EMAIL_URL=url) as running, running.client() as client:
         for _ in range(5):
-            ask_for_mail(client, USERS[0])
+            request_password_reset(client, USERS[0])
         running.wait_until(lambda: len(mails.recipients) == 3)
         strangers = [f"stranger-{number}@example.com" for number in range(10)]
         seconds = [
-            (ask_for_mail(client, user), ask_for_mail(client, stranger))
+            (request_password_reset(client, user), request_password_reset(client, stranger))
             for user, stranger in zip(USERS, strangers, strict=True)
         ]
         known, unknown = (statistics.median(each) for each in zip(*seconds, strict=True))
@@ -563,17 +573,17 @@ def test_who_has_an_account(
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_who_has_an_account_with_a_worker(
-    django_version: str, production: MakeProject, mail_server: tuple[SlowMailServer, str]
+def test_account_enumeration_with_a_worker(
+    django_version: str, make_production_project: MakeProject, mail_server: tuple[SlowMailServer, str]
 ) -> None:
-    """The mail waits in the database, so that it outlives even the kill of all processes."""
-    project = production(starter="live", django_version=django_version)
+    """The mail is queued in the database, so that it survives even if all processes are killed."""
+    project = make_production_project(starter="live", django_version=django_version)
     project.manage("shell", "--command", CREATE_USERS)
     mails, url = mail_server
     with project.run_server(EMAIL_URL=url) as running, running.client() as client:
-        ask_for_mail(client, "stranger@example.com")
+        request_password_reset(client, "stranger@example.com")
         for address in (*USERS[:2], *4 * USERS[2:3]):
-            ask_for_mail(client, address)
+            request_password_reset(client, address)
     with project.run_server("web", "worker", EMAIL_URL=url) as running, running.client() as client:
         running.wait_until(lambda: len(mails.recipients) == 5)
         assert mails.recipients == [*USERS[:2], *3 * USERS[2:3]]
@@ -586,14 +596,14 @@ def test_who_has_an_account_with_a_worker(
 
 
 NEW_PASSWORD = "user = User.objects.get(username='joan'); user.set_password('compiler'); user.save()"
-ENDS = {
+SESSION_ENDS = {
     "grace": "User.objects.filter(username='grace').update(is_active=False)",
     "joan": NEW_PASSWORD,
     "hedy": "User.objects.filter(username='hedy').delete()",
 }
 CREATE_MEMBERS = f"""
 password = User.objects.get(username="ada").password
-for name in {[*ENDS, "mary"]}: User.objects.create(username=name, password=password)
+for name in {[*SESSION_ENDS, "mary"]}: User.objects.create(username=name, password=password)
 """
 
 
@@ -607,19 +617,19 @@ for name in {[*ENDS, "mary"]}: User.objects.create(username=name, password=passw
         ),
     ],
 )
-def test_websockets_of_users_who_are_gone(
-    server: str, database: str, django_version: str, production: MakeProject
+def test_websockets_of_signed_out_users(
+    server: str, database: str, django_version: str, make_production_project: MakeProject
 ) -> None:
     """Signed out, deactivated, deleted or with a new password: the connection ends within 15 s, that of others does not."""
-    project = production(server=server, database=database, django_version=django_version, starter="chat")
+    project = make_production_project(server=server, database=database, django_version=django_version, starter="chat")
     project.manage("shell", "--command", CREATE_MEMBERS)
     with project.run_server() as running, ExitStack() as stack:
-        clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *ENDS)}
+        clients = {name: stack.enter_context(running.client()) for name in ("ada", "mary", *SESSION_ENDS)}
         for number, (name, client) in enumerate(clients.items()):
-            assert status_of_sign_in(client, f"203.0.113.{number}", name, "analytical-engine") == 302
+            assert sign_in_status(client, f"203.0.113.{number}", name, "analytical-engine") == 302
 
         def end_sessions() -> None:
-            project.manage("shell", "--command", "\n".join(ENDS.values()))
+            project.manage("shell", "--command", "\n".join(SESSION_ENDS.values()))
             sign_out(clients["ada"])
 
         asyncio.run(outlive_sessions(running, clients, end_sessions))
@@ -627,7 +637,7 @@ def test_websockets_of_users_who_are_gone(
 
 
 def sign_out(client: httpx.Client) -> None:
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)
     headers = {"Origin": "https://example.com"}
     answer = client.post("/accounts/logout/", data={"csrfmiddlewaretoken": token}, headers=headers)
     assert answer.status_code == 302
@@ -654,7 +664,7 @@ async def outlive_sessions(running: Server, clients: dict[str, httpx.Client], en
 # Row 8: trusted hosts.
 
 
-def test_nobody_elses_codespace_is_trusted_in_production(make_project: Callable[..., Project]) -> None:
+def test_nobody_elses_codespace_is_trusted_in_production(make_project: MakeProject) -> None:
     """With the variables of `.env`, as compose has them, but for debug mode."""
     project = make_project()
     project.environment["DJANGO_DEBUG"] = "false"
@@ -664,14 +674,14 @@ def test_nobody_elses_codespace_is_trusted_in_production(make_project: Callable[
     with project.run_server() as running, running.client() as client:
         assert httpx.get(running.url, headers=strangers).status_code == 400
         page = client.get("/accounts/login/", headers={"Host": "localhost"})
-        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page.text)
         headers = {"Host": "localhost", "Origin": "https://fuzzy-8000.app.github.dev"}
         form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
         assert client.post("/accounts/login/", data=form, headers=headers).status_code == 403
         assert client.post("/accounts/login/", data=form, headers=headers | {"Origin": "https://localhost"}).is_success
 
 
-# Row 9: what a shared cache keeps, and the headers of static files.
+# Row 9: shared caches, and the headers of static files.
 
 PAGES = {
     "blank": ["/", "/async/", "/sync/"],
@@ -691,9 +701,9 @@ PAGES = {
     ],
     ids=label,
 )
-def test_pages_in_a_shared_cache(answers: dict[str, str], production: MakeProject) -> None:
-    """Those of a user, and those of a visitor, which depend on a cookie as well; files may be kept, as they are."""
-    project = production(**answers)
+def test_pages_in_a_shared_cache(answers: Answers, make_production_project: MakeProject) -> None:
+    """Pages of users and of visitors, which depend on a cookie as well, are not cached; static files are."""
+    project = make_production_project(**answers)
     paths = [*PAGES[answers["starter"]], "/accounts/password_change/", "/admin/"]
     with project.run_server() as running, running.client() as client:
         check_pages(client, paths)
@@ -717,10 +727,10 @@ def check_pages(client: httpx.Client, paths: list[str]) -> list[str]:
     return [page.text for page in pages]
 
 
-def test_shared_cache_that_ignores_vary(production: MakeProject, tmp_path: Path) -> None:
+def test_shared_cache_that_ignores_vary(make_production_project: MakeProject, tmp_path: Path) -> None:
     if shutil.which("nginx") is None:
         pytest.fail("there is no nginx") if IN_CI and sys.platform == "linux" else pytest.skip("there is no nginx")
-    project, port = production(), free_port()
+    project, port = make_production_project(), free_port()
     with (
         project.run_server() as running,
         running.client() as signed_in,
@@ -737,7 +747,7 @@ def test_shared_cache_that_ignores_vary(production: MakeProject, tmp_path: Path)
 
 @contextmanager
 def cache_in_front(running: Server, port: int, folder: Path) -> Iterator[None]:
-    """An nginx that keeps what it may for all visitors, whatever cookies they send."""
+    """An nginx that caches responses for all visitors and ignores Vary."""
     configuration = folder / "nginx.conf"
     configuration.write_text(f"""
         daemon off; pid {folder}/pid; error_log stderr; user {getpass.getuser()};
@@ -780,25 +790,25 @@ COUNT_ROWS = "from django.contrib.sessions.models import Session; print('rows:',
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_guests(django_version: str, production: MakeProject) -> None:
-    """They have no row of a session, their names differ, and stay as the server has made them."""
-    project = production(starter="chat", django_version=django_version)
+def test_guests(django_version: str, make_production_project: MakeProject) -> None:
+    """They have no session in the database, and a name that is unique and cannot be changed."""
+    project = make_production_project(starter="chat", django_version=django_version)
     with project.run_server() as running, running.client() as client:
         names = set()
         for _ in range(300):
             client.cookies.clear()
             answer = client.get("/chat/lobby/")
-            names.add(re.search(r"You are <strong>(Guest \w{8})</strong>", answer.text)[1])
+            names.add(first_match(r"You are <strong>(Guest \w{8})</strong>", answer.text))
         assert len(names) == 300  # of 90,000, as many would differ in 6 of 10 tries
         [cookie] = answer.headers.get_list("Set-Cookie")
         assert {"HttpOnly", "SameSite=Lax", "Secure"} <= set(cookie.split("; "))
-        guest = re.search(r"Guest \w{8}", answer.text)[0]
+        guest = first_match(r"(Guest \w{8})", answer.text)
         assert guest in client.get("/chat/lobby/").text
-        asyncio.run(speak(running, client.cookies["guest"], guest))
+        asyncio.run(send_as_guest(running, client.cookies["guest"], guest))
         assert project.manage("shell", "--command", COUNT_ROWS).stdout.endswith("rows: 0\n")
 
 
-async def speak(running: Server, cookie: str, guest: str) -> None:
+async def send_as_guest(running: Server, cookie: str, guest: str) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
     chosen = cookie.replace(guest, "Guest 22222222")
     for value, name in ((cookie, guest), (chosen, None), ('"Guest 22222222"', None)):
@@ -833,16 +843,16 @@ FOREIGN_ORIGINS = [
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_origins(server: str, measured: Callable[[str], Project]) -> None:
+def test_origins(server: str, make_websocket_project: Callable[[str], Project]) -> None:
     """A WebSocket is opened for the same Origins for which Django accepts a form."""
-    with measured(server).run_server(DJANGO_CSRF_TRUSTED_ORIGINS="https://*.trusted.example") as running:
+    with make_websocket_project(server).run_server(DJANGO_CSRF_TRUSTED_ORIGINS="https://*.trusted.example") as running:
 
         def shake_hands(origin: bytes | None, host: bytes = b"example.com", scheme: bytes = b"https") -> int:
             head = HEAD.replace(b"example.com", host).replace(b"https", scheme)
             sent = WEBSOCKET_HEAD.replace(
                 b"Origin: https://example.com\r\n", b"" if origin is None else b"Origin: " + origin + b"\r\n"
             )
-            return ask_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + sent + b"\r\n")[0]
+            return send_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + sent + b"\r\n")[0]
 
         assert shake_hands(b"https://example.com") == 101
         assert shake_hands(b"https://a.trusted.example") == 101
@@ -860,9 +870,9 @@ def test_origins(server: str, measured: Callable[[str], Project]) -> None:
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_urls_of_services(django_version: str, production: MakeProject, service: Service) -> None:
+def test_urls_of_services(django_version: str, make_production_project: MakeProject, service: Service) -> None:
     """In the admin, and in rows that got into the database another way."""
-    project = production(starter="live", django_version=django_version)
+    project = make_production_project(starter="live", django_version=django_version)
     local_hosts = ["127.0.0.1", "127.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST."]
     local_urls = {host: f"http://{host}:{service.server_port}/" for host in local_hosts}
     add_services(project, {"credentials": "http://ada:secret@example.com:1/"} | local_urls)
@@ -888,9 +898,9 @@ def test_urls_of_services(django_version: str, production: MakeProject, service:
     assert not service.paths
 
 
-def test_redirect_of_a_service(production: MakeProject, service: Service) -> None:
-    """A service cannot have the check sent elsewhere."""
-    project = production(starter="live")
+def test_redirect_of_a_service(make_production_project: MakeProject, service: Service) -> None:
+    """A health check does not follow a service's redirect."""
+    project = make_production_project(starter="live")
     project.variables["STATUS_ALLOW_LOCAL_ADDRESSES"] = "true"
     project.__dict__.pop("environment", None)
     add_services(project, {"redirects": f"{service.url}/redirect/"})
@@ -898,13 +908,13 @@ def test_redirect_of_a_service(production: MakeProject, service: Service) -> Non
     assert service.paths == ["/redirect/"]
 
 
-# Row 13: the entries' files and names.
+# Row 13: files and names of entries.
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_entries_that_are_not_what_they_seem(django_version: str, production: MakeProject) -> None:
+def test_entries_that_are_not_what_they_seem(django_version: str, make_production_project: MakeProject) -> None:
     """A link, a FIFO, a folder, and bytes that are not UTF-8, in a file and in its name."""
-    project = production(starter="wiki", django_version=django_version)
+    project = make_production_project(starter="wiki", django_version=django_version)
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     entries, secret = project.path / "entries", project.path / "secret.txt"
     secret.write_text("secret")
@@ -952,22 +962,22 @@ REQUEST_TARGETS = [
 
 
 @on_servers("daphne", "hypercorn")  # whose redirects led elsewhere
-def test_request_targets_that_are_no_path(server: str, measured: Callable[[str], Project]) -> None:
+def test_request_targets_that_are_no_path(server: str, make_websocket_project: Callable[[str], Project]) -> None:
     """By plain HTTP, so that Django redirects to HTTPS: to this host, or not at all."""
     host = b"Host: example.com\r\nConnection: close\r\n\r\n"
-    with measured(server).run_server() as running:
+    with make_websocket_project(server).run_server() as running:
         for target in REQUEST_TARGETS:
-            assert ask_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)[0] == 400, target
+            assert send_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)[0] == 400, target
         for target in (b"//evil.example/x", b"/@evil.example", b"/\\evil.example", b"http://evil.example/x", b"*"):
-            status, head = ask_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)
+            status, head = send_raw(running.port, b"GET " + target + b" HTTP/1.1\r\n" + host)
             location = re.search(rb"(?i)^location: ?(.*)", head, re.MULTILINE)
-            assert status == 400 or location[1].startswith(b"https://example.com/"), target
+            assert status == 400 or (location and location[1].startswith(b"https://example.com/")), target
         handshake = b"GET xws/measure/ HTTP/1.1\r\n" + HEAD + WEBSOCKET_HEAD + b"\r\n"
-        assert ask_raw(running.port, handshake)[0] in (400, 403)
+        assert send_raw(running.port, handshake)[0] in (400, 403)
         assert "Traceback" not in running.output
 
 
-def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
+def send_raw(port: int, request: bytes) -> tuple[int, bytes]:
     """The status and the head of the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
         sock.sendall(request)
@@ -977,11 +987,11 @@ def ask_raw(port: int, request: bytes) -> tuple[int, bytes]:
     return int(head.split(b" ")[1]), head
 
 
-# Row 15: what a container may do.
+# Row 15: privileges of containers.
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Path) -> None:
+def test_containers_have_minimal_privileges(starter: str, tmp_path: Path) -> None:
     project = generate(tmp_path, project_name="wiki", starter=starter, database="postgresql", channels=True)
     services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
     assert {"proxy", "migrate", "web", "postgres", "redis"} <= set(services)
@@ -995,14 +1005,14 @@ def test_containers_may_do_nothing_that_they_need_not(starter: str, tmp_path: Pa
 
 
 def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
-    production: MakeProject,
+    make_production_project: MakeProject,
 ) -> None:
-    project = production()
+    project = make_production_project()
     command = "from accounts.models import User; User.objects.filter(username='ada').update(email='ada@example.com')"
     project.manage("shell", "--command", command)
     with project.run_server() as running, running.client(timeout=60) as client:
         page = client.get("/accounts/password_reset/")
-        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page.text)
         form = {"email": "ada@example.com", "csrfmiddlewaretoken": token}
         client.post("/accounts/password_reset/", data=form, headers={"Referer": "https://example.com/"})
         running.wait_until(lambda: "Connection refused" in running.output)  # there is no mail server
@@ -1013,7 +1023,7 @@ def test_a_link_that_resets_a_password_is_never_in_the_log_of_production(
 
 HEAD_TIMEOUT_SECONDS = 3
 # Where each server's timeout stands, which is too long to wait for here.
-HEAD_TIMEOUT = {
+HEAD_TIMEOUT_OPTIONS = {
     "daphne": (
         "wiki/serving/graceful_shutdown.py",
         "KEEP_ALIVE_SECONDS = 75",
@@ -1033,35 +1043,37 @@ HALF_OPEN = {
 }
 
 
-@pytest.mark.parametrize("server", HEAD_TIMEOUT)
-def test_half_open_connections_are_closed(server: str, measured: Callable[[str], Project]) -> None:
-    """Also those that send a byte now and then; a slow body is waited for."""
-    project = measured(server)
-    name, old, new = HEAD_TIMEOUT[server]
+@pytest.mark.parametrize("server", HEAD_TIMEOUT_OPTIONS)
+def test_half_open_connections_are_closed(server: str, make_websocket_project: Callable[[str], Project]) -> None:
+    """Also those that send a byte now and then; a slow body is accepted."""
+    project = make_websocket_project(server)
+    name, old, new = HEAD_TIMEOUT_OPTIONS[server]
     edit(project.path / name, old, new)
     with project.run_server() as running:
-        asyncio.run(stay_half_open(running.port))
+        asyncio.run(open_half_open_connections(running.port))
         assert "Traceback" not in running.output
 
 
-def test_half_open_connections_are_closed_by_the_proxy(production: MakeProject, run_nginx: RunNginx) -> None:
+def test_half_open_connections_are_closed_by_the_proxy(
+    make_production_project: MakeProject, run_nginx: RunNginx
+) -> None:
     """uvicorn has no limit of its own."""
-    with production().run_server() as running:
+    with make_production_project().run_server() as running:
         port = free_port()
         limited = f"client_header_timeout {HEAD_TIMEOUT_SECONDS}s; listen 127.0.0.1:{port};"
         headers = "proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;"
         with run_nginx(f"server {{ {limited} {headers} location / {{ proxy_pass {running.url}; }} }}"):
             running.wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200)
-            asyncio.run(stay_half_open(port))
+            asyncio.run(open_half_open_connections(port))
 
 
-async def stay_half_open(port: int) -> None:
+async def open_half_open_connections(port: int) -> None:
     start = time.monotonic()
     async with asyncio.timeout(HEAD_TIMEOUT_SECONDS + 20):
         upload = asyncio.create_task(upload_slowly(port, 2 * HEAD_TIMEOUT_SECONDS))
-        waiting = []
+        waiting: list[Coroutine[Any, Any, None]] = []
         for words in list(HALF_OPEN.values()) * 100:
-            # One by one: more than a server has in its backlog would be open for the client alone.
+            # One at a time: the server does not see more than its backlog holds.
             connection = await asyncio.open_connection("127.0.0.1", port)
             waiting.append(wait_until_closed(*connection, words, drips=bool(words) and len(waiting) % 2 == 0))
         await asyncio.gather(*waiting)
@@ -1093,9 +1105,9 @@ async def upload_slowly(port: int, seconds: int) -> int:
     return status
 
 
-# What else servers take from anybody.
+# Headers that servers accept from any client.
 
-# By what some server, framework or proxy has once let a client choose the host, the path or the prefix.
+# Headers by which some server, framework or proxy once let a client choose the host, the path or the prefix.
 FOREIGN_HEADERS = [
     (b"Daphne-Root-Path", b"http://evil.example"),
     (b"Daphne-Root-Path", b".evil.example"),
@@ -1114,17 +1126,17 @@ FOREIGN_HEADERS = [
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_headers_choose_no_url(server: str, measured: Callable[[str], Project]) -> None:
-    """Also if a trusted proxy passes them on, as proxies do with headers that they do not know."""
-    with measured(server).run_server() as running:
+def test_headers_choose_no_url(server: str, make_websocket_project: Callable[[str], Project]) -> None:
+    """Nor if a trusted proxy passes them on, as proxies do with unknown headers."""
+    with make_websocket_project(server).run_server() as running:
         for name, value in FOREIGN_HEADERS:
             head = HEAD + name + b": " + value + b"\r\n"
-            status, answer = ask_raw(running.port, b"GET /accounts/password_change/ HTTP/1.1\r\n" + head + b"\r\n")
+            status, answer = send_raw(running.port, b"GET /accounts/password_change/ HTTP/1.1\r\n" + head + b"\r\n")
             assert status == 302, name
-            location = re.search(rb"(?i)^location: ?(.*)\r$", answer, re.MULTILINE)[1]
-            assert location == b"/accounts/login/?next=/accounts/password_change/", name
+            location = re.search(rb"(?i)^location: ?(.*)\r$", answer, re.MULTILINE)
+            assert location and location[1] == b"/accounts/login/?next=/accounts/password_change/", name
             head = WEBSOCKET_HEAD + head
-            assert ask_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + b"\r\n")[0] == 101, name
+            assert send_raw(running.port, b"GET /ws/measure/ HTTP/1.1\r\n" + head + b"\r\n")[0] == 101, name
         head = HEAD + b"Daphne-Root-Path: /x\r\n\r\n"
-        assert ask_raw(running.port, b"GET /x/admin/login/ HTTP/1.1\r\n" + head)[0] == 404
+        assert send_raw(running.port, b"GET /x/admin/login/ HTTP/1.1\r\n" + head)[0] == 404
         assert "Traceback" not in running.output

@@ -1,4 +1,4 @@
-"""The pages in a real browser, with the policy that they have in production and an eye on the console."""
+"""The pages in a real browser, with production's Content-Security-Policy and no errors on the console."""
 
 import re
 import shutil
@@ -6,40 +6,92 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol, Unpack
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
 
-from tests.template import IN_CI, POLICY, ROOT, Project, Server, also_in_test_all, code_blocks, edit, free_port
+from tests.template import (
+    CONTENT_SECURITY_POLICY,
+    IN_CI,
+    ROOT,
+    Answers,
+    MakeProject,
+    Project,
+    RunNginx,
+    Server,
+    also_in_test_all,
+    code_blocks,
+    edit,
+    first_match,
+    free_port,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-STOPPED = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
+DISCONNECT_ERRORS = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
 
 
-@pytest.fixture(scope="module")  # no longer: until it is closed, its event loop runs in this thread
-def chromium():
+class OpenPage(Protocol):
+    def __call__(
+        self, url: str, expected: str | None = None, path: str = "/", **options: Any
+    ) -> AbstractContextManager[Page]: ...
+
+
+class RunProject(Protocol):
+    def __call__(
+        self, added: Path | None = None, **answers: Unpack[Answers]
+    ) -> AbstractContextManager[tuple[Project, Server]]: ...
+
+
+@pytest.fixture(scope="module")  # not longer: its event loop runs in this thread until it is closed
+def playwright() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
-        # Without its sandbox, since tests may run as root in a container; and a page that went through `with_policy`
-        # counts as one from the internet, which may not open WebSockets to this machine.
-        options = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
-        try:  # that of the system, or the one that `playwright install chromium` has put beside it
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        except Error as error:
-            pytest.fail(str(error)) if IN_CI else pytest.skip("Chromium is not installed")
+        yield playwright
+
+
+def launch(playwright: Playwright, *options: str, channel: str | None = None) -> Browser:
+    # Without its sandbox, since tests may run as root in a container; and a page that went through `add_policy`
+    # counts as one from the internet, which may not open WebSockets to this machine.
+    args = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks", *options]
+    try:  # that of the system, or the one that `playwright install chromium` has put beside it
+        return playwright.chromium.launch(executable_path=CHROMIUM, channel=channel, args=args)
+    except Error as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip("Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    with closing(launch(playwright)) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
-def browse(chromium):
-    """`with browse(url) as page`: at the end nothing may be on the console that `expected` does not match."""
+def window(playwright: Playwright) -> Iterator[BrowserContext]:
+    """A window with tabs, of which one is visible. All pages of `chromium` count as visible."""
+    port = free_port()
+    # The channel is the whole browser, not the shell that has no window.
+    with closing(launch(playwright, f"--remote-debugging-port={port}", channel="chromium")):
+        browser = playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}", no_defaults=True)
+        [context] = browser.contexts
+        context.set_default_timeout(20_000)
+        yield context
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> OpenPage:
+    """`with open_page(url) as page`: fails if the console has other messages than those that `expected` matches."""
 
     @contextmanager
-    def browse(url, expected=None, path="/", **options):
+    def open_page(url: str, expected: str | None = None, path: str = "/", **options: Any) -> Iterator[Page]:
         context = chromium.new_context(base_url=url, **options)
         context.set_default_timeout(20_000)
-        page, console, requests = context.new_page(), [], []
-        context.route("**/*", with_policy)
+        page = context.new_page()
+        console: list[str] = []
+        requests: list[str] = []
+        context.route("**/*", add_policy)
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -49,22 +101,25 @@ def browse(chromium):
         assert [text for text in console if not (expected and re.search(expected, text))] == []
         assert [each for each in requests if not each.startswith((f"{url}/", "data:"))] == []
 
-    return browse
+    return open_page
 
 
-def with_policy(route):
-    if route.request.resource_type != "document":
-        return route.continue_()
-    response = route.fetch(max_redirects=0)
-    route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+def add_policy(route: Route) -> None:
+    if route.request.resource_type == "document":
+        response = route.fetch(max_redirects=0)
+        route.fulfill(
+            response=response, headers=response.headers | {"content-security-policy": CONTENT_SECURITY_POLICY}
+        )
+    else:
+        route.continue_()
 
 
 @pytest.fixture
-def running(make_project):
+def run_project(make_project: MakeProject) -> RunProject:
     """A project in development, by its Procfile line."""
 
     @contextmanager
-    def run(added=None, **answers):
+    def run(added: Path | None = None, **answers: Unpack[Answers]) -> Iterator[tuple[Project, Server]]:
         project = make_project(**answers)
         if added:
             shutil.copytree(added, project.path, dirs_exist_ok=True)
@@ -79,12 +134,12 @@ def running(make_project):
 def test_below_a_path(
     starter: str,
     slash: str,
-    production: Callable[..., Project],
-    run_nginx: Callable[[str], AbstractContextManager[object]],
-    browse: Callable[..., AbstractContextManager[Page]],
+    make_production_project: MakeProject,
+    run_nginx: RunNginx,
+    open_page: OpenPage,
 ) -> None:
     """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/deploying.md says."""
-    project = production(starter=starter)
+    project = make_production_project(starter=starter)
     project.environment["DJANGO_SCRIPT_NAME"] = "/app"
     with project.run_server() as running, running.client() as client:
         files = re.findall(r'(?:href|src)="(/app/static/[^"]+)"', client.get("/app/").text)
@@ -102,7 +157,7 @@ def test_below_a_path(
     with (
         project.run_server(port=port, **development),
         run_nginx(server),
-        browse(site, expected="Autofocus processing was blocked", path="/app/") as page,
+        open_page(site, expected="Autofocus processing was blocked", path="/app/") as page,
     ):
         page.get_by_role("link", name="Sign in").click()
         page.get_by_label("Username").fill("ada")
@@ -125,7 +180,7 @@ def test_below_a_path(
         expect(page).to_have_url(f"{site}/app/")
 
 
-VIEW_THAT_LEAVES = """
+REDIRECT_VIEW = """
 from django.shortcuts import redirect
 
 def sign_in_elsewhere(request):
@@ -160,12 +215,12 @@ def provider() -> Iterator[str]:
 
 
 def test_redirect_to_a_provider_after_a_form(
-    production: Callable[..., Project], chromium: Browser, provider: str
+    make_production_project: MakeProject, chromium: Browser, provider: str
 ) -> None:
     """With the policy that the project sends in production: refused, until the provider is added to `form-action`."""
-    project, port = production(), free_port()
+    project, port = make_production_project(), free_port()
     views, urls = project.path / "pages" / "views.py", project.path / "pages" / "urls.py"
-    views.write_text(views.read_text() + VIEW_THAT_LEAVES.format(provider=provider))
+    views.write_text(views.read_text() + REDIRECT_VIEW.format(provider=provider))
     (project.path / "pages" / "templates" / "pages" / "sign_in_elsewhere.html").write_text(FORM)
     urls.write_text(urls.read_text() + '\nurlpatterns.append(path("elsewhere/", views.sign_in_elsewhere))\n')
     site = f"http://localhost:{port}"
@@ -187,9 +242,9 @@ def test_redirect_to_a_provider_after_a_form(
             expect(page.get_by_role("heading", name="The provider")).to_be_visible()
 
 
-def test_students_wiki(running, browse):
+def test_students_wiki(run_project: RunProject, open_page: OpenPage) -> None:
     students = ROOT / "tests" / "student"
-    with running(added=students, starter="wiki") as (project, server), browse(server.url) as page:
+    with run_project(added=students, starter="wiki") as (project, server), open_page(server.url) as page:
         page.get_by_role("link", name="Django").click()
         expect(page.get_by_role("heading", name="Django")).to_be_visible()
         page.get_by_role("main").get_by_role("link", name="Python").first.click()  # from Markdown
@@ -203,13 +258,13 @@ def test_students_wiki(running, browse):
         search.press("Enter")
         expect(page.locator("h1 + ul a")).to_have_text(["Git", "HTML", "Python"])
 
-        create(page, "git", "again")
+        create_entry(page, "git", "again")
         expect(page.get_by_text("There is an entry with this title already.")).to_be_visible()
-        create(page, "../up", "out of here")
+        create_entry(page, "../up", "out of here")
         expect(page.get_by_text("cannot be a title")).to_be_visible()
         assert not (project.path / "up.md").exists()
 
-        create(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
+        create_entry(page, "Ajax & Co", "# Ajax\n\n**bold** <script>document.title = 'run'</script>\n\nend\n")
         expect(page.locator("strong")).to_have_text("bold")
         expect(page).to_have_title(re.compile("^Ajax & Co"))
         for _ in range(2):
@@ -225,26 +280,26 @@ def test_students_wiki(running, browse):
         expect(page).to_have_url(re.compile("/wiki/"))
 
 
-def create(page, title, content):
+def create_entry(page: Page, title: str, content: str) -> None:
     page.get_by_role("link", name="Create New Page").click()
     page.get_by_label("Title").fill(title)
     page.get_by_label("Content").fill(content)
     page.get_by_role("button", name="Save").click()
 
 
-def test_chat(make_project, browse):
+def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
     project = make_project(starter="chat")
     project.manage("migrate")
-    port, expected = free_port(), f"{STOPPED}|WebSocket connection to"
+    port, expected = free_port(), f"{DISCONNECT_ERRORS}|WebSocket connection to"
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port)]
-    with browse_room(project, command, port, browse, expected) as (ada, grace, restart):
-        say(ada, "hello <b>Grace</b>")
+    with browse_room(project, command, port, open_page, expected) as (ada, grace, restart):
+        send_message(ada, "hello <b>Grace</b>")
         expect(grace.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator("#here")).to_have_text(re.compile(r"Guest \w{8}, Guest \w{8}"))
         with restart():
             expect(grace.locator("#status")).to_contain_text("Trying again in")
-            say(grace, "are you there?")
+            send_message(grace, "are you there?")
             expect(grace.locator("#status")).to_contain_text("Not connected")
         for page in (ada, grace):
             expect(page.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
@@ -253,31 +308,34 @@ def test_chat(make_project, browse):
         ada.reload()
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
         for number in range(15):
-            say(ada, f"quick {number}")
+            send_message(ada, f"quick {number}")
         expect(ada.locator("#status")).to_contain_text("Not so fast")
         expect(ada.locator(".messages p")).to_have_count(17, timeout=15_000)
         expect(grace.locator(".messages p").last).to_have_text("quick 14")
 
 
 @contextmanager
-def browse_room(project, command, port, browse, expected):
-    """Two people in one room, and what stops the server and starts it again."""
-    servers = []
+def browse_room(
+    project: Project, command: list[str], port: int, open_page: OpenPage, expected: str
+) -> Iterator[tuple[Page, Page, Callable[[], AbstractContextManager[None]]]]:
+    """Two pages in one room, and a context manager for an outage of the server."""
+    servers: list[AbstractContextManager[Server]] = []
 
-    def start():
+    def start() -> Server:
         servers.append(project.run_process(command, port))
         return servers[-1].__enter__()
 
+    running = [start()]
+
     @contextmanager
-    def restart():
+    def restart() -> Iterator[None]:
         running[0].kill()
         yield
         running[0] = start()
 
-    running = [start()]
     url = running[0].url
     try:
-        with browse(url, expected) as ada, browse(url, expected) as grace:
+        with open_page(url, expected) as ada, open_page(url, expected) as grace:
             for page in (ada, grace):
                 page.get_by_label("Join a room").fill("Lobby")
                 page.get_by_role("button", name="Join").click()
@@ -287,15 +345,15 @@ def browse_room(project, command, port, browse, expected):
         running[0].kill()
 
 
-def say(page, text):
+def send_message(page: Page, text: str) -> None:
     page.get_by_label("Message", exact=True).fill(text)
     page.keyboard.press("Enter")
 
 
-def test_live(running, browse):
-    with running(starter="live") as (project, server):
+def test_live(run_project: RunProject, open_page: OpenPage) -> None:
+    with run_project(starter="live") as (project, server):
         add_services(project, server.url)
-        with browse(server.url) as page:
+        with open_page(server.url) as page:
             expect(page.locator(".state")).to_have_text(["not checked lately"] * 2)
             project.manage("check_services", "--once")
             expect(page.locator(".state")).to_have_text(["up", "down"])
@@ -307,17 +365,74 @@ def test_live(running, browse):
                 expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
 
 
-def add_services(project, url):
+COUNT_STREAMS = """
+
+async def application(scope, receive, send, inner=application):
+    stream = scope.get("path") == "/events/"
+    if stream:
+        print("stream opened")
+    try:
+        await inner(scope, receive, send)
+    finally:
+        if stream:
+            print("stream closed")
+"""
+
+
+def test_seven_tabs_and_the_admin(make_project: MakeProject, window: BrowserContext) -> None:
+    """A browser opens six connections to a site over HTTP/1.1: a hidden tab has none, and misses no events."""
+    project = make_project(starter="live")
+    project.manage("migrate")
+    with (project.path / "wiki" / "asgi.py").open("a") as file:
+        file.write(COUNT_STREAMS)
+    with project.run_server() as server:
+
+        def wait_for_streams(opened: int, closed: int) -> None:
+            counts = ("stream opened", "stream closed")
+            server.wait_until(lambda: tuple(map(server.output.count, counts)) == (opened, closed), seconds=20)
+
+        add_services(project, server.url)
+        tabs = []
+        for number in range(1, 8):
+            tabs.append(window.new_page())
+            tabs[-1].goto(server.url)
+            expect(tabs[-1].locator(".state")).to_have_text(["not checked lately"] * 2)
+            wait_for_streams(number, number - 1)
+        admin = window.new_page()
+        admin.goto(f"{server.url}/admin/")
+        expect(admin.get_by_label("Username")).to_be_visible()
+        with window.expect_page() as opened:
+            window.new_cdp_session(admin).send("Target.createTarget", {"url": server.url, "background": True})
+        tabs.append(opened.value)
+        for tab in tabs:
+            expect(tab.get_by_role("heading", name="Status")).to_be_visible()
+        assert [tab.evaluate("document.visibilityState") for tab in tabs] == ["hidden"] * 8
+        wait_for_streams(7, 7)
+
+        project.manage("check_services", "--once")
+        for number, tab in enumerate([tabs[0], tabs[-1]], start=1):
+            expect(tab.locator(".chart rect")).to_have_count(0)
+            tab.bring_to_front()
+            expect(tab.locator(".state")).to_have_text(["up", "down"])
+            wait_for_streams(7 + number, 6 + number)
+        project.manage("check_services", "--once")
+        expect(tabs[-1].locator(".chart rect")).to_have_count(4)
+        expect(tabs[0].locator(".chart rect")).to_have_count(2)
+        tabs[0].bring_to_front()
+        expect(tabs[0].locator(".chart rect")).to_have_count(4)
+
+
+def add_services(project: Project, url: str) -> None:
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
     project.manage("shell", "--command", f"from status.models import Service\n{script}")
 
 
-def test_pages_of_every_project(running, browse):
+def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) -> None:
     """Sign-in, password and admin pages, none of which may need what the policy forbids."""
-    with running() as (project, server):
+    with run_project() as (project, server):
         project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
-        with browse(server.url) as page:
+        with open_page(server.url) as page:
             page.get_by_role("link", name="Sign in").click()
             for password in ("wrong", "analytical-engine"):
                 expect(page.get_by_label("Username")).to_be_focused()  # or Chromium says that it could not focus it
@@ -338,18 +453,18 @@ def test_pages_of_every_project(running, browse):
 
 
 @pytest.mark.parametrize("starter", ["blank", "wiki", "chat", "live"])
-def test_without_javascript_and_narrow(starter, running, browse):
-    with running(starter=starter) as (_, server):
-        with browse(server.url, java_script_enabled=False) as page:
+def test_without_javascript_and_narrow(starter: str, run_project: RunProject, open_page: OpenPage) -> None:
+    with run_project(starter=starter) as (_, server):
+        with open_page(server.url, java_script_enabled=False) as page:
             expect(page.get_by_role("heading", level=1)).to_be_visible()
-        with browse(server.url, viewport={"width": 320, "height": 640}) as page:
+        with open_page(server.url, viewport={"width": 320, "height": 640}) as page:
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
             page.keyboard.press("Tab")
             expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
 
 
 BOOTSTRAP = {"css": ("text/css", ".btn { color: rgb(1, 2, 3); }"), "js": ("text/javascript", "window.bootstrap = {};")}
-NAMED = {  # what the console names, of what the student's page has
+CONSOLE_PATTERNS = {  # the console's messages for the student's page
     "stylesheet": r"stylesheet 'https://cdn\.jsdelivr\.net/\S+\.css'",
     "script": r"script 'https://cdn\.jsdelivr\.net/\S+\.js'",
     "inline style": "(?i)inline style",
@@ -366,25 +481,25 @@ VIOLATIONS = """<!doctype html><title>Violations</title><link rel="icon" href="d
 """
 
 
-def test_what_the_console_says(chromium: Browser) -> None:
+def test_console_messages(chromium: Browser) -> None:
     """Each violation in the table of docs/settings.md, in the words that stand there; and that the sources cure it."""
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+? \| ([A-Z][\w ]+) \| (.+) \|$", text, re.MULTILINE)
     assert len(rows) == 11
-    console = read_console(chromium, POLICY)
+    console = read_console(chromium, CONTENT_SECURITY_POLICY)
     assert [words for words, _ in rows if not any(said.startswith(words) for said in console)] == []
     assert [said for said in console if not said.startswith(tuple(words for words, _ in rows))] == []
     directives = re.findall("add (?:its|the) source to `([a-z-]+)`", text)
     assert len(directives) == 7
     sources = "".join(f"; {name} 'self' 'unsafe-inline' data: https://cdn.example" for name in directives)
-    policy = re.sub(r"; (?:form-action|img-src) [^;]+", "", POLICY) + sources
+    policy = re.sub(r"; (?:form-action|img-src) [^;]+", "", CONTENT_SECURITY_POLICY) + sources
     assert {said.split(" violates ")[0] for said in read_console(chromium, policy)} == {
         "Evaluating a string as JavaScript"
     }
 
 
 def read_console(chromium: Browser, policy: str) -> list[str]:
-    """What the console says of a page with all those violations, under this policy, report-only."""
+    """Return the console's messages for a page with all those violations, under this policy, report-only."""
 
     def respond(route: Route) -> None:
         headers = {"content-type": "text/html", "access-control-allow-origin": "*"}
@@ -395,7 +510,8 @@ def read_console(chromium: Browser, policy: str) -> list[str]:
 
     context = chromium.new_context()
     context.route("**/*", respond)
-    page, console = context.new_page(), []
+    page = context.new_page()
+    console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
     with page.expect_response("https://cdn.example/data"):
         page.goto("https://site.example/")
@@ -407,33 +523,36 @@ def read_console(chromium: Browser, policy: str) -> list[str]:
 
 @contextmanager
 def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[Page, list[str]]]:
-    """A page and what its console says. Bootstrap's CDN is answered here; `scheme` is what a proxy would say."""
+    """Open a page; yields it with its console's messages. Replaces Bootstrap's CDN, and sets X-Forwarded-Proto to `scheme`."""
 
     def respond(route: Route) -> None:
         if route.request.url.startswith(url):
-            return route.continue_(headers=route.request.headers | {"x-forwarded-proto": scheme})
-        content_type, body = BOOTSTRAP[route.request.url.rpartition(".")[2]]
-        return route.fulfill(content_type=content_type, body=body)
+            route.continue_(headers=route.request.headers | {"x-forwarded-proto": scheme})
+        else:
+            content_type, body = BOOTSTRAP[route.request.url.rpartition(".")[2]]
+            route.fulfill(content_type=content_type, body=body)
 
     context = chromium.new_context(base_url=url)
     context.set_default_timeout(20_000)
     context.route("**/*", respond)
-    page, console = context.new_page(), []
+    page = context.new_page()
+    console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
     page.on("pageerror", lambda error: console.append(str(error)))
     yield page, console
     context.close()
 
 
-def bring_app(project: Project, app: str) -> None:
-    """The student's app under this name, with the lines of docs/course-projects.md."""
+def install_app(project: Project, app: str) -> None:
+    """Install the student's app under this name, with the lines of docs/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
+    shutil.rmtree(project.path / "pages")
     for file in student.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             target = project.path / app / str(file.relative_to(student)).replace("network", app)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.read_text().replace("network", app))
-    section = re.search(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS, re.MULTILINE)[1]
+    section = first_match(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS)
     lines = re.findall(r"^\| `(\w+\.py)` \| `(.+?)`", section, re.MULTILINE)
     replaced = ['"pages",', 'AUTH_USER_MODEL = "accounts.User"', 'path("", include("pages.urls")),']
     assert len(lines) == len(replaced)
@@ -441,7 +560,6 @@ def bring_app(project: Project, app: str) -> None:
         edit(project.path / project.slug / file, old, new)
     for command in re.findall(r"`uv run manage\.py (.+?)`", section):
         project.manage(*command.split())
-    (project.path / "tests" / "test_pages.py").unlink()
 
 
 COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")
@@ -463,13 +581,11 @@ def runserver(project: Project) -> Iterator[Server]:
     ],
     ids=["commerce", "mail", "network"],
 )
-def test_course_project(
-    name: str, app: str, django_version: str, make_project: Callable[..., Project], chromium: Browser
-) -> None:
-    """A student's app as docs/course-projects.md says: in development, blocked in production, and mended."""
+def test_course_project(name: str, app: str, django_version: str, make_project: MakeProject, chromium: Browser) -> None:
+    """A student's app as in docs/course-projects.md: in development, blocked in production, and fixed."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
     project = make_project(project_name=name, django_version=django_version)
-    bring_app(project, app)
+    install_app(project, app)
     for user, run in (("ada", project.run_dev_server), ("grace", lambda: runserver(project))):
         with run() as server, visit(chromium, server.url) as (page, console):
             use_course_project(page, user)
@@ -535,9 +651,9 @@ def use_course_project(page: Page, name: str) -> None:
 
 
 def check_console(console: list[str], reported: bool) -> None:
-    """It names each violation, as one that was only reported or as one that was blocked, and nothing else."""
-    for kind, pattern in NAMED.items():
+    """The console has each violation, either reported only or blocked, and nothing else."""
+    for kind, pattern in CONSOLE_PATTERNS.items():
         assert any(re.search(pattern, text) for text in console), f"{kind}: {console}"
-    known = "|".join(NAMED.values()).replace("(?i)", "")
+    known = "|".join(CONSOLE_PATTERNS.values()).replace("(?i)", "")
     assert [text for text in console if not re.search(known, text, re.IGNORECASE)] == []
     assert {bool(re.search("report.only", text, re.IGNORECASE)) for text in console} == {reported}

@@ -1,4 +1,4 @@
-"""Real images and stacks of containers, built and asked from outside."""
+"""Real images and stacks of containers, built and tested from outside."""
 
 import asyncio
 import json
@@ -10,30 +10,49 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol, Unpack
 
 import httpx
 import pytest
 import yaml
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
-from tests.template import CHOICES, SERVERS, code_blocks, edit, free_port, generate, on_servers
+from tests.template import (
+    CHOICES,
+    IN_CI,
+    SERVERS,
+    Answers,
+    Docker,
+    Project,
+    code_blocks,
+    free_port,
+    generate,
+    on_servers,
+    run_commands,
+)
+
+Compose = Callable[..., str]
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_dockerfile_lint(server, tmp_path):
-    project = generate(tmp_path, project_name="wiki", server=server, starter="wiki")
-    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+def test_dockerfile_lint(server: str, tmp_path: Path) -> None:
+    check_dockerfile(generate(tmp_path, project_name="wiki", server=server, starter="wiki"))
+
+
+def check_dockerfile(project: Project) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
     result = subprocess.run([hadolint, project.path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @on_servers("uvicorn", "daphne")
-def test_image(server, docker, tmp_path):
+def test_image(server: str, docker: Docker, tmp_path: Path) -> None:
     project = generate(tmp_path, lock=True, project_name="wiki", server=server)
     project.path.joinpath("db.sqlite3").write_text("local data")
     tag = f"test-{server}-{uuid.uuid4().hex[:8]}"
@@ -45,7 +64,7 @@ def test_image(server, docker, tmp_path):
         docker("image", "rm", "--force", tag)
 
 
-def check_image(docker, tag):
+def check_image(docker: Docker, tag: str) -> None:
     key = "secret-" + uuid.uuid4().hex
     options = ["--read-only", "--tmpfs", "/tmp", "--volume", "/data", "--publish", "127.0.0.1::8000"]
     options += ["--env", f"DJANGO_SECRET_KEY={key}", "--env", "DJANGO_ALLOWED_HOSTS=example.com"]
@@ -61,12 +80,13 @@ def check_image(docker, tag):
         assert (css.status_code, css.headers["content-encoding"]) == (200, "br")
         assert httpx.get(f"{url}/readyz").status_code == 200
 
-        def inside(command):
+        def inside(command: str) -> str:
             return docker("exec", container, "sh", "-c", command, check=False)
 
         assert inside("id -u").strip() == "10001"
         assert "Read-only file system" in inside("touch /app/x")
-        assert inside("command -v uv gcc cc; ls -a /app | grep -x -e .env -e db.sqlite3 -e .git -e tests") == ""
+        absent = ("-e .env", "-e .env.example", "-e db.sqlite3", "-e .git", "-e tests", "-e tests.py", "-e conftest.py")
+        assert inside(f"command -v uv gcc cc; ls -a /app /app/* | grep -x {' '.join(absent)}") == ""
         health = ("inspect", "--format", "{{.State.Health.Status}}", container)
         wait_until(lambda: docker(*health).strip() == "healthy", lambda: docker("inspect", container))
         start = time.monotonic()
@@ -80,8 +100,8 @@ def check_image(docker, tag):
         docker("rm", "--force", "--volumes", container)
 
 
-def check_rebuild(docker, tag, project):
-    """A change of the code does not install the dependencies again."""
+def check_rebuild(docker: Docker, tag: str, project: Project) -> None:
+    """A change of the code does not reinstall the dependencies."""
     views = project.path / "pages" / "views.py"
     views.write_text(views.read_text() + "\n# changed\n")
     steps = docker("build", "--tag", tag, project.path, env=os.environ | {"BUILDKIT_PROGRESS": "plain"})
@@ -89,7 +109,7 @@ def check_rebuild(docker, tag, project):
     assert f"\n{step} CACHED" in steps
 
 
-def wait_until(condition, explain, seconds=60):
+def wait_until(condition: Callable[[], object], explain: Callable[[], str], seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -101,13 +121,25 @@ def wait_until(condition, explain, seconds=60):
     raise AssertionError(explain())
 
 
+class RunStack(Protocol):
+    def __call__(
+        self, prepare: Callable[[Project], None] = ..., **answers: Unpack[Answers]
+    ) -> AbstractContextManager[tuple[str, Compose]]: ...
+
+
 @pytest.fixture
-def stack(docker, tmp_path):
-    """`with stack(starter) as (url, compose)`: the project's compose.yaml with two web containers."""
+def run_stack(docker: Docker, tmp_path: Path) -> RunStack:
+    """`with run_stack(**answers) as (url, compose)`: the project's compose.yaml with two web containers.
+
+    `prepare(project)` changes the project first.
+    """
 
     @contextmanager
-    def start(**answers):
-        project = generate(tmp_path, lock=True, project_name="wiki", **answers)
+    def start(
+        prepare: Callable[[Project], None] = lambda project: None, **answers: Unpack[Answers]
+    ) -> Iterator[tuple[str, Compose]]:
+        project = generate(tmp_path, lock=True, **answers)
+        prepare(project)
         variables = {
             "HTTP_PORT": str(free_port()),
             "HTTPS_PORT": str(free_port()),
@@ -115,12 +147,13 @@ def stack(docker, tmp_path):
         }
         name = f"test{uuid.uuid4().hex[:8]}"
 
-        def compose(*arguments):
+        def compose(*arguments: str) -> str:
             return docker("compose", "--project-name", name, *arguments, cwd=project.path, env=os.environ | variables)
 
         try:
-            # Its port is for development on this machine, where something else may have it.
-            edit(project.path / "compose.yaml", '    ports: ["127.0.0.1:5432:5432"]\n', "")
+            # The ports of PostgreSQL and Redis are for development on this machine, where something else may have them.
+            file = project.path / "compose.yaml"
+            file.write_text(re.sub(r' +ports: \["127\.0\.0\.1:\d+:\d+"\]\n', "", file.read_text()))
             compose("up", "--build", "--detach", "--scale", "web=2")
             url = f"https://localhost:{variables['HTTPS_PORT']}"
             wait_until(lambda: httpx.get(f"{url}/readyz", verify=False).status_code == 200, lambda: compose("logs"))
@@ -145,8 +178,8 @@ def test_compose_keeps_containers_read_only(starter: str, tmp_path: Path) -> Non
     )
 
 
-def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> None:
-    """What the stack really runs with."""
+def check_limits(docker: Docker, compose: Compose) -> None:
+    """The running containers have the limits of compose.yaml."""
     show = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"
     everything = compose("ps", "--all", "--quiet").split()
     limits = docker("inspect", "--format", show, *everything).splitlines()
@@ -159,9 +192,9 @@ def check_limits(docker: Callable[..., str], compose: Callable[..., str]) -> Non
 
 
 @on_servers("gunicorn")
-def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[..., str], tmp_path: Path) -> None:
+def test_wiki_stack(server: str, run_stack: RunStack, docker: Docker, tmp_path: Path) -> None:
     with (
-        stack(server=server, starter="wiki", database="postgresql") as (url, compose),
+        run_stack(server=server, starter="wiki", database="postgresql") as (url, compose),
         httpx.Client(base_url=url, verify=False) as client,
     ):
         check_limits(docker, compose)
@@ -176,7 +209,7 @@ def test_wiki_stack(server: str, stack: Callable[..., object], docker: Callable[
         check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
 
 
-def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> None:
+def check_behind_another_proxy(compose: Compose, override: Path) -> None:
     """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
     port = free_port()
     override.write_text(code_blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
@@ -190,9 +223,9 @@ def check_behind_another_proxy(compose: Callable[..., str], override: Path) -> N
 
 
 @on_servers("hypercorn")
-def test_chat_stack(server, stack):
-    with stack(server=server, starter="chat", database="postgresql") as (url, compose):
-        asyncio.run(talk(url))
+def test_chat_stack(server: str, run_stack: RunStack) -> None:
+    with run_stack(server=server, starter="chat", database="postgresql") as (url, compose):
+        asyncio.run(exchange_messages(url))
         ping = ("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
         assert "NOAUTH" in compose(*ping)
         for number in (1, 2):
@@ -200,12 +233,11 @@ def test_chat_stack(server, stack):
             assert re.search(rf"web_{number}|web-{number}", logs), "both web containers run"
 
 
-async def talk(url):
+async def exchange_messages(url: str) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    options = {"origin": url, "ssl": context}
     socket_url = url.replace("https", "wss") + "/ws/chat/lobby/"
-    members = [await connect(socket_url, **options) for _ in range(6)]
+    members = [await connect(socket_url, origin=Origin(url), ssl=context) for _ in range(6)]
     for member in members:
         await member.send('{"message": "hello"}')
     for member in members:
@@ -216,8 +248,8 @@ async def talk(url):
 
 
 @on_servers("granian")
-def test_live_stack(server, stack):
-    with stack(server=server, starter="live", database="postgresql") as (url, compose):
+def test_live_stack(server: str, run_stack: RunStack) -> None:
+    with run_stack(server=server, starter="live", database="postgresql") as (url, compose):
         add = "Service.objects.create(name='site', url='http://web:8000/livez')"
         command = f"from status.models import Service; {add}"
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", command)
@@ -225,3 +257,102 @@ def test_live_stack(server, stack):
             with client.stream("GET", "/events/?after=0") as response:
                 line = next(line for line in response.iter_lines() if line.startswith("data: "))
             assert json.loads(line.removeprefix("data: "))["state"] == "up"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """The address of an empty registry of images."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        reason = "docker-registry is not installed"
+        if IN_CI and sys.platform == "linux":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    address = f"127.0.0.1:{free_port()}"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    configuration = {"version": "0.1", "storage": storage, "http": {"addr": address}}
+    (tmp_path / "registry.yml").write_text(yaml.safe_dump(configuration))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen([program, "serve", tmp_path / "registry.yml"], stdout=log, stderr=log)
+    try:
+        url = f"http://{address}/v2/"
+        wait_until(lambda: httpx.get(url).status_code == 200, (tmp_path / "registry.log").read_text)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+IMAGE_NAMES = re.compile(r"^(?:FROM| *image:) (\S+:\S+)", re.MULTILINE)
+
+
+def test_pinned_images(run_stack: RunStack, docker: Docker, registry: str) -> None:
+    """The command in docs/deploying.md pins each image to a digest, and the stack starts with these."""
+    pins = code_blocks("deploying.md", "sh")[0]
+    pinned: list[str] = []
+
+    def pin(project: Project) -> None:
+        files = [project.path / "Dockerfile", project.path / "compose.yaml"]
+        names = {name for file in files for name in IMAGE_NAMES.findall(file.read_text())}
+        assert {re.split("[/:]", name)[-2] for name in names} == {"python", "uv", "caddy", "redis"}
+        for file in files:  # the same names, in a registry that can be asked here
+            file.write_text(
+                IMAGE_NAMES.sub(lambda found: found[0].replace(found[1], f"{registry}/{found[1]}"), file.read_text())
+            )
+        before = [file.read_text() for file in files]
+        refused = subprocess.run(["sh", "-c", pins], cwd=project.path, capture_output=True, text=True, check=False)
+        assert (refused.returncode != 0, [file.read_text() for file in files]) == (True, before), refused.stderr
+
+        manifests = {f"{registry}/{name}": push(docker, name, f"{registry}/{name}") for name in names}
+        digests = {image: put_index(image, manifest, "amd64", "arm64") for image, manifest in manifests.items()}
+        run_commands(pins, project.path)
+        after = [file.read_text() for file in files]
+        expected = [IMAGE_NAMES.sub(lambda found: f"{found[0]}@{digests[found[1]]}", text) for text in before]
+        assert after == expected
+        assert not list(project.path.glob("*.bak"))
+        check_dockerfile(project)
+        for image, manifest in manifests.items():  # the tag moves on
+            assert put_index(image, manifest, "arm64", "amd64") != digests[image]
+        run_commands(pins, project.path)
+        assert [file.read_text() for file in files] == after
+        pinned.extend(IMAGE_NAMES.findall(after[1]))
+
+    try:
+        with run_stack(prepare=pin, server="daphne", starter="chat") as (_, compose):
+            used = docker("inspect", "--format", "{{.Config.Image}}", *compose("ps", "--quiet").split()).split()
+            assert len(pinned) == 2
+            assert set(pinned) < set(used)
+    finally:
+        own = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}", "--digests")
+        docker("image", "rm", "--force", *{name for name in own.split() if name.startswith(registry)}, check=False)
+
+
+def push(docker: Docker, name: str, image: str) -> dict[str, str | int]:
+    """Push an image under another name, and return what an index of several platforms says of it."""
+    if "No such image" in docker("image", "inspect", name, check=False):
+        docker("pull", name)
+    docker("tag", name, image)
+    docker("push", image)
+    types = ("vnd.docker.distribution.manifest.v2+json", "vnd.oci.image.manifest.v1+json")
+    accept = ", ".join(f"application/{each}" for each in types)
+    manifest = httpx.get(manifest_url(image), headers={"Accept": accept}).raise_for_status()
+    return {
+        "mediaType": manifest.headers["Content-Type"],
+        "digest": manifest.headers["Docker-Content-Digest"],
+        "size": len(manifest.content),
+    }
+
+
+def put_index(image: str, manifest: dict[str, str | int], *platforms: str) -> str:
+    """Make the tag one of an image for these platforms, as those of public images are, and return its digest."""
+    media_type = "application/vnd.docker.distribution.manifest.list.v2+json"
+    manifests = [manifest | {"platform": {"os": "linux", "architecture": platform}} for platform in platforms]
+    index = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests})
+    response = httpx.put(manifest_url(image), content=index, headers={"Content-Type": media_type})
+    digest: str = response.raise_for_status().headers["Docker-Content-Digest"]
+    return digest
+
+
+def manifest_url(image: str) -> str:
+    registry, repository, tag = re.findall("^(.+?)/(.+):(.+)$", image)[0]
+    return f"http://{registry}/v2/{repository}/manifests/{tag}"

@@ -1,4 +1,4 @@
-"""What cookiecutter offers besides the questions, and what goes wrong on a machine: nothing half-made is left."""
+"""cookiecutter's other options, and failures of the machine: no partial project is left behind."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,35 +18,46 @@ from tests.template import IN_CI, ROOT, generate
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, mounts and file systems of POSIX")
 
 
-@pytest.fixture
-def cookiecutter(tmp_path):
-    """`cookiecutter(*arguments)` as a user types it, with a home of its own; `output` is where it generates."""
-    output = tmp_path / "output"
-    output.mkdir()
-    (tmp_path / "home").mkdir()
+class Cookiecutter:
+    """Runs cookiecutter as a user does, with its own home directory; `output` is where it generates."""
 
-    def run(*arguments, output=output, wait=True, **variables):
-        command = [sys.executable, "-m", "cookiecutter", *arguments, "--output-dir", str(output)]
-        environment = {**os.environ, "PATH": "", "HOME": str(tmp_path / "home"), "USERPROFILE": str(tmp_path / "home")}
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen(
-            command, env=environment | variables, cwd=tmp_path, start_new_session=True, encoding="utf-8", **pipes
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output = folder, folder / "output"
+        self.output.mkdir()
+        (folder / "home").mkdir()
+
+    def start(self, *arguments: str, output: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "cookiecutter", *arguments, "--output-dir", str(output or self.output)]
+        home = str(self.folder / "home")
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "PATH": "", "HOME": home, "USERPROFILE": home, **variables},
+            cwd=self.folder,
+            start_new_session=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
-        if not wait:
-            return process
+
+    def __call__(self, *arguments: str, output: Path | None = None, **variables: str) -> tuple[int, str]:
+        """The exit status and what a user sees."""
+        process = self.start(*arguments, output=output, **variables)
         said, _ = process.communicate(timeout=120)
         return process.returncode, said
 
-    run.output = output
-    return run
+
+@pytest.fixture
+def cookiecutter(tmp_path: Path) -> Cookiecutter:
+    return Cookiecutter(tmp_path)
 
 
-def read(project, path):
+def read(project: Path, path: str) -> str:
     return (project / path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("answer", ["server=nginx", "starter=blog", "channels=maybe", "django_version=4.2"])
-def test_unknown_answers(answer, cookiecutter):
+def test_unknown_answers(answer: str, cookiecutter: Cookiecutter) -> None:
     status, said = cookiecutter("--no-input", str(ROOT), answer)
     question, value = answer.split("=")
     assert status != 0
@@ -54,8 +66,8 @@ def test_unknown_answers(answer, cookiecutter):
     assert list(cookiecutter.output.iterdir()) == []
 
 
-def test_replay(cookiecutter):
-    """The answers of the last time again, and those of a file; a file with an answer that there is not is refused."""
+def test_replay(cookiecutter: Cookiecutter) -> None:
+    """Replays the last answers, and those of a file; a file with an unknown answer is rejected."""
     answers = ["project_name=Käse & Brot", "server=granian", "starter=chat", "database=postgresql"]
     status, said = cookiecutter("--no-input", str(ROOT), *answers)
     assert status == 0, said
@@ -78,10 +90,10 @@ def test_replay(cookiecutter):
     edited.write_text(json.dumps(context))
     status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
     assert status != 0
-    assert "server 'nginx' cannot be used: possible are uvicorn, daphne, hypercorn, gunicorn, granian." in said
+    assert "server 'nginx' cannot be used: the choices are uvicorn, daphne, hypercorn, gunicorn, granian." in said
     assert list((again / "more").iterdir()) == []
 
-    # It was typed, so that cookiecutter did not render it.
+    # A replayed answer was typed at the prompt, so cookiecutter does not render it.
     context["cookiecutter"] |= {"server": "granian", "project_name": "{{ 7 * 7 }}"}
     edited.write_text(json.dumps(context))
     status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
@@ -89,8 +101,8 @@ def test_replay(cookiecutter):
     assert 'SITE_NAME = "{{ 7 * 7 }}"' in read(again / "more" / "kase_brot", "kase_brot/settings.py")
 
 
-def test_defaults_of_the_user(cookiecutter):
-    """~/.cookiecutterrc gives other defaults; the command line wins; what is no answer is not taken."""
+def test_defaults_of_the_user(cookiecutter: Cookiecutter) -> None:
+    """~/.cookiecutterrc changes defaults, the command line takes precedence over it, and unknown answers are ignored."""
     config = cookiecutter.output.parent / "home" / ".cookiecutterrc"
     config.write_text(
         'default_context:\n  project_name: "From home"\n  server: granian\n  ci: jenkins\n  author: Ada\n'
@@ -102,8 +114,8 @@ def test_defaults_of_the_user(cookiecutter):
     assert (project / ".github").exists()
 
 
-def test_overwrite_if_exists(cookiecutter):
-    """Without the option a folder that is there stays as it is; with it, what is not the template's stays."""
+def test_overwrite_if_exists(cookiecutter: Cookiecutter) -> None:
+    """Without the option an existing folder stays unchanged; with it, files that are not the template's do."""
     assert cookiecutter("--no-input", str(ROOT))[0] == 0
     project = cookiecutter.output / "my_site"
     key = read(project, ".env")
@@ -126,7 +138,7 @@ def test_overwrite_if_exists(cookiecutter):
     assert read(project, "notes.txt") == "mine"
 
 
-def test_output_folder_with_spaces_and_other_letters(cookiecutter):
+def test_output_folder_with_spaces_and_other_letters(cookiecutter: Cookiecutter) -> None:
     folder = cookiecutter.output / "with spaces, ünd 東京 & 'quotes'"
     status, said = cookiecutter("--no-input", str(ROOT), output=folder)
     assert status == 0, said
@@ -134,7 +146,7 @@ def test_output_folder_with_spaces_and_other_letters(cookiecutter):
 
 
 @contextmanager
-def small_disk(folder, options):
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False, capture_output=True
@@ -149,16 +161,16 @@ def small_disk(folder, options):
 
 
 @posix
-def test_full_disk(cookiecutter, tmp_path):
+def test_full_disk(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "size=1m") as folder:
         status, said = cookiecutter("--no-input", str(ROOT), output=folder)
         assert status != 0
-        assert f"There is no room for a project in {folder}: less than 5 MB are left." in said
+        assert f"There is not enough disk space in {folder}: less than 5 MB are free." in said
         assert list(folder.iterdir()) == []
 
 
 @posix
-def test_read_only_folder(cookiecutter, tmp_path):
+def test_read_only_folder(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "size=10m,ro") as folder:
         status, said = cookiecutter("--no-input", str(ROOT), output=folder)
         assert status != 0
@@ -168,7 +180,7 @@ def test_read_only_folder(cookiecutter, tmp_path):
 
 @posix
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_interrupted(overwrite, cookiecutter, tmp_path):
+def test_interrupted(overwrite: bool, cookiecutter: Cookiecutter, tmp_path: Path) -> None:
     """Ctrl-C while uv locks the dependencies."""
     project = cookiecutter.output / "my_site"
     if overwrite:
@@ -179,7 +191,7 @@ def test_interrupted(overwrite, cookiecutter, tmp_path):
     (tools / "uv").write_text(f"#!/bin/sh\ntouch {tmp_path}/locking\nexec /bin/sleep 60\n")
     (tools / "uv").chmod(0o755)
     options = ["--overwrite-if-exists"] * overwrite
-    process = cookiecutter("--no-input", *options, str(ROOT), wait=False, PATH=str(tools) + ":/usr/bin:/bin")
+    process = cookiecutter.start("--no-input", *options, str(ROOT), PATH=str(tools) + ":/usr/bin:/bin")
     deadline = time.monotonic() + 30
     while not (tmp_path / "locking").exists():
         assert time.monotonic() < deadline
@@ -199,8 +211,8 @@ def test_interrupted(overwrite, cookiecutter, tmp_path):
 
 
 @posix
-def test_line_endings(tmp_path):
-    """What a shell reads in a Linux container has LF, whatever git does on Windows."""
+def test_line_endings(tmp_path: Path) -> None:
+    """Files that a shell reads in a Linux container have LF, whatever git does on Windows."""
     project = generate(tmp_path, project_name="wiki")
     attributes = read(project.path, ".gitattributes")
     for path in ("Procfile", "Dockerfile", "compose.yaml", "manage.py", ".env.example"):

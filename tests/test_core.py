@@ -1,4 +1,4 @@
-"""The ASGI core on real servers and a real PostgreSQL: threads, connections, and nothing left behind."""
+"""The ASGI core on real servers and a real PostgreSQL: threads, connections, and isolation of requests."""
 
 import asyncio
 import hashlib
@@ -11,30 +11,47 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.template import BACKGROUND_THREADS, ROOT, SERVERS, THREADS, Project, connect, edit, free_port
+from tests.template import (
+    BACKGROUND_THREADS,
+    PROBE_THREADS,
+    ROOT,
+    SERVERS,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    Project,
+    Server,
+    connect,
+    edit,
+    first_match,
+    free_port,
+)
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_256_clients_and_few_connections(server, probed, connections):
-    with probed(server).run_server() as running:
-        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
+def test_256_clients_and_few_connections(
+    server: str, make_probe_project: MakeProbeProject, connections: Callable[[], int]
+) -> None:
+    with make_probe_project(server).run_server() as running:
+        seen = asyncio.run(send_requests(running, ["/probe/count/", "/probe/async_count/"], clients=256, requests=4))
         assert seen == {200: 1024}, running.output
-        assert 1 <= connections() <= THREADS
-        asyncio.run(talk_to_many(running, sockets=40))
-        assert 1 <= connections() <= THREADS + BACKGROUND_THREADS
+        assert 1 <= connections() <= PROBE_THREADS
+        asyncio.run(exchange_many_messages(running, sockets=40))
+        assert 1 <= connections() <= PROBE_THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
 
 
-async def ask_many(running, paths, clients, requests):
-    seen = {}
+async def send_requests(running: Server, paths: list[str], clients: int, requests: int) -> dict[int, int]:
+    seen: dict[int, int] = {}
     limits = httpx.Limits(max_connections=clients)
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
-    async def ask(client, path):
+    async def ask(client: httpx.AsyncClient, path: str) -> None:
         for _ in range(requests):
             response = await client.get(path)
             seen[response.status_code] = seen.get(response.status_code, 0) + 1
@@ -44,7 +61,7 @@ async def ask_many(running, paths, clients, requests):
     return seen
 
 
-async def talk_to_many(running, sockets):
+async def exchange_many_messages(running: Server, sockets: int) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/count/"
     opened = [await connect(url) for _ in range(sockets)]
     await asyncio.gather(*[socket.send("{}") for socket in opened])
@@ -53,56 +70,56 @@ async def talk_to_many(running, sockets):
     await asyncio.gather(*[socket.close() for socket in opened])
 
 
-def test_nothing_is_left_for_the_next_request(probed):
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+def test_no_state_is_left_for_the_next_request(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/litter/").status_code == 200
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/disconnect/").status_code == 200
             assert client.get("/probe/vendor/").text == "postgresql"
-        for _ in range(3 * THREADS):
+        for _ in range(3 * PROBE_THREADS):
             state = client.get("/probe/state/").json()
             assert state["language"] == "en-us"
             assert state["time_zone"] == "UTC"
             assert state["in_transaction"] is False
             assert state["autocommit"] is True
             assert state["queries"] == 1
-        for _ in range(2 * THREADS):
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/count/").json() == {"users": 0}, "a transaction was committed, or is still open"
         assert "Traceback" not in running.output
 
 
-def test_a_transaction_in_sqlite_ends_with_its_request(probed):
+def test_a_transaction_in_sqlite_ends_with_its_request(make_probe_project: MakeProbeProject) -> None:
     with (
-        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        make_probe_project(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
     ):
-        for _ in range(2 * THREADS):
+        for _ in range(2 * PROBE_THREADS):
             assert client.get("/probe/begin/").status_code == 200
             assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_sqlite_connections_are_used_again(probed: Callable[..., Project]) -> None:
+def test_sqlite_connections_are_reused(make_probe_project: MakeProbeProject) -> None:
     with (
-        probed(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
+        make_probe_project(database="sqlite", database_url="sqlite:///db.sqlite3").run_server() as running,
         running.client() as client,
     ):
-        for _ in range(5 * THREADS):
+        for _ in range(5 * PROBE_THREADS):
             for view in ("count", "async_count"):
                 assert client.get(f"/probe/{view}/").json() == {"users": 0}
-        assert 1 <= client.get("/probe/how_many_connected/").json()["connected"] <= THREADS
-        for _ in range(2):  # the thread of the first call has ended when the second one's has
+        assert 1 <= client.get("/probe/count_connected/").json()["connected"] <= PROBE_THREADS
+        for _ in range(2):  # the second call waits for the end of the first one's thread
             with client.stream("GET", "/probe/event_stream/") as response:
                 assert next(response.iter_lines()) == "data: 0"
         assert "Traceback" not in running.output
 
 
-def test_with_djangos_own_pool_of_connections(probed, connections):
-    project = probed()
+def test_with_djangos_connection_pool(make_probe_project: MakeProbeProject, connections: Callable[[], int]) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2}\n')
     with project.run_server() as running:
-        seen = asyncio.run(ask_many(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
+        seen = asyncio.run(send_requests(running, ["/probe/count/", "/probe/async_count/"], clients=32, requests=8))
         assert seen == {200: 256}, running.output
         assert connections() <= 2
         with running.client() as client:
@@ -111,21 +128,21 @@ def test_with_djangos_own_pool_of_connections(probed, connections):
             assert client.get("/probe/event_stream_setting/").text == "data: \n\n"
 
 
-BACKEND_VIEWS = {"backend": THREADS, "async_backend": THREADS, "event_stream_backends": BACKGROUND_THREADS}
+BACKEND_VIEWS = {"backend": PROBE_THREADS, "async_backend": PROBE_THREADS, "event_stream_backends": BACKGROUND_THREADS}
 
 
-def test_connections_are_used_again(probed: Callable[..., Project]) -> None:
-    """By later requests, and by later calls of event streams."""
-    with probed().run_server() as running, running.client() as client:
+def test_connections_are_reused(make_probe_project: MakeProbeProject) -> None:
+    """Later requests and later calls of event streams reuse them."""
+    with make_probe_project().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
-            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * THREADS)]
+            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * PROBE_THREADS)]
             assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
         assert "Traceback" not in running.output
 
 
-def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Project]) -> None:
-    """However often they are used, and if nobody used them for longer than that."""
-    project = probed()
+def test_connections_are_replaced_when_they_are_old(make_probe_project: MakeProbeProject) -> None:
+    """This applies to busy connections and to idle ones."""
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("ASGI_CONN_MAX_AGE = 1\n")
     with project.run_server() as running, running.client() as client:
@@ -142,21 +159,23 @@ def test_connections_are_replaced_when_they_are_old(probed: Callable[..., Projec
                 check(used)
 
 
-def test_threads_are_started_once(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_threads_are_started_once(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(5):
-            asyncio.run(ask_many(running, ["/probe/slow/"], clients=2 * THREADS, requests=1))
+            asyncio.run(send_requests(running, ["/probe/slow/"], clients=2 * PROBE_THREADS, requests=1))
             client.get("/probe/async_count/")
             client.get("/probe/broken/")
         threads = client.get("/probe/state/").json()["threads"]
-        assert [name for name in threads if name.startswith("asgi-")] == [f"asgi-{n}" for n in range(1, THREADS + 1)]
+        assert [name for name in threads if name.startswith("asgi-")] == [
+            f"asgi-{n}" for n in range(1, PROBE_THREADS + 1)
+        ]
         for _ in range(10):
             client.get("/probe/state/")
         assert client.get("/probe/state/").json()["threads"] == threads
 
 
-def test_async_views_start_no_thread(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_async_views_start_no_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         before = client.get("/probe/async_state/").json()["threads"]
         for _ in range(10):
             client.get("/probe/async_state/")
@@ -165,19 +184,19 @@ def test_async_views_start_no_thread(probed):
         assert not any(name.startswith("asgi-") for name in before)
 
 
-def test_one_request_keeps_its_thread(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_one_request_keeps_its_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert len(set(client.get("/probe/threads_of_one_request/").json()["threads"])) == 1
 
 
-def test_event_streams_hold_no_thread(probed, connections):
-    """Ten times as many streams as threads, each of which has asked the database, and others are still served."""
-    with probed().run_server() as running:
-        asyncio.run(stream_many(running, streams=10 * THREADS))
-        assert connections() <= THREADS + BACKGROUND_THREADS
+def test_event_streams_hold_no_thread(make_probe_project: MakeProbeProject, connections: Callable[[], int]) -> None:
+    """Other requests get responses while ten times as many streams as threads are open, each with a query."""
+    with make_probe_project().run_server() as running:
+        asyncio.run(stream_many(running, streams=10 * PROBE_THREADS))
+        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
 
 
-async def stream_many(running, streams):
+async def stream_many(running: Server, streams: int) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     limits = httpx.Limits(max_connections=streams + 5)
     async with httpx.AsyncClient(base_url=running.url, limits=limits, headers=headers, timeout=20) as client:
@@ -192,9 +211,9 @@ async def stream_many(running, streams):
             await response.aclose()
 
 
-def test_clients_that_do_not_read_hold_no_thread(probed):
-    with probed().run_server() as running, running.client() as client, ExitStack() as opened:
-        for path in 2 * THREADS * ["async_large", "large", "large_stream"]:
+def test_slow_clients_hold_no_thread(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client, ExitStack() as opened:
+        for path in 2 * PROBE_THREADS * ["async_large", "large", "large_stream"]:
             slow = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
             head = f"GET /probe/{path}/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
             slow.sendall(head.encode())
@@ -202,8 +221,8 @@ def test_clients_that_do_not_read_hold_no_thread(probed):
         assert client.get("/probe/count/").json() == {"users": 0}
 
 
-def test_caches_are_closed_after_each_request(probed):
-    project = probed()
+def test_caches_are_closed_after_each_request(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     settings = project.path / "wiki" / "settings.py"
     settings.write_text(settings.read_text() + '\nCACHES = {"default": {"BACKEND": "probe.caches.CountedCache"}}\n')
     with project.run_server() as running, running.client() as client:
@@ -211,23 +230,23 @@ def test_caches_are_closed_after_each_request(probed):
         assert answers == [0, 1, 2, 3]
 
 
-def test_a_task_may_outlive_its_request(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_a_task_may_outlive_its_request(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert client.get("/probe/later/").text == "started"
         running.wait_until(lambda: client.get("/probe/count/").json() == {"users": 1}, seconds=10)
         assert "Traceback" not in running.output
 
 
-def test_health_and_async_views_answer_while_all_threads_are_at_work(probed):
-    with probed().run_server() as running, running.client() as client:
-        asyncio.run(ask_beside_slow_ones(running))
+def test_health_and_async_views_respond_while_all_threads_are_busy(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        asyncio.run(request_during_slow_views(running))
         assert client.get("/probe/count/").status_code == 200
 
 
-async def ask_beside_slow_ones(running):
+async def request_during_slow_views(running: Server) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
-        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * THREADS)]
+        slow = [asyncio.create_task(client.get("/probe/slow/")) for _ in range(2 * PROBE_THREADS)]
         await asyncio.sleep(0.3)
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/probe/async_state/")).status_code == 200
@@ -235,30 +254,30 @@ async def ask_beside_slow_ones(running):
         assert {response.text for response in await asyncio.gather(*slow)} == {"slow"}
 
 
-def test_a_client_that_leaves_costs_nothing(probed):
-    """Clients that hang up while a thread works for them: the thread is used again afterwards."""
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+def test_threads_are_reused_after_disconnects(make_probe_project: MakeProbeProject) -> None:
+    """A thread whose client disconnects runs later requests."""
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
                 client.get("/probe/slow/", timeout=0.1)
         assert client.get("/probe/count/").json() == {"users": 0}
         assert "Traceback" not in running.output
 
 
-def test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves(probed):
-    with probed().run_server() as running, running.client() as client:
-        for _ in range(2 * THREADS):
+def test_async_code_in_a_sync_view_is_cancelled_on_disconnect(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        for _ in range(2 * PROBE_THREADS):
             with pytest.raises(httpx.ReadTimeout):
-                client.get("/probe/patient/", timeout=0.1)
+                client.get("/probe/wait_long/", timeout=0.1)
         running.wait_until(
-            lambda: client.get("/probe/how_many_cancelled/").json() == {"cancelled": 2 * THREADS}, seconds=10
+            lambda: client.get("/probe/count_cancelled/").json() == {"cancelled": 2 * PROBE_THREADS}, seconds=10
         )
         assert client.get("/probe/count/").json() == {"users": 0}
         assert "Traceback" not in running.output
 
 
-def test_an_error_after_the_client_left_is_logged_once(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_an_error_after_a_disconnect_is_logged_once(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         with client.stream("GET", "/probe/careless_stream/") as response:
             assert next(response.iter_lines()) == "data: 1"
         running.wait_until(lambda: "clean-up broke" in running.output, seconds=10)
@@ -266,16 +285,16 @@ def test_an_error_after_the_client_left_is_logged_once(probed):
     assert running.output.count("RuntimeError: clean-up broke") == 1, running.output
 
 
-def test_a_timeout_in_a_stream_is_an_error(probed: Callable[..., Project]) -> None:
-    """The core's own timeout, which ends a request when its client leaves, is another one."""
-    with probed().run_server() as running, running.client() as client:
+def test_a_timeout_in_a_stream_is_an_error(make_probe_project: MakeProbeProject) -> None:
+    """It is not mistaken for the core's cancellation on disconnect."""
+    with make_probe_project().run_server() as running, running.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/stream_with_timeout/")
         running.wait_until(lambda: "TimeoutError: stream took too long" in running.output, seconds=10)
 
 
-def test_responses_and_refusals_may_ask_the_database(probed):
-    project = probed()
+def test_close_methods_and_failure_views_may_query_the_database(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write('CSRF_FAILURE_VIEW = "probe.views.refused"\n')
     with project.run_server() as running, running.client() as client:
@@ -288,16 +307,16 @@ def test_responses_and_refusals_may_ask_the_database(probed):
                 assert client.request(method, path).text == f"refused, {len(closings)} users"
 
 
-def test_receivers_are_called_for_each_request(probed):
-    """Also if the response is one that an earlier request has closed."""
-    project = probed()
-    connect = "from django.core.signals import request_finished\nrequest_finished.connect(note_finished)\n"
+def test_receivers_are_called_for_each_request(make_probe_project: MakeProbeProject) -> None:
+    """Receivers are also called if an earlier request has closed the same response object."""
+    project = make_probe_project()
+    connect = "from django.core.signals import request_finished\nrequest_finished.connect(record_finished)\n"
     with (project.path / "probe" / "views.py").open("a") as views:
         views.write(connect)
     with project.run_server() as running, running.client() as client:
         for _ in range(10):
             assert client.get("/probe/shared/").text == "the same for all"
-        assert client.get("/probe/how_many_finished/").json()["finished"] >= 9  # the last may still be on its way
+        assert client.get("/probe/count_finished/").json()["finished"] >= 9  # the last may still be on its way
 
 
 def add_receiver(project: Project, name: str) -> None:
@@ -305,8 +324,8 @@ def add_receiver(project: Project, name: str) -> None:
         views.write(f"from django.core.signals import request_finished\nrequest_finished.connect({name})\n")
 
 
-def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
-    project = probed()
+def test_receivers_run_after_the_response(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     add_receiver(project, "wait_to_finish")
     with project.run_server() as running, running.client(timeout=5) as client:
         for path in ("shared", "count"):
@@ -314,22 +333,22 @@ def test_receivers_run_after_the_answer(probed: Callable[..., Project]) -> None:
         assert client.get("/probe/let_finish/").text == "finished"
 
 
-def test_request_finished_is_sent_when_a_client_has_left(probed: Callable[..., Project]) -> None:
-    project = probed()
-    add_receiver(project, "note_finished")
+def test_request_finished_is_sent_after_a_disconnect(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
+    add_receiver(project, "record_finished")
     with project.run_server() as running, running.client() as client:
-        for path in 2 * ["async_patient", "patient"]:
+        for path in 2 * ["async_wait_long", "wait_long"]:
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"/probe/{path}/", timeout=0.2)
-        # Each of these requests is counted at its own end.
+        # Each of these requests is counted when it ends.
         earlier = itertools.count()
         running.wait_until(
-            lambda: client.get("/probe/how_many_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
+            lambda: client.get("/probe/count_finished/").json()["finished"] >= 4 + next(earlier), seconds=10
         )
 
 
-def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..., Project]) -> None:
-    project = probed()
+def test_error_pages_run_in_the_thread_of_their_request(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write('handler500 = "probe.views.server_error"\n')
     with project.run_server() as running, running.client() as client:
@@ -337,12 +356,12 @@ def test_error_pages_are_made_in_the_thread_of_their_request(probed: Callable[..
             assert client.get(f"/probe/{path}/").text.startswith("asgi-")
 
 
-def test_cancelled_calls_are_not_made(probed: Callable[..., Project]) -> None:
-    with probed().run_server() as running, running.client() as client:
-        assert client.get("/probe/cancel_a_call/").json() == {"made": ["last call"]}
+def test_cancelled_calls_are_not_made(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        assert client.get("/probe/cancel_a_call/").json() == {"calls": ["last call"]}
 
 
-# Another thread releases the request's thread in the middle of a call's submission.
+# Another thread releases the request's thread while a call is submitted.
 RELEASE_WHILE_SUBMITTING = """
 import asyncio, threading, time
 from queue import SimpleQueue
@@ -367,7 +386,7 @@ asyncio.run(main())
 """
 
 
-def test_no_call_is_lost_while_the_thread_is_released(make_project: Callable[..., Project]) -> None:
+def test_no_call_is_lost_while_the_thread_is_released(make_project: MakeProject) -> None:
     shell = make_project().manage("shell", "--command", RELEASE_WHILE_SUBMITTING)
     assert "the result is 7" in shell.stdout
 
@@ -398,15 +417,15 @@ with persistent_connections():
     asyncio.run(use_threads())
     print("before:", count_others())
 pool.close(timeout_seconds=10)
-deadline = time.monotonic() + 10  # PostgreSQL takes a moment to notice
+deadline = time.monotonic() + 10  # PostgreSQL takes a moment to close them
 while (left := count_others()) and time.monotonic() < deadline:
     time.sleep(0.01)
 print("after:", left)
 """
 
 
-def test_threads_close_their_connections_at_the_end(probed: Callable[..., Project]) -> None:
-    shell = probed().manage("shell", "--command", CLOSE_ALL_THREADS)
+def test_threads_close_their_connections_at_shutdown(make_probe_project: MakeProbeProject) -> None:
+    shell = make_probe_project().manage("shell", "--command", CLOSE_ALL_THREADS)
     assert "before: 2" in shell.stdout
     assert "after: 0" in shell.stdout
     assert "ResourceWarning" not in shell.stderr
@@ -449,7 +468,7 @@ print_state()
 """
 
 
-def test_lifespan(make_project: Callable[..., Project]) -> None:
+def test_lifespan(make_project: MakeProject) -> None:
     """Only `get_asgi_application` changes what Django does with connections, and the end of lifespan takes it back."""
     said = make_project().manage("shell", "--no-imports", "--command", LIFESPAN).stdout.splitlines()
     djangos, ours = "[True, True, False, True] 0", "[False, False, False, False] 600"
@@ -483,40 +502,40 @@ except OSError:
 """
 
 
-def test_a_connection_that_fails_leaves_no_other_one_behind(make_project: Callable[..., Project]) -> None:
+def test_a_failing_connection_does_not_keep_others_open(make_project: MakeProject) -> None:
     shell = make_project().manage("shell", "--command", RESET_CONNECTIONS_THAT_FAIL)
     assert "kept: []" in shell.stdout
 
 
-def test_paths_do_not_fill_the_memory(probed):
-    with probed().run_server() as running, running.client() as client:
-        before = memory(client)
+def test_paths_do_not_fill_the_memory(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
+        before = memory_bytes(client)
         for number in range(300):
             assert client.get(f"/{number:060000}🧀").status_code == 404
-        assert memory(client) - before < 40 * 1024**2
+        assert memory_bytes(client) - before < 40 * 1024**2
 
 
-def memory(client):
-    """In bytes, of the process that answers."""
+def memory_bytes(client: httpx.Client) -> int:
+    """Return the resident memory of the server process."""
     process = client.get("/probe/state/").json()["process"]
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
 
-def test_threads_keep_nothing_of_their_last_call(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_threads_keep_no_reference_to_their_last_call(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         assert client.get("/probe/stream_with_calls/").text.count("Thing") == 10
         client.get("/probe/event_stream_backends/")
-        first = client.get("/probe/how_many_things/").json()
-        for _ in range(5):  # of ten calls, each of which has a thread of its own
+        first = client.get("/probe/count_things/").json()
+        for _ in range(5):  # ten calls, each in its own thread
             client.get("/probe/event_stream_backends/")
-        last = client.get("/probe/how_many_things/").json()
+        last = client.get("/probe/count_things/").json()
         assert first["things"] == last["things"] == 0
         assert last["threads"] < first["threads"] + 10
 
 
-def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
-    project = probed()
+def test_a_view_that_hangs_does_not_block_shutdown(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     port = free_port()
     command = ["uvicorn", "wiki.asgi:application", "--port", str(port), "--timeout-graceful-shutdown", "1"]
     with project.run_process(command, port) as running, running.client() as client:
@@ -525,15 +544,15 @@ def test_a_view_that_hangs_does_not_hold_up_the_end(probed):
         running.stop(seconds=15)
 
 
-def test_context_of_a_sync_view(probed):
-    """What is set before the view is there in it, and what it sets is there while its answer is sent."""
-    with probed().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
+def test_context_of_a_sync_view(make_probe_project: MakeProbeProject) -> None:
+    """The view sees context variables of its caller, and its response those of the view."""
+    with make_probe_project().run_server(UVICORN_ROOT_PATH="/app") as running, running.client() as client:
         assert client.get("/probe/context/").text == "/app/ /app/ de"
 
 
-def test_uploads_and_downloads(probed):
+def test_uploads_and_downloads(make_probe_project: MakeProbeProject) -> None:
     content = os.urandom(6_000_000)
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         sent = client.post("/probe/upload/", files={"file": ("big.bin", content)}).json()
         assert sent == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "on_disk": True}
         received = client.get("/probe/download/")
@@ -541,8 +560,8 @@ def test_uploads_and_downloads(probed):
         assert received.headers["content-disposition"] == 'attachment; filename="views.py"'
 
 
-def test_sessions_messages_and_forms_in_async_views(probed):
-    with probed().run_server() as running, running.client() as client:
+def test_sessions_messages_and_forms_in_async_views(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         for visit in (1, 2):
             seen = client.get("/probe/visit/").json()
             assert (seen["visits"], seen["messages"]) == (visit, [])
@@ -556,8 +575,8 @@ def test_sessions_messages_and_forms_in_async_views(probed):
         assert "Traceback" not in running.output
 
 
-def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project]) -> None:
-    with probed().run_server() as running, running.client() as client:
+def test_messages_in_a_session_that_was_not_loaded(make_probe_project: MakeProbeProject) -> None:
+    with make_probe_project().run_server() as running, running.client() as client:
         token = client.get("/probe/visit/").json()["token"]
         assert client.get("/probe/notify/").status_code == 200, running.output
         headers = {"Origin": "https://example.com"}
@@ -565,8 +584,8 @@ def test_messages_in_a_session_that_was_not_loaded(probed: Callable[..., Project
         assert shown == ["visit 1", "too much for a cookie", "visit 2"]
 
 
-def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
-    project = probed()
+def test_csrf_tokens_in_sessions(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("CSRF_USE_SESSIONS = True\n")
     with project.run_server() as running, running.client(headers={"Origin": "https://example.com"}) as client:
@@ -576,9 +595,9 @@ def test_csrf_tokens_in_sessions(probed: Callable[..., Project]) -> None:
         assert "Traceback" not in running.output
 
 
-def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]) -> None:
-    """Django refuses to save one on the event loop, where the database would hold up all others."""
-    project = probed()
+def test_sessions_that_are_saved_at_every_request(make_probe_project: MakeProbeProject) -> None:
+    """The core saves them in a thread, since Django allows no queries on the event loop."""
+    project = make_probe_project()
     with (project.path / "wiki" / "settings.py").open("a") as settings:
         settings.write("SESSION_SAVE_EVERY_REQUEST = True\n")
     with project.run_server() as running, running.client() as client:
@@ -587,37 +606,39 @@ def test_sessions_that_are_saved_at_every_request(probed: Callable[..., Project]
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_errors_and_logs(server, probed):
-    """A line of JSON for each request, and each error once, with the request's id; the page says nothing of it."""
-    with probed(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
+def test_errors_and_logs(server: str, make_probe_project: MakeProbeProject) -> None:
+    """The access log and each error, once, are JSON lines with the request's id; the page shows no details."""
+    with make_probe_project(server).run_server(DJANGO_LOG_FORMAT="json") as running, running.client() as client:
         for path, message in (("broken", "sync view broke"), ("async_broken", "async view broke")):
             response = client.get(f"/probe/{path}/", headers={"X-Request-ID": path})
             assert (response.status_code, response.headers["X-Request-ID"]) == (500, path)
             assert not re.search(f"{message}|Traceback|probe", response.text)
             check_log(running, path, message)
-            [line] = log(running, path, lambda line: "duration_ms" in line)
+            [line] = find_log_lines(running, path, lambda line: "duration_ms" in line)
             assert (line["method"], line["path"], line["status"]) == ("GET", f"/probe/{path}/", 500)
             assert line["duration_ms"] > 0
         with pytest.raises(httpx.RemoteProtocolError):
             client.get("/probe/broken_stream/", headers={"X-Request-ID": "stream"})
-        # daphne logs it where nobody knows the request any more.
+        # daphne logs it outside of the request's context.
         check_log(running, "-" if server == "daphne" else "stream", "stream broke")
         assert client.get("/probe/missing/").status_code == 404
         first, second = (client.get("/probe/count/").headers["X-Request-ID"] for _ in range(2))
         assert first != second
-        assert [line["status"] for line in log(running, second, lambda line: True)] == [200]
+        assert [line["status"] for line in find_log_lines(running, second, lambda line: True)] == [200]
 
 
-def check_log(running, request_id, message):
-    [error] = log(running, request_id, lambda line: line["level"] == "ERROR")
+def check_log(running: Server, request_id: str, message: str) -> None:
+    [error] = find_log_lines(running, request_id, lambda line: line["level"] == "ERROR")
     assert f"RuntimeError: {message}" in error.get("exc_info", error["message"])
     assert running.output.count(f"RuntimeError: {message}") == 1
 
 
-def log(running, request_id, wanted):
-    """The wanted lines that belong to a request, as soon as there are any."""
+def find_log_lines(
+    running: Server, request_id: str, wanted: Callable[[dict[str, Any]], object]
+) -> list[dict[str, Any]]:
+    """Wait for log lines of a request that `wanted` accepts, and return them."""
 
-    def find():
+    def find() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in running.output.splitlines() if re.match("{.*}$", line)]
         assert all(set(line) >= {"time", "level", "logger", "message", "request_id"} for line in lines)
         return [line for line in lines if line["request_id"] == request_id and wanted(line)]
@@ -626,8 +647,8 @@ def log(running, request_id, wanted):
     return find()
 
 
-def test_it_can_be_switched_off(probed):
-    project = probed()
+def test_the_core_can_be_disabled(make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project()
     asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "wiki.serving.handler import get_asgi_application", "django.core.asgi import get_asgi_application")
     edit(asgi, "get_asgi_application(pool)", "get_asgi_application()")
@@ -637,7 +658,7 @@ def test_it_can_be_switched_off(probed):
         assert not client.get("/probe/state/").json()["thread"].startswith("asgi-")
 
 
-def test_middleware_that_costs_a_thread_is_named(make_project):
+def test_check_names_sync_only_middleware(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / "wiki" / "sync_only.py").write_text(
         "def middleware(get_response):\n    return lambda request: get_response(request)\n"
@@ -651,13 +672,18 @@ def test_middleware_that_costs_a_thread_is_named(make_project):
     assert warnings.count("serving.W001") == 2
 
 
-def test_connections_that_postgresql_closed_are_replaced(probed, postgresql, postgresql_server, connections):
-    """As at a restart: no request fails because of a connection that was closed while nobody used it."""
-    name = re.search(r"/(test_\w+)", postgresql)[1]
+def test_connections_that_postgresql_closed_are_replaced(
+    make_probe_project: MakeProbeProject,
+    postgresql: str,
+    postgresql_server: PostgresServer,
+    connections: Callable[[], int],
+) -> None:
+    """No request fails because PostgreSQL closed an idle connection, as a restart does."""
+    name = first_match(r"/(test_\w+)", postgresql)
     end = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
-    with probed().run_server() as running, running.client() as client:
+    with make_probe_project().run_server() as running, running.client() as client:
         for _ in range(3):
-            for path in 2 * THREADS * ["/probe/count/", "/probe/async_count/"]:
+            for path in 2 * PROBE_THREADS * ["/probe/count/", "/probe/async_count/"]:
                 assert client.get(path).json() == {"users": 0}, running.output
             postgresql_server.psql(end)
             running.wait_until(lambda: connections() == 0, seconds=10)

@@ -1,4 +1,4 @@
-"""The core answers as Django's own handler does: random requests to the same project with both, and all answers compared."""
+"""The core responds as Django's own handler does: the responses of both to the same random requests are compared."""
 
 import json
 import os
@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Unpack
 
 import pytest
 
-from tests.template import ROOT, Project, also_in_test_all
+from tests.template import ROOT, Answers, MakeProject, Project, also_in_test_all
 
 REQUESTS = int(os.environ.get("DIFFERENTIAL_REQUESTS", "2000"))
-RUNS = 4  # of so many requests in all, for each Django: with and without middleware of the project's, signals watched or not
+RUNS = 4  # share REQUESTS, for each Django: with and without more middleware, with receivers or wrapped signals
 
 SETTINGS = """
 INSTALLED_APPS.append("differential")
@@ -22,7 +23,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LANGUAGES = [("en", "English"), ("de", "German")]
 LOGGING["handlers"]["console"] = LOGGING["handlers"]["null"]
 """
-# Outside of Django's own and inside of it, as projects have it.
+# Outside of Django's middleware and inside of it.
 MORE_MIDDLEWARE = """
 MIDDLEWARE[2:2] = ["differential.middleware.MixinMiddleware", "django.middleware.http.ConditionalGetMiddleware"]
 MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middleware.ShortCutMiddleware"]
@@ -30,10 +31,12 @@ MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middle
 
 
 @pytest.fixture
-def differing(make_project: Callable[..., Project], static_files: Callable[[Project], Path]) -> Callable[..., Project]:
-    """`differing(settings, **answers)`: a project with the app, and `wiki/stock.py`, its asgi.py with Django's handler."""
+def make_differential_project(
+    make_project: MakeProject, static_files: Callable[[Project], Path]
+) -> Callable[..., Project]:
+    """A project with the app, and `wiki/stock.py`: its asgi.py with Django's handler."""
 
-    def make(settings: str, **answers: str) -> Project:
+    def make(settings: str, **answers: Unpack[Answers]) -> Project:
         project = make_project(**answers).in_production()
         shutil.copytree(static_files(project), project.path / "staticfiles")
         shutil.copytree(ROOT / "tests" / "differential", project.path / "differential")
@@ -59,12 +62,12 @@ def differing(make_project: Callable[..., Project], static_files: Callable[[Proj
     [("5.2", MORE_MIDDLEWARE), ("6.1", ""), *also_in_test_all(("5.2", ""), ("6.1", MORE_MIDDLEWARE))],
     ids=["5.2-more", "6.1-own", "5.2-own", "6.1-more"],
 )
-def test_the_core_answers_as_django_does(
-    django_version: str, middleware: str, differing: Callable[..., Project]
+def test_the_core_responds_as_django_does(
+    django_version: str, middleware: str, make_differential_project: Callable[..., Project]
 ) -> None:
-    project = differing(middleware, django_version=django_version)
+    project = make_differential_project(middleware, django_version=django_version)
     first = int(os.environ.get("DIFFERENTIAL_SEED") or secrets.randbits(31))
-    for seed in (first, first + 1):  # an odd one and an even one: see differential/run.py
+    for seed in (first, first + 1):  # an odd and an even one: see differential/run.py
         with ThreadPoolExecutor(2) as executor:
             core, stock = executor.map(lambda module: run(project, module, seed), ["wiki.asgi", "wiki.stock"])  # noqa: B023
         pairs = enumerate(zip(core, stock, strict=True))
@@ -73,17 +76,17 @@ def test_the_core_answers_as_django_does(
         assert not differences, f"{len(differences)} differences with DIFFERENTIAL_SEED={seed}:\n{shown}"
 
 
-def run(project: Project, module: str, seed: int) -> list[dict]:
-    """What this application answers, with a copy of the database for itself."""
+def run(project: Project, module: str, seed: int) -> list[dict[str, Any]]:
+    """Return this application's responses; it gets its own copy of the database."""
     database = project.path / f"{module}-{seed}.sqlite3"
     shutil.copy(project.path / "db.sqlite3", database)
     script = [str(project.python), "-W", "ignore", "-m", "differential.run", module, str(seed), str(REQUESTS // RUNS)]
-    # The order of what django-csp writes depends on the seed of hashes.
+    # The order of django-csp's directives depends on the hash seed.
     output = project.run("env", f"DATABASE_URL=sqlite:///{database}", "PYTHONHASHSEED=0", *script, timeout=1200).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 
-def describe(number: int, ours: dict, theirs: dict) -> str:
+def describe(number: int, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     if "answer" not in ours:
         return f"Left in the database: {ours}, with Django's handler: {theirs}"
     different = [name for name in ours["answer"] if ours["answer"][name] != theirs["answer"][name]]

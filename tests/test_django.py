@@ -4,11 +4,12 @@ import re
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from tests.template import CHOICES, ROOT
+from tests.template import CHOICES, ROOT, MakeProject, Project
 
 LABELS = """
     asgi handlers middleware middleware_exceptions sessions_tests messages_tests csrf_tests auth_tests.test_middleware
@@ -17,19 +18,19 @@ LABELS = """
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_djangos_own_tests(django_version, make_project):
+def test_djangos_own_tests(django_version: str, make_project: MakeProject) -> None:
     project = make_project(project_name="ours", django_version=django_version)
     version = project.run(str(project.python), "-c", "import django; print(django.__version__)").stdout.strip()
     tests = django_source(version) / "tests"
     with_ours = run_suite(project, tests, project.path)
     count, failed = with_ours
     assert count > 1000
-    if failed:  # some need what a machine may lack, such as a locale
+    if failed:  # some need a locale, for example, that a machine may lack
         assert with_ours == run_suite(project, tests)
 
 
-def run_suite(project, tests, *options):
-    """How many tests ran, and which of them failed."""
+def run_suite(project: Project, tests: Path, *options: Path) -> tuple[int, list[str]]:
+    """Return how many tests ran, and which of them failed."""
     script = [
         str(project.python),
         "-W",
@@ -46,7 +47,7 @@ def run_suite(project, tests, *options):
     return int(count[1]), sorted(re.findall(r"^(?:FAIL|ERROR): (.+)$", output, re.MULTILINE))
 
 
-def django_source(version):
+def django_source(version: str) -> Path:
     """Django's source archive, unpacked; kept in build/."""
     folder = ROOT / "build" / "django" / version
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,9 @@ def django_source(version):
             )
             [archive] = folder.parent.glob(f"[dD]jango-{version}.tar.gz")
             with tarfile.open(archive) as source:
-                # Python 3.11.2, as Debian has it, knows no filters.
-                source.extractall(folder.parent, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                if hasattr(tarfile, "data_filter"):
+                    source.extractall(folder.parent, filter="data")
+                else:  # Python 3.11.2, as Debian has it, has no filters
+                    source.extractall(folder.parent)
             (folder.parent / f"django-{version}").rename(folder)
     return folder

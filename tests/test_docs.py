@@ -1,4 +1,4 @@
-"""What the pages in docs/ tell people to type and to write, done in a generated project."""
+"""The commands and the code of the pages in docs/, run in a generated project."""
 
 import os
 import re
@@ -12,22 +12,23 @@ import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
 import yaml
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, Project, code_blocks, free_port
+from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, code_blocks, first_match, free_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those with commands; each has its test here, but updating.md in test_updates.py and observability.md in
-# test_observability.py.
-FOLLOWED = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
-FOLLOWED |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
-# Hosts and clusters cannot be had here: this stands for their clients, and says what it was asked to do.
-STAND_IN = """#!/bin/sh
+# Each has its test here, except for updating.md (test_updates.py) and observability.md (test_observability.py).
+PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
+PAGES_WITH_COMMANDS |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+# Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
+FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
 for word in "$@"; do
     case "$word" in deploy/*) test -e "$word" || exit 1 ;; esac
@@ -35,11 +36,15 @@ done
 """
 
 
-@pytest.fixture
-def run_commands(tmp_path):
-    """`run_commands(commands, folder, *stand_ins)` runs a page's commands, and returns what the stand-ins were asked.
+class RunCommands(Protocol):
+    def __call__(self, commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]: ...
 
-    The repository that the pages name is this one, questions get the default, and what projects need is there already.
+
+@pytest.fixture
+def run_commands(tmp_path: Path) -> RunCommands:
+    """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns the calls of the fake clients.
+
+    The repository that the pages name is this one, questions get the default, and dependencies are installed already.
     """
     home = tmp_path / "home"
     (home / "ORG").mkdir(parents=True)
@@ -51,11 +56,11 @@ def run_commands(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
     environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
 
-    def run(commands, folder, *stand_ins, **variables):
+    def run(commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]:
         programs = home / "bin"
-        for name in stand_ins:
+        for name in fake_clients:
             programs.mkdir(exist_ok=True)
-            (programs / name).write_text(STAND_IN)
+            (programs / name).write_text(FAKE_CLIENT)
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
         template.run_commands(commands, folder, environment=environment | {"PATH": path} | variables)
@@ -64,16 +69,16 @@ def run_commands(tmp_path):
     return run
 
 
-def test_every_command_is_followed():
+def test_every_page_with_commands_is_tested() -> None:
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert bool(code_blocks(page.name, "sh")) == (page.name in FOLLOWED), page.name
+        assert bool(code_blocks(page.name, "sh")) == (page.name in PAGES_WITH_COMMANDS), page.name
         outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
 
 
-def test_readme(run_commands, tmp_path):
+def test_readme(run_commands: RunCommands, tmp_path: Path) -> None:
     start, targets, without_questions = code_blocks("README.md", "sh")
     *before, last = start.splitlines()
     run_commands("\n".join(before), tmp_path)
@@ -84,12 +89,12 @@ def test_readme(run_commands, tmp_path):
     assert "granian wiki.asgi" in (tmp_path / "wiki" / "Procfile").read_text()
 
     demo, *tests = targets.splitlines()
-    assert [line.split(" #")[0].strip() for line in tests] == ["make test", "make test-all"]  # which brought us here
+    assert [line.split(" #")[0].strip() for line in tests] == ["make test", "make test-all"]  # which run this test
     port = free_port()
     serve(f"{demo.partition(' #')[0]} PORT={port}", ROOT, port)
 
 
-def serve(command, folder, port):
+def serve(command: str, folder: Path, port: int) -> None:
     process = subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=folder,
@@ -105,15 +110,15 @@ def serve(command, folder, port):
             wait_for(client, process)
             assert "My Site is up" in client.get("/").text
     finally:
-        with suppress(ProcessLookupError):  # it has ended by itself, and the test has failed
+        with suppress(ProcessLookupError):  # it has exited, and the test has failed
             os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
 @pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
-def test_benchmarks(run_commands, tmp_path):
-    """One figure of one candidate, to see that it runs; nothing is kept."""
+def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:
+    """One measurement of one candidate, to see that it runs; no results are saved."""
     [command] = code_blocks("benchmarks.md", "sh")
     assert command == "make bench\n"
     makefile = (ROOT / "Makefile").read_text()
@@ -124,7 +129,7 @@ def test_benchmarks(run_commands, tmp_path):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_background_tasks(django_version, make_project, run_commands):
+def test_background_tasks(django_version: str, make_project: MakeProject, run_commands: RunCommands) -> None:
     settings, task, view = code_blocks("background-tasks.md", "python")
     add, add_to_old, work = code_blocks("background-tasks.md", "sh")
     project = make_project(django_version=django_version)
@@ -144,11 +149,11 @@ def test_background_tasks(django_version, make_project, run_commands):
     assert code_blocks("background-tasks.md", "text")[0] in procfile
 
 
-def append(path, code):
+def append(path: Path, code: str) -> None:
     path.write_text(f"{path.read_text() if path.exists() else ''}\n{code}\n")
 
 
-def test_code_of_the_pages(make_project):
+def test_code_of_the_pages(make_project: MakeProject) -> None:
     """Views, a stream, a consumer and a bare application, as the pages show them."""
     [bare] = code_blocks("asgi.md", "python")
     [dashboard] = code_blocks("async-views.md", "python")
@@ -174,7 +179,7 @@ def test_code_of_the_pages(make_project):
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:
             assert next(response.iter_lines()) == "data: news"
-        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=f"http://127.0.0.1:{port}") as socket:
+        with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=Origin(f"http://127.0.0.1:{port}")) as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'
     command = ["uvicorn", "bare:application", "--port", str(port)]
@@ -182,7 +187,7 @@ def test_code_of_the_pages(make_project):
         assert httpx.get(running.url).text == "Hello"
 
 
-def test_kubernetes(run_commands, make_project):
+def test_kubernetes(run_commands: RunCommands, make_project: MakeProject) -> None:
     write, secret, release = code_blocks("kubernetes.md", "sh")
     project = make_project(project_name="My Site", database="postgresql")
     run_commands(write, project.path)
@@ -200,7 +205,9 @@ def test_kubernetes(run_commands, make_project):
 @pytest.mark.parametrize(
     "commands", code_blocks("http2.md", "sh"), ids=lambda commands: commands.splitlines()[-1].split()[0]
 )
-def test_http2(commands, make_project, certificate, run_commands):
+def test_http2(
+    commands: str, make_project: MakeProject, certificate: Callable[[Path], None], run_commands: RunCommands
+) -> None:
     *before, command = commands.splitlines()
     server = command.split()[0]
     project = make_project(server=server)
@@ -222,10 +229,10 @@ def test_http2(commands, make_project, certificate, run_commands):
             assert answer.http_version == "HTTP/2"
             pages = [client.get(path) for path in ("/", "/async/", "/sync/", "/accounts/login/", "/static/site.css")]
             assert [(page.status_code, page.http_version) for page in pages] == [(200, "HTTP/2")] * 5
-            token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)[1]
+            token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', pages[3].text)
             cookies = [("Cookie", "theme=dark"), ("Cookie", f"csrftoken={client.cookies['csrftoken']}")]
             client.cookies.clear()
-            headers = [("Origin", str(client.base_url)), *cookies]  # browsers send each cookie by itself
+            headers = [("Origin", str(client.base_url)), *cookies]  # browsers send one header per cookie
             form = {"username": "ada", "password": "wrong", "csrfmiddlewaretoken": token}
             assert "errorlist" in client.post("/accounts/login/", data=form, headers=headers).text
         with httpx.Client(verify=False, base_url=f"https://localhost:{port}", timeout=20) as client:
@@ -235,14 +242,14 @@ def test_http2(commands, make_project, certificate, run_commands):
         process.communicate(timeout=20)
 
 
-def wait_for(client, process):
+def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> httpx.Response:
     for _ in range(200):
         try:
             return client.get("/livez")
         except httpx.TransportError:
-            assert process.poll() is None, process.stdout.read()
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.1)
-    raise AssertionError("It did not start.")
+    raise AssertionError("The server did not start.")
 
 
 VIEWS_FOR_USERS = """
@@ -264,9 +271,9 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_users_in_async_views(django_version: str, production: Callable[..., Project]) -> None:
-    """What works until somebody signs in says why; what docs/async-views.md has instead works."""
-    project = production(django_version=django_version)
+def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
+    """Views that fail after sign-in log the reason; the code in docs/async-views.md works."""
+    project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(VIEWS_FOR_USERS)
     with project.run_server() as running, running.client() as client:
@@ -277,9 +284,9 @@ def test_users_in_async_views(django_version: str, production: Callable[..., Pro
         running.wait_until(lambda: '{"user": await request.auser()}' in running.output, seconds=5)
 
 
-def test_other_middleware_and_applications(probed, run_commands):
+def test_other_middleware_and_applications(make_probe_project: MakeProbeProject, run_commands: RunCommands) -> None:
     cors, beside, slow, settings = code_blocks("other-asgi.md", "python")
-    project = probed()
+    project = make_probe_project()
     asgi = project.path / "wiki" / "asgi.py"
     asgi.write_text(asgi.read_text() + beside + cors)
     (project.path / "probe" / "urls.py").write_text(
@@ -301,13 +308,13 @@ def test_other_middleware_and_applications(probed, run_commands):
         assert "signed_cookies" in project.manage("shell", "--no-imports", "--command", show).stdout
 
 
-def test_commands_for_hosts(make_project, run_commands, tmp_path):
-    compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
-    assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and this:
+def test_commands_for_hosts(make_project: MakeProject, run_commands: RunCommands, tmp_path: Path) -> None:
+    _, compose, compose_web, heroku, add_redis, scale, launch, deploy, release = code_blocks("deploying.md", "sh")
+    assert compose == "docker compose up --build --detach\n"  # test_containers.py does, and what is around it:
     assert compose_web == "docker compose up --build --detach web\n"
     project = make_project()
     calls = run_commands(heroku.replace("git push heroku main", ""), project.path, "heroku")
-    settings = re.search(r"config:set (.+)", "\n".join(calls))[1]
+    settings = first_match(r"config:set (.+)", "\n".join(calls))
     assert re.fullmatch(r"DJANGO_SECRET_KEY=\w{100} DJANGO_ALLOWED_HOSTS=\S+ FORWARDED_ALLOW_IPS=\*", settings)
     assert run_commands(add_redis, project.path, "heroku")[-1] == "heroku config:set REDIS_SSL_CERT_REQS=none"
     assert run_commands(scale, project.path, "heroku")[-1] == "heroku ps:scale worker=1 checker=1"
@@ -331,13 +338,13 @@ def test_commands_for_hosts(make_project, run_commands, tmp_path):
     assert not (server / ".venv" / "bin" / "pytest").exists()
 
 
-def test_files_for_hosts(make_project, tmp_path):
-    """They parse, name what a project has, and start it by the line of its Procfile."""
+def test_files_for_hosts(make_project: MakeProject, tmp_path: Path) -> None:
+    """They parse, match the project, and start it by its Procfile line."""
     project = make_project(database="postgresql")
-    fly, processes = code_blocks("deploying.md", "toml")
-    _, render = code_blocks("deploying.md", "yaml")
+    fly_toml, processes = code_blocks("deploying.md", "toml")
+    _, render_yaml = code_blocks("deploying.md", "yaml")
     [unit] = code_blocks("deploying.md", "ini")
-    fly, render = tomllib.loads(fly), yaml.safe_load(render)
+    fly, render = tomllib.loads(fly_toml), yaml.safe_load(render_yaml)
     release = project.procfile()["release"]
     assert fly["deploy"]["release_command"] == release
     assert render["services"][0]["preDeployCommand"] == release
@@ -365,11 +372,11 @@ def test_files_for_hosts(make_project, tmp_path):
         assert [line for line in result.stderr.splitlines() if "wiki.service" in line] == []
 
 
-def test_visitors_have_their_own_address_on_each_host(production: Callable[..., Project]) -> None:
-    """With the host's own form of the header, and what a client may send with it."""
+def test_visitors_have_their_own_address_on_each_host(make_production_project: MakeProject) -> None:
+    """X-Forwarded-For as each host sends it, with a forged part from the client."""
     fly = tomllib.loads(code_blocks("deploying.md", "toml")[0])["env"]["FORWARDED_ALLOW_IPS"]
     [cloudflare] = code_blocks("deploying.md", "text")
-    project = production()
+    project = make_production_project()
     for trusted, proxies in (
         ("*", ""),
         (fly, ", 66.241.124.1"),
@@ -386,24 +393,25 @@ def test_visitors_have_their_own_address_on_each_host(production: Callable[..., 
 
 def sign_in(client: httpx.Client, forwarded_for: str, password: str) -> int:
     page = client.get("/accounts/login/").text
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page)[1]
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page)
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
     headers = {"X-Forwarded-For": forwarded_for, "Origin": "https://example.com"}
     return client.post("/accounts/login/", data=form, headers=headers).status_code
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_pages_name_what_there_is():
-    """Files, settings and commands that the pages speak of exist."""
+def test_pages_name_existing_files_and_settings() -> None:
+    """Files and settings that the pages mention exist."""
     template = ROOT / "{{cookiecutter.project_slug}}"
     texts = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     for name in re.findall(r"`tests/(test_\w+\.py)`|`(test_\w+\.py)`", texts):
         assert (ROOT / "tests" / "".join(name)).exists(), name
-    settings = (template / "{{cookiecutter.project_slug}}" / "settings.py").read_text(encoding="utf-8")
+    package = template / "{{cookiecutter.project_slug}}"
+    settings = "".join((package / name).read_text(encoding="utf-8") for name in ("settings.py", "serving/conf.py"))
     for variable in set(re.findall(r"\b(?:DJANGO|ASGI)_[A-Z_]+\b", texts)) - {"DJANGO_SETTINGS_MODULE"}:
         assert variable in settings, variable

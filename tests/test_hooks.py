@@ -1,4 +1,4 @@
-"""The hooks take answers as data, refuse what cannot work, and leave nothing behind."""
+"""The hooks treat answers as data, reject those that cannot work, and leave no files behind."""
 
 import os
 import re
@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.template import ROOT, generate
+from tests.template import ROOT, MakeEnvironment, MakeProject, first_match, generate
 
 HOSTILE_NAMES = [
     'It\'s "quoted" \'thrice\' """',
@@ -26,11 +27,13 @@ HOSTILE_NAMES = [
 
 
 def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path: str = "") -> tuple[int, list[str]]:
-    """The exit status, and the lines that a person sees: both streams in one."""
+    """Return the exit status and the lines of output and errors."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, "--output-dir", str(folder), str(ROOT)]
     command += answers
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    result = subprocess.run(command, check=False, env=os.environ | {"PATH": path}, **pipes)
+    environment = os.environ | {"PATH": path}
+    result = subprocess.run(
+        command, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
 
 
@@ -43,9 +46,9 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
         ("site_", "use lower-case letters"),
         ("größe", "use lower-case letters"),
         ("x" * 31, "longer than 30 characters"),
-        ("con", "Windows can have no folder"),
-        ("class", "a word of the Python language"),
-        ("match", "a word of the Python language"),
+        ("con", "Windows allows no folder"),
+        ("class", "a Python keyword"),
+        ("match", "a Python keyword"),
         ("site", "standard library"),
         ("email", "standard library"),
         ("test", "used by the project itself"),
@@ -54,7 +57,7 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
         ("accounts", "used by the project itself"),
     ],
 )
-def test_refused_slugs(slug, reason, tmp_path):
+def test_rejected_slugs(slug: str, reason: str, tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, f"project_slug={slug}")
     assert status == 1
     assert lines[0].startswith(f"project_slug {slug!r} cannot be used: ")
@@ -63,14 +66,14 @@ def test_refused_slugs(slug, reason, tmp_path):
 
 
 @pytest.mark.xfail(strict=True, reason="cookiecutter prints a traceback when a hook fails")
-def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
+def test_an_error_is_one_line(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_slug=class")
     assert len(lines) == 1, lines
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])
-def test_no_installed_module_can_be_shadowed(django_version, environments):
-    """The hook's list holds every top-level module that is installed for any combination of answers."""
+def test_no_installed_module_can_be_shadowed(django_version: str, environments: MakeEnvironment) -> None:
+    """RESERVED_NAMES has every top-level module that is installed for any combination of answers."""
     script = (
         "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()));"
         "import sys; print('\\n'.join(sys.stdlib_module_names))"
@@ -78,20 +81,20 @@ def test_no_installed_module_can_be_shadowed(django_version, environments):
     python = environments(django_version)
     names = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     hook = re.sub("{{.*?}}", "{}", (ROOT / "hooks" / "pre_gen_project.py").read_text())
-    namespace = {"__name__": "hook"}
+    namespace: dict[str, Any] = {"__name__": "hook"}
     exec(hook, namespace)  # noqa: S102 (the hook is a template, so it cannot be imported)
-    refuse = namespace["reason_to_refuse"]
-    assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not refuse(name)] == []
+    slug_error = namespace["slug_error"]
+    assert [name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name) and not slug_error(name)] == []
 
 
-def test_a_missing_uv_is_no_failure(tmp_path):
+def test_generation_without_uv(tmp_path: Path) -> None:
     status, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert status == 0
     assert lines[0].startswith("uv is not installed")
     assert not (tmp_path / "wiki" / "uv.lock").exists()
 
 
-def test_a_missing_network_is_no_failure(tmp_path):
+def test_generation_without_network(tmp_path: Path) -> None:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     uv = bin_folder / "uv"
@@ -103,17 +106,17 @@ def test_a_missing_network_is_no_failure(tmp_path):
     assert lines[0] == "uv could not lock the dependencies; run `uv lock` later. error: no route to host"
 
 
-def test_the_secret_key_is_fresh_and_private(tmp_path):
+def test_the_secret_key_is_fresh_and_private(tmp_path: Path) -> None:
     keys = set()
     for number in range(2):
         env = generate(tmp_path / str(number), project_name="wiki").path / ".env"
-        keys.add(re.search("^DJANGO_SECRET_KEY=(.{50,})$", env.read_text(), re.MULTILINE)[1])
+        keys.add(first_match("^DJANGO_SECRET_KEY=(.{50,})$", env.read_text()))
         if os.name == "posix":
             assert env.stat().st_mode & 0o077 == 0
     assert len(keys) == 2
 
 
-def test_it_ends_with_what_to_type_next(tmp_path):
+def test_next_steps_are_printed(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki")
     assert lines[-3:] == [
         "cd wiki",
@@ -130,7 +133,7 @@ def test_the_title_of_the_readme_is_the_name(tmp_path: Path) -> None:
         assert readme.read_text().startswith(f"# {title}\n")
 
 
-def test_it_says_that_a_database_is_needed(tmp_path: Path) -> None:
+def test_next_steps_name_the_database(tmp_path: Path) -> None:
     _, lines = cookiecutter(tmp_path, "project_name=wiki", "database=postgresql")
     [line] = [line for line in lines if "docker compose up --detach postgres" in line]
     assert "DATABASE_URL in .env" in line
@@ -146,7 +149,7 @@ def test_only_a_long_name_is_kept_from_the_formatter(name: str, comment: str, tm
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_hostile_names(name, make_project, tmp_path):
+def test_hostile_names(name: str, make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project(project_name=name, project_slug="wiki", database="sqlite")
     lint = [sys.executable, "-m", "ruff"]
     for command in (["check"], ["format", "--check"]):

@@ -1,6 +1,6 @@
-"""Nothing of one request is ever visible to another: four programs that keep whose data they show in a thread or connection.
+"""Nothing of one request is ever visible to another: four programs that keep the current tenant in a thread or connection.
 
-They do it by a setting of PostgreSQL, by a role and row-level security, by a schema (django-tenants) and by a thread-local;
+They use a setting of PostgreSQL, a role and row-level security, a schema (django-tenants) and a thread-local;
 tests/isolation/ has their code.
 """
 
@@ -13,20 +13,32 @@ import secrets
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, Unpack
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, ROOT, THREADS, Project, Server, connect
+from tests.template import (
+    CHOICES,
+    PROBE_THREADS,
+    ROOT,
+    Answers,
+    MakeProject,
+    PostgresServer,
+    Project,
+    Server,
+    connect,
+    first_match,
+)
 
 OWNERS = [str(number) for number in range(8)]
 PROGRAMS = ["setting", "role", "schema", "local"]
-# In these every call is the request's own.
-IN_REQUEST = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
-# In these a call sees what it set itself, or nothing.
-IN_BACKGROUND = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
+# All calls of these belong to the request.
+REQUEST_KINDS = ["sync", "async", "sync_stream", "async_stream", "mixed_stream"]
+# Calls of these see what they set themselves, or nothing.
+BACKGROUND_KINDS = ["event_stream", "event_stream_of_sync_view", "late", "websocket"]
 REQUESTS = 1000
-AT_ONCE = 30
+CONCURRENT_REQUESTS = 30
 BACKGROUND_THREADS = 2
 
 SETTINGS = """
@@ -54,7 +66,7 @@ for owner in {owners}:
         Note.objects.create(owner=owner)
 """
 
-# The site's own role owns nothing and sees no note; it may become each tenant's role, as SET ROLE needs it.
+# The site's own role owns nothing and sees no row; as a member of each tenant's role it may use SET ROLE.
 MAKE_ROLES = """
 CREATE ROLE {prefix}site LOGIN NOINHERIT;
 CREATE TABLE isolation_litter (id int);
@@ -74,19 +86,23 @@ GRANT SELECT ON ALL TABLES IN SCHEMA t{owner} TO PUBLIC;
 
 
 @pytest.fixture
-def isolated(
-    make_project: Callable[..., Project], postgresql: str, postgresql_server, static_files: Callable[[Project], Path]
-) -> Iterator[Callable[..., Project]]:
-    """`isolated(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
+def make_isolation_project(
+    make_project: MakeProject,
+    postgresql: str,
+    postgresql_server: PostgresServer,
+    static_files: Callable[[Project], Path],
+) -> Iterator[MakeProject]:
+    """`make_isolation_project(**answers)`: a project with the app, a schema, a role and a row for each of OWNERS."""
     prefix = f"role_{secrets.token_hex(4)}_"
-    database = re.search(r"/(test_\w+)", postgresql)[1]
+    database = first_match(r"/(test_\w+)", postgresql)
 
     def psql(statements: str) -> None:
         postgresql_server.psql(f"\\set ON_ERROR_STOP on\n\\c {database}\n{statements}")
 
-    def make(**answers: str) -> Project:
-        project = make_project(database="postgresql", channels=True, **answers)
-        variables = {"ASGI_THREADS": str(THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
+    def make(**answers: Unpack[Answers]) -> Project:
+        answers |= {"database": "postgresql", "channels": True}
+        project = make_project(**answers)
+        variables = {"ASGI_THREADS": str(PROBE_THREADS), "DJANGO_ALLOWED_HOSTS": ".example.com"}
         project.in_production(postgresql, **variables)
         shutil.copytree(static_files(project), project.path / "staticfiles")
         add_app(project, prefix)
@@ -121,54 +137,58 @@ def add_app(project: Project, prefix: str) -> None:
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_no_request_sees_another_ones_data(
-    server: str, django_version: str, isolated: Callable[..., Project], connections: Callable[[], int]
+def test_no_request_sees_data_of_another(
+    server: str, django_version: str, make_isolation_project: MakeProject, connections: Callable[[], int]
 ) -> None:
-    """1,000 requests in random order, 30 at once: whatever they are, each sees its own data or none."""
+    """Of 1,000 requests of all kinds in random order, 30 at a time, each sees its own data or none."""
     seed = int(os.environ.get("ISOLATION_SEED") or secrets.randbits(32))
-    with isolated(server=server, django_version=django_version).run_server() as running:
-        wrong, streams = asyncio.run(ask_in_random_order(running, seed))
+    with make_isolation_project(server=server, django_version=django_version).run_server() as running:
+        wrong, streams = asyncio.run(request_in_random_order(running, seed))
         with running.client() as client:
-            running.wait_until(lambda: client.get("/isolation/how_many_closed/").json()["closed"] == len(streams))
+            running.wait_until(lambda: client.get("/isolation/count_closed/").json()["closed"] == len(streams))
             closed = client.get("/isolation/closed_streams/").json()["owners"]
         for number, (program, kind, owner) in streams.items():
             if closed[str(number)] != owner:
                 wrong.setdefault(f"{program}, close() of {kind}", []).append((owner, closed[str(number)]))
         report = "".join(f"{name}: {len(seen)} wrong, such as {seen[:3]}\n" for name, seen in sorted(wrong.items()))
         assert not wrong, f"\n{report}Again with ISOLATION_SEED={seed}."
-        assert connections() <= THREADS + BACKGROUND_THREADS
+        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
         assert "Traceback" not in running.output
 
 
-async def ask_in_random_order(running: Server, seed: int) -> tuple[dict[str, list], dict[int, tuple]]:
-    """What was read wrongly, {program and kind: [(right, seen)]}, and the plain streams, {number: (program, kind, owner)}."""
+async def request_in_random_order(
+    running: Server, seed: int
+) -> tuple[dict[str, list[Any]], dict[int, tuple[str, str, str]]]:
+    """Return wrong results by program and kind, [(expected, seen)], and plain streams by number, (program, kind, owner)."""
     chance = random.Random(seed)
-    cases = [(program, kind) for program in PROGRAMS for kind in IN_REQUEST + IN_BACKGROUND]
-    cases = [(*cases[number % len(cases)], chance.choice(OWNERS)) for number in range(REQUESTS)]
+    kinds = [(program, kind) for program in PROGRAMS for kind in REQUEST_KINDS + BACKGROUND_KINDS]
+    cases = [(*kinds[number % len(kinds)], chance.choice(OWNERS)) for number in range(REQUESTS)]
     chance.shuffle(cases)
     jobs = list(enumerate(cases))
-    streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in IN_REQUEST}
-    wrong: dict[str, list] = {}
+    streams = {number: case for number, case in jobs if case[1].endswith("_stream") and case[1] in REQUEST_KINDS}
+    wrong: dict[str, list[Any]] = {}
 
-    async def ask_one_after_the_other(client: httpx.AsyncClient) -> None:
+    async def request_sequentially(client: httpx.AsyncClient) -> None:
         while jobs:
             number, (program, kind, owner) = jobs.pop()
-            seen = await ask(running, client, number, program, kind, owner)
-            # What it set in the second call it sees there; before and after it, nothing. Only the first call may still
-            # be one of the request itself.
-            right = [[owner] * 3] if kind in IN_REQUEST else [[None, owner, None], [owner, owner, None]]
+            seen = await request_owners(running, client, number, program, kind, owner)
+            # A background call sees the owner only where it was set, in the second call. The first call may still
+            # belong to the request.
+            right = [[owner] * 3] if kind in REQUEST_KINDS else [[None, owner, None], [owner, owner, None]]
             if seen not in right:
                 wrong.setdefault(f"{program}, {kind}", []).append((owner, seen))
 
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
-        await asyncio.gather(*[ask_one_after_the_other(client) for _ in range(AT_ONCE)])
+        await asyncio.gather(*[request_sequentially(client) for _ in range(CONCURRENT_REQUESTS)])
     return wrong, streams
 
 
-async def ask(running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str) -> list:
-    """The owners that were read by this request, or what came instead."""
+async def request_owners(
+    running: Server, client: httpx.AsyncClient, number: int, program: str, kind: str, owner: str
+) -> Any:
+    """Return the owners that this request read, or the error."""
     if kind == "websocket":
-        return await talk(running, {"program": program, "owner": owner})
+        return await exchange_message(running, {"program": program, "owner": owner})
     headers = {"Host": f"t{owner}.example.com", "X-Forwarded-Proto": "https"}
     try:
         response = await client.get(f"/isolation/{program}/{owner}/{kind}/{number}/", headers=headers)
@@ -183,14 +203,14 @@ async def ask(running: Server, client: httpx.AsyncClient, number: int, program: 
         return [repr(error)]
 
 
-async def talk(running: Server, message: dict) -> object:
+async def exchange_message(running: Server, message: dict[str, Any]) -> Any:
     url = f"ws://127.0.0.1:{running.port}/ws/isolation/"
     async with connect(url, host="www.example.com") as socket:
         await socket.send(json.dumps(message))
         return json.loads(await socket.recv())
 
 
-CLEAN = {
+CLEAN_STATE = {
     "in_transaction": False,
     "autocommit": True,
     "debug_cursor": False,
@@ -211,9 +231,9 @@ CLEAN = {
 }
 
 
-def test_background_calls_leave_nothing_behind(isolated: Callable[..., Project]) -> None:
-    """Calls of event streams, tasks that outlive their request, and WebSockets: each finds its connection clean."""
-    with isolated().run_server() as running:
+def test_background_calls_leave_nothing_behind(make_isolation_project: MakeProject) -> None:
+    """Calls of event streams, of tasks that outlive their request and of WebSockets each get a clean connection."""
+    with make_isolation_project().run_server() as running:
         asyncio.run(leave_and_inspect(running))
 
 
@@ -230,23 +250,23 @@ async def leave_and_inspect(running: Server) -> None:
             await get(f"litter_in_task/{open_transaction}")
             await get("late_result/0")
 
-        async def inspect_all() -> list:
-            streams: list[Coroutine] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
-            sockets = [talk(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
+        async def inspect_all() -> list[Any]:
+            streams: list[Coroutine[Any, Any, Any]] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
+            sockets = [exchange_message(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
             return await asyncio.gather(*streams, *sockets)
 
-        ways: dict[str, Callable[[int], Coroutine]] = {
+        ways: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
             "stream": lambda open_transaction: get(f"litter_in_stream/{open_transaction}"),
             "task": leave_in_task,
-            "websocket": lambda open_transaction: talk(running, {"open_transaction": open_transaction}),
+            "websocket": lambda open_transaction: exchange_message(running, {"open_transaction": open_transaction}),
         }
         for open_transaction in (0, 1):
             for name, leave in ways.items():
                 for _ in range(2 * BACKGROUND_THREADS):
                     await leave(open_transaction)
                 for found in await inspect_all():
-                    assert found == CLEAN, f"left in a {name}"
-            # In the context of the same stream the language stays, as Django has it; nothing else does.
+                    assert found == CLEAN_STATE, f"left in a {name}"
+            # Calls of the same stream share a context, and so the language, as in Django; nothing else stays.
             own = (await client.get(f"/isolation/inspect_in_own_stream/{open_transaction}/")).text
             for line in own.splitlines():
-                assert json.loads(line) == CLEAN | {"language": "de", "time_zone": "Asia/Kolkata"}
+                assert json.loads(line) == CLEAN_STATE | {"language": "de", "time_zone": "Asia/Kolkata"}

@@ -1,4 +1,4 @@
-"""The manifests are valid, and fit the image."""
+"""The manifests are valid and match the image."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.template import ROOT
 
 
 @pytest.mark.parametrize("worker", [False, True])
-def test_manifests(worker, tmp_path):
+def test_manifests(worker: bool, tmp_path: Path) -> None:
     answers = {"project_slug": "my_board", "host": "board.example.com", "worker": worker}
     options = {"directory": "kubernetes", "output_dir": str(tmp_path), "no_input": True, "extra_context": answers}
     folder = Path(cookiecutter(str(ROOT), **options))

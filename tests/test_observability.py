@@ -1,18 +1,21 @@
-"""What docs/observability.md tells people to do, done in a generated project, with a server in the place of the agent."""
+"""The commands of docs/observability.md, in a generated project, with a server in place of the agent."""
 
 import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
 
-from tests.template import code_blocks, edit, uv
+from tests.template import MakeProbeProject, Project, code_blocks, edit, uv
+
+Trace = list[dict[str, Any]]  # of spans
 
 
 class Agent(ThreadingHTTPServer):
@@ -20,7 +23,7 @@ class Agent(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), AgentHandler)
-        self.traces: list[list[dict]] = []
+        self.traces: list[Trace] = []
 
 
 class AgentHandler(BaseHTTPRequestHandler):
@@ -37,7 +40,7 @@ class AgentHandler(BaseHTTPRequestHandler):
 
     do_PUT = do_POST
 
-    def send_json(self, data: dict) -> None:
+    def send_json(self, data: dict[str, object]) -> None:
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(data).encode())
@@ -57,10 +60,10 @@ def agent() -> Iterator[Agent]:
 
 
 @pytest.fixture
-def install(tmp_path: Path):
+def install(tmp_path: Path) -> Callable[[Project, str], None]:
     """`install(project, command)` puts what `uv add` names beside the shared environment: ddtrace has a plugin for pytest."""
 
-    def add(project, command: str) -> None:
+    def add(project: Project, command: str) -> None:
         folder = tmp_path / "libraries"
         libraries = command.removeprefix("uv add ").split()
         uv("pip", "install", "--python", str(project.python), "--target", str(folder), *libraries)
@@ -73,8 +76,8 @@ def install(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Procfile's lines are for a POSIX shell")
-def test_ddtrace(probed, agent, install) -> None:
-    project = probed()
+def test_ddtrace(make_probe_project: MakeProbeProject, agent: Agent, install: Callable[[Project, str], None]) -> None:
+    project = make_probe_project()
     [command], [line], [before_channels] = (
         code_blocks("observability.md", language) for language in ("sh", "text", "python")
     )
@@ -114,10 +117,10 @@ def test_ddtrace(probed, agent, install) -> None:
     assert {trace[0]["name"] for trace in agent.traces if trace not in traces} <= {"django.request"}
 
 
-def probe_traces(agent: Agent) -> list[list[dict]]:
-    """All but those of health checks."""
+def probe_traces(agent: Agent) -> list[Trace]:
+    """Return all traces but those of health checks."""
     return [trace for trace in agent.traces if "/livez" not in trace[0]["meta"].get("http.url", "")]
 
 
-def describe(span: dict) -> tuple[str, str, str]:
+def describe(span: dict[str, Any]) -> tuple[str, str, str]:
     return span["resource"], span["meta"]["http.status_code"], span["meta"]["http.url"]

@@ -1,13 +1,13 @@
-"""What could differ on the oldest Python that each Django supports: starts, stops, the core, and the projects' own tests."""
+"""What could differ on the oldest Python that each Django supports: startup, shutdown, the core, the projects' own tests."""
 
 import pytest
 
-from tests.template import CHOICES, also_in_test_all
+from tests.template import CHOICES, MakeProject, also_in_test_all
 from tests.test_core import (  # noqa: F401 (pytest collects them from here, too)
-    test_a_client_that_leaves_costs_nothing,
-    test_async_code_in_a_sync_view_is_cancelled_when_its_client_leaves,
+    test_async_code_in_a_sync_view_is_cancelled_on_disconnect,
     test_context_of_a_sync_view,
-    test_nothing_is_left_for_the_next_request,
+    test_no_state_is_left_for_the_next_request,
+    test_threads_are_reused_after_disconnects,
     test_threads_are_started_once,
 )
 from tests.test_projects import check_project
@@ -21,7 +21,8 @@ def python() -> str:
 
 @pytest.fixture(params=["5.2", *also_in_test_all("6.1")])
 def django_version(request: pytest.FixtureRequest) -> str:
-    return request.param
+    version: str = request.param
+    return version
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ def django_version(request: pytest.FixtureRequest) -> str:
         *also_in_test_all(("blank", "6.1"), ("wiki", "5.2"), ("chat", "6.1"), ("live", "5.2")),
     ],
 )
-def test_own_tests(starter: str, django_version: str, make_project, request: pytest.FixtureRequest) -> None:
-    turn = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
-    check_project(make_project(starter=starter, database=CHOICES["database"][turn % 2], channels=True), request)
+def test_own_tests(
+    starter: str, django_version: str, make_project: MakeProject, request: pytest.FixtureRequest
+) -> None:
+    index = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
+    check_project(make_project(starter=starter, database=CHOICES["database"][index % 2], channels=True), request)

@@ -1,4 +1,4 @@
-"""The pipelines of generated projects: valid, without known weaknesses, and each of their commands works."""
+"""The pipelines of generated projects are valid and have no known weaknesses, and their commands work."""
 
 import os
 import re
@@ -6,26 +6,40 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.template import ROOT, Project, also_in_test_all, code_blocks, combinations, edit, generate, label
+from tests.template import (
+    ROOT,
+    Answers,
+    Docker,
+    MakeProject,
+    Project,
+    also_in_test_all,
+    code_blocks,
+    combinations,
+    edit,
+    generate,
+    label,
+)
 
 TOOLS = Path(sys.executable).parent
-EVERYTHING = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
+EVERYTHING: Answers = {"project_name": "My Board", "server": "granian", "database": "postgresql", "starter": "chat"}
 
 
-def tool(name, *arguments, cwd=None):
-    program = shutil.which(name, path=str(TOOLS))
-    return subprocess.run([program, *map(str, arguments)], cwd=cwd, check=False, capture_output=True, text=True)
+Job = tuple[dict[str, str], list[str]]  # its variables and its commands
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which(name, path=str(TOOLS)) or name
+    return subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
-def test_files_are_valid(answers, tmp_path):
-    project = generate(tmp_path, project_name="wiki", **answers)
+def test_files_are_valid(answers: Answers, tmp_path: Path) -> None:
+    project = generate(tmp_path, **answers)
     schemas = {
         "compose-spec": "compose.yaml",
         "github-workflows": ".github/workflows/ci.yml",
@@ -41,7 +55,7 @@ def test_files_are_valid(answers, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["template", "project"])
-def test_workflows_have_no_known_weakness(folder, tmp_path):
+def test_workflows_have_no_known_weakness(folder: str, tmp_path: Path) -> None:
     path = ROOT if folder == "template" else generate(tmp_path, **EVERYTHING).path
     result = tool("zizmor", "--offline", "--no-progress", "--persona", "auditor", path)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -59,9 +73,10 @@ def test_workflows_have_no_known_weakness(folder, tmp_path):
     [("github", EVERYTHING), ("gitlab", {"project_name": "wiki"})],
     ids=["everything-github", "defaults-gitlab"],
 )
-def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, docker: Callable[..., str]) -> None:
+def test_every_command_works(ci: str, answers: Answers, tmp_path: Path, docker: Docker) -> None:
     """With PostgreSQL and Redis where the pipeline itself starts them."""
-    project = generate(tmp_path, lock=True, ci=ci, **answers)
+    answers = {**answers, "ci": ci}
+    project = generate(tmp_path, lock=True, **answers)
     (project.path / ".env").unlink()  # as it is in a clone
     run_all(["git init --quiet"], project.path, {})
     jobs = github_jobs(project.path) if ci == "github" else gitlab_jobs(project.path)
@@ -76,7 +91,7 @@ def test_every_command_works(ci: str, answers: dict[str, str], tmp_path: Path, d
             docker("compose", "down", "--volumes", cwd=project.path)
 
 
-def github_jobs(path):
+def github_jobs(path: Path) -> list[Job]:
     workflow = yaml.safe_load((path / ".github" / "workflows" / "ci.yml").read_text())
     return [
         (job.get("env", {}), [step["run"] for step in job["steps"] if "run" in step])
@@ -84,15 +99,15 @@ def github_jobs(path):
     ]
 
 
-def gitlab_jobs(path):
+def gitlab_jobs(path: Path) -> list[Job]:
     pipeline = yaml.safe_load((path / ".gitlab-ci.yml").read_text())
     jobs = [pipeline.get(job.get("extends"), {}) | job for job in pipeline.values() if "script" in job]
     return [(job.get("variables", {}), job["script"]) for job in jobs]
 
 
-def run_all(commands, path, variables):
-    keep = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
-    environment = keep | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
+def run_all(commands: list[str], path: Path, variables: dict[str, str]) -> None:
+    inherited = {key: os.environ[key] for key in os.environ if re.match("(UV|PIP|SSL|DOCKER)_|HOME$|TMPDIR$", key)}
+    environment = inherited | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | variables
     tag = f"pipeline-{uuid.uuid4().hex[:8]}"
     for command in commands:
         command = command.replace(f"--tag {path.name}", f"--tag {tag}")
@@ -109,7 +124,7 @@ def run_all(commands, path, variables):
             subprocess.run(["docker", "image", "rm", "--force", tag], check=True, capture_output=True)
 
 
-# Works, but neither ruff nor its formatter nor mypy likes it.
+# Works, but ruff, its formatter and mypy report it.
 FIRST_PUSH = """
 import random, os
 from django.utils.safestring import mark_safe
@@ -127,7 +142,7 @@ def lucky( request ):
     ("ci", "starter"),
     [("github", "wiki"), ("gitlab", "blank"), *also_in_test_all(("github", "blank"), ("gitlab", "wiki"))],
 )
-def test_style_fails_no_first_push(ci: str, starter: str, make_project: Callable[..., Project]) -> None:
+def test_style_fails_no_first_push(ci: str, starter: str, make_project: MakeProject) -> None:
     """In a course project it is a warning, and all else passes; in any other project it is an error."""
     project = make_project(ci=ci, starter=starter)
     views = project.path / ("encyclopedia" if starter == "wiki" else "pages") / "views.py"
@@ -144,7 +159,7 @@ def test_style_fails_no_first_push(ci: str, starter: str, make_project: Callable
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
-def test_code_of_a_course_is_left_out(make_project: Callable[..., Project]) -> None:
+def test_code_of_a_course_is_left_out(make_project: MakeProject) -> None:
     """With the lines of docs/course-projects.md, neither ruff nor mypy looks at it."""
     project = make_project(project_name="project4")
     (project.path / "network").mkdir()
@@ -178,7 +193,7 @@ def fails(project: Project, command: str) -> bool:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="starts uv from a POSIX shell")
-def test_pre_commit_hooks_work_offline(tmp_path):
+def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     """With the project's own locked tools: no network is asked, and what is wrong is found."""
     project = generate(tmp_path, lock=True, project_name="wiki")
     run_all(["uv sync --locked", "git init --quiet", "git add ."], project.path, {})
@@ -187,7 +202,7 @@ def test_pre_commit_hooks_work_offline(tmp_path):
         "UV_OFFLINE": "1",
         "PRE_COMMIT_HOME": str(tmp_path / "cache"),
     }
-    command = [shutil.which("pre-commit", path=str(TOOLS)), "run", "--all-files"]
+    command = [shutil.which("pre-commit", path=str(TOOLS)) or "pre-commit", "run", "--all-files"]
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4

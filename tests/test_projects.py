@@ -1,20 +1,22 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
-from collections.abc import Callable
+import shutil
 from itertools import zip_longest
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.template import CHOICES, SERVERS, Project, edit, label, pairwise
+from tests import test_isolation
+from tests.template import CHOICES, ROOT, SERVERS, Answers, MakeProject, Project, edit, label, pairwise
 
 
 @pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
-def test_checks_and_own_tests(answers, make_project, request):
+def test_checks_and_own_tests(answers: Answers, make_project: MakeProject, request: pytest.FixtureRequest) -> None:
     check_project(make_project(**answers), request)
 
 
-def check_project(project, request):
+def check_project(project: Project, request: pytest.FixtureRequest) -> None:
     if project.answers["database"] == "postgresql":  # which is not there on Windows
         project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
     tests = project.run(str(project.python), "-m", "pytest", "-q", "--create-db", "-W", "error")
@@ -57,10 +59,8 @@ class TestInAClass:
 
 
 @pytest.mark.parametrize("database", CHOICES["database"])
-def test_tests_keep_their_rows_to_themselves(
-    database: str, make_project: Callable[..., Project], request: pytest.FixtureRequest
-) -> None:
-    """Async tests as well, which write in another thread."""
+def test_tests_do_not_share_rows(database: str, make_project: MakeProject, request: pytest.FixtureRequest) -> None:
+    """So do async tests, which write in another thread."""
     project = make_project(database=database)
     if database == "postgresql":
         project.variables["DATABASE_URL"] = request.getfixturevalue("postgresql")
@@ -70,9 +70,65 @@ def test_tests_keep_their_rows_to_themselves(
         assert "4 passed" in tests.stdout
 
 
+# As in Django's tutorial, part 5: a method with a bug that its test finds.
+POLLS_MODELS = """
+from datetime import timedelta
+from django.db import models
+from django.utils import timezone
+
+class Question(models.Model):
+    text = models.CharField(max_length=200)
+    published = models.DateTimeField()
+
+    def was_published_recently(self):
+        return self.published >= timezone.now() - timedelta(days=1)
+"""
+POLLS_TESTS = """
+from datetime import timedelta
+from django.test import TestCase
+from django.utils import timezone
+from .models import Question
+
+class QuestionTests(TestCase):
+    def test_question_of_the_future(self):
+        question = Question.objects.create(text="?", published=timezone.now() + timedelta(days=30))
+        self.assertIs(question.was_published_recently(), False)
+"""
+
+
+def test_tests_where_tutorials_put_them(make_project: MakeProject) -> None:
+    """Each command finds an app's `tests.py`, and `test_*.py` beside it, but no uploaded files."""
+    project = make_project()
+    project.manage("startapp", "polls")
+    polls, pytest_command = project.path / "polls", (str(project.python), "-m", "pytest", "-q")
+    edit(project.path / "wiki" / "settings.py", '    "pages",', '    "pages",\n    "polls",')
+    (polls / "models.py").write_text(POLLS_MODELS)
+    (polls / "tests.py").write_text(POLLS_TESTS)
+    (polls / "test_more.py").write_text(POLLS_TESTS.replace("QuestionTests", "MoreTests"))
+    (project.path / "media").mkdir()
+    (project.path / "media" / "tests.py").write_text("raise SystemExit('uploaded')")
+    project.manage("makemigrations", "polls")
+    tests = (polls / "tests.py", polls / "test_more.py")
+    commands = [
+        (pytest_command, tests),
+        ((*pytest_command, "polls"), tests),
+        ((*pytest_command, "polls/tests.py"), tests[:1]),
+        ((str(project.python), "manage.py", "test"), tests),
+        ((str(project.python), "manage.py", "test", "polls"), tests),
+    ]
+    for command, files in commands:
+        result = project.run(*command, check=False)
+        assert result.returncode == 1, command
+        for file in files:
+            assert f"polls/{file.name}" in result.stdout + result.stderr
+    edit(polls / "models.py", "timedelta(days=1)\n", "timedelta(days=1) and self.published <= timezone.now()\n")
+    for command, _ in commands:
+        project.run(*command)
+
+
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_types(django_version, make_project, tmp_path):
-    """Each line of Python that any answer brings: those of each server, of Channels, of each database and starter."""
+def test_types(django_version: str, make_project: MakeProject, tmp_path: Path) -> None:
+    """All Python of each server, of Channels, of each database and each starter passes mypy."""
     for number, (server, starter) in enumerate(zip_longest(SERVERS, CHOICES["starter"], fillvalue="blank")):
         project = make_project(
             project_name=f"site{number}",
@@ -86,7 +142,27 @@ def test_types(django_version, make_project, tmp_path):
         assert types.stdout.startswith("Success: no issues found")
 
 
-# What is valid, but makes Python warn: a string with an escape that there is not, and a file that nobody closes.
+def test_types_of_what_tests_put_into_projects(make_project: MakeProject) -> None:
+    """It imports Django and the project, so that `make check` cannot check it.
+
+    tests/student/network is left out: its own user model would have to be the project's.
+    """
+    project = make_project(starter="wiki", database="postgresql", channels=True)
+    apps = [ROOT / "tests" / name for name in ("differential", "isolation", "limits", "probe")]
+    for app in [*apps, ROOT / "benchmarks" / "bench", ROOT / "tests" / "student" / "encyclopedia"]:
+        shutil.copytree(app, project.path / app.name, dirs_exist_ok=True)
+    for script in ("inspect_projects.py", "django_suite.py"):
+        shutil.copy(ROOT / "tests" / script, project.path)
+    with (project.path / "wiki" / "settings.py").open("a") as settings:
+        settings.write(test_isolation.SETTINGS.format(role_prefix="", background_threads=1))
+    # Channels and django-tenants have no types.
+    flags = ["--strict", "--allow-subclassing-any", "--allow-untyped-calls", "--follow-imports", "silent"]
+    paths = [*(app.name for app in apps), "bench", "encyclopedia/views.py", "inspect_projects.py", "django_suite.py"]
+    types = project.run(project.python, "-m", "mypy", *flags, *paths, check=False)
+    assert types.stdout.startswith("Success: no issues found"), types.stdout
+
+
+# Valid, but causes warnings: an invalid escape sequence, and an unclosed file.
 CARELESS_CODE = """
 
 def words(path):
@@ -96,8 +172,8 @@ assert words(__file__)
 """
 
 
-def test_warnings(make_project: Callable[..., Project]) -> None:
-    """A student's code does not fail for them; the project's own modules do."""
+def test_warnings(make_project: MakeProject) -> None:
+    """Warnings are errors in the project's own modules, and not in a student's code."""
     project = make_project(starter="wiki")
     views = project.path / "encyclopedia" / "views.py"
     views.write_text("import re\n" + views.read_text() + CARELESS_CODE)
@@ -114,7 +190,7 @@ def test_warnings(make_project: Callable[..., Project]) -> None:
         (project.path / module).write_text(text)
 
 
-def test_templates_that_name_missing_files(make_project: Callable[..., Project]) -> None:
+def test_templates_that_name_missing_files(make_project: MakeProject) -> None:
     """The project's own tests find them before production does: in templates of an app and in those beside the settings."""
     project = make_project()
     for template in (project.path / "pages/templates/pages/home.html", project.path / "wiki/templates/base.html"):
@@ -140,12 +216,12 @@ urlpatterns = [path("", page), path("<path:name>", page)]
 
 
 @pytest.mark.parametrize("starter", CHOICES["starter"])
-def test_other_pages(starter: str, make_project: Callable[..., Project]) -> None:
+def test_other_pages(starter: str, make_project: MakeProject) -> None:
     """Whoever replaces a starter's pages loses the tests that are about them, and no other."""
     project = make_project(starter=starter, channels=True)
     app = {"blank": "pages", "wiki": "encyclopedia", "chat": "chat", "live": "status"}[starter]
     (project.path / app / "urls.py").write_text(OTHER_PAGES)
-    (project.path / "tests" / f"test_{app}.py").unlink()
+    (project.path / app / "tests.py").unlink()
     project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
@@ -205,10 +281,11 @@ urlpatterns = [
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_own_user_model(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_own_user_model(django_version: str, make_project: MakeProject) -> None:
     """An app's `User` takes the place of ours: three lines, then pages, admin and tests work with it."""
     project = make_project(django_version=django_version)
     project.manage("migrate")
+    shutil.rmtree(project.path / "pages")
     for name, text in AUCTIONS.items():
         file = project.path / "auctions" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +311,6 @@ def test_own_user_model(django_version: str, make_project: Callable[..., Project
             for path in ("/register", "/login"):
                 sign_in(client, path, "grace", "amazing-compiler")
             assert ">grace</a>" in client.get("/").text
-    (project.path / "tests" / "test_pages.py").unlink()
     project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
 
 
@@ -245,16 +321,16 @@ def sign_in(client: httpx.Client, path: str, username: str, password: str) -> No
     assert answer.status_code == 302
 
 
-def test_without_a_secret_key(make_project):
+def test_without_a_secret_key(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / ".env").unlink()
     result = project.manage("check", check=False)
     assert result.returncode == 1
     assert (result.stdout, result.stderr.count("\n")) == ("", 1)
-    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env")
+    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as")
 
 
-def test_another_settings_module(make_project):
+def test_another_settings_module(make_project: MakeProject) -> None:
     project = make_project()
     (project.path / "wiki" / "other.py").write_text("from wiki.settings import *\nSITE_NAME = 'Other'\n")
     show = "import wiki.asgi, wiki.wsgi; from django.conf import settings; print(settings.SITE_NAME)"
@@ -264,7 +340,7 @@ def test_another_settings_module(make_project):
     assert project.run(str(project.python), "-c", show).stdout == "wiki\n"
 
 
-def test_sqlite_is_set_up_for_real_use(make_project):
+def test_sqlite_is_set_up_for_real_use(make_project: MakeProject) -> None:
     project = make_project()
     script = (
         "from django.db import connection as c\n"

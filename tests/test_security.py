@@ -1,30 +1,29 @@
-"""What a browser is told, who may try passwords how often, and whether a dependency is known to be unsafe."""
+"""Security headers, limits of sign-in attempts, and known vulnerabilities of dependencies."""
 
 import json
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.template import CHOICES, POLICY, SERVERS, Project, generate, uv
-
-MakeProject = Callable[..., Project]
+from tests.template import CHOICES, CONTENT_SECURITY_POLICY, SERVERS, Answers, MakeProject, first_match, generate, uv
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_headers(django_version, production):
-    project = production(django_version=django_version)
+def test_headers(django_version: str, make_production_project: MakeProject) -> None:
+    project = make_production_project(django_version=django_version)
     with project.run_server() as running, running.client() as client:
         for path, status in (("/", 200), ("/async/", 200), ("/sync/", 200), ("/nothing/", 404), ("/admin/login/", 200)):
             answer = client.get(path)
             assert answer.status_code == status
-            assert directives(answer.headers["content-security-policy"]) == directives(POLICY)
+            assert directives(answer.headers["content-security-policy"]) == directives(CONTENT_SECURITY_POLICY)
             assert answer.headers["strict-transport-security"] == "max-age=2592000; includeSubDomains; preload"
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "same-origin"
@@ -38,12 +37,12 @@ def test_headers(django_version, production):
         assert cookies["sessionid"].has_nonstandard_attr("HttpOnly")
 
 
-def directives(policy):
+def directives(policy: str) -> set[str]:
     return {directive.strip() for directive in policy.split(";")}
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_policy_is_only_reported_while_debugging(django_version: str, make_project: Callable[..., Project]) -> None:
+def test_policy_is_only_reported_while_debugging(django_version: str, make_project: MakeProject) -> None:
     """The same as in production; test_browser.py reads the console."""
     project = make_project(django_version=django_version)
     project.manage("migrate")
@@ -51,11 +50,11 @@ def test_policy_is_only_reported_while_debugging(django_version: str, make_proje
         for path in ("/", "/admin/login/"):
             headers = client.get(path).headers
             reported = directives(headers["content-security-policy-report-only"])
-            assert reported == directives(POLICY) | {"report-to console"}
+            assert reported == directives(CONTENT_SECURITY_POLICY) | {"report-to console"}
             assert {"content-security-policy", "reporting-endpoints"} & set(headers) == set()
 
 
-# Each answer of the middleware twice, since it remembers, beside django-csp's own.
+# Compares each policy twice, since the middleware caches it, with django-csp's own.
 COMPARE_POLICIES = """
 from csp import constants, decorators, middleware
 from django.conf import settings
@@ -91,8 +90,8 @@ for view in (usual, nonce, own, without_type, exempt, update, usual):
 """
 
 
-def test_quick_policy_is_that_of_the_library(production):
-    project = production(django_version="5.2")
+def test_cached_policy_equals_that_of_django_csp(make_production_project: MakeProject) -> None:
+    project = make_production_project(django_version="5.2")
     lines = project.manage("shell", "--command", COMPARE_POLICIES.format(slug=project.path.name)).stdout.splitlines()
     compared = [line for line in lines if line.startswith(("True", "False"))]
     assert len(compared) == 21
@@ -100,15 +99,15 @@ def test_quick_policy_is_that_of_the_library(production):
     assert sum("default-src" in line for line in compared) == 2 * 5  # not for own and exempt, nor what is excluded
 
 
-def sign_in(client, password, **headers):
-    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+def sign_in(client: httpx.Client, password: str, **headers: str) -> httpx.Response:
+    token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": "ada", "password": password, "csrfmiddlewaretoken": token}
     return client.post("/accounts/login/", data=form, headers={"Origin": "https://example.com", **headers})
 
 
-def test_sign_in_attempts_are_limited(production):
-    """For a name from an address: others are not locked out, and the address cannot be made up."""
-    project = production(database="postgresql")
+def test_sign_in_attempts_are_limited(make_production_project: MakeProject) -> None:
+    """Only the username and IP address are locked out, and a client cannot forge the address."""
+    project = make_production_project(database="postgresql")
     with project.run_server() as running, running.client() as client:
         here, elsewhere = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.77"}
         assert [sign_in(client, f"wrong {n}", **here).status_code for n in range(10)] == [200] * 9 + [429]
@@ -122,7 +121,7 @@ def test_sign_in_attempts_are_limited(production):
         assert "wrong 3" not in running.output
 
 
-# As tutorials write them: with the user that was just made, and with no request.
+# As in tutorials: `login` without `authenticate`, and `authenticate` without a request.
 SIGN_UP = """
 from django.contrib.auth import aauthenticate, authenticate, get_user_model, login
 from django.http import HttpResponse, JsonResponse
@@ -153,13 +152,13 @@ urlpatterns += [path("sign-up/", sign_up), path("check/", check), path("check-sy
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
 @pytest.mark.parametrize("debug", [True, False], ids=["development", "production"])
-def test_one_backend(debug: bool, django_version: str, production: MakeProject) -> None:
+def test_one_backend(debug: bool, django_version: str, make_production_project: MakeProject) -> None:
     """Sign-up views, passwords without a request and the limit are the same in development and in production."""
-    project = production(django_version=django_version)
+    project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(SIGN_UP)
-    variables = {"DJANGO_DEBUG": str(debug), "DJANGO_ALLOWED_HOSTS": "example.com,127.0.0.1"}
-    with project.run_server(**variables) as running, running.client(https=not debug) as client:
+    server = project.run_server(DJANGO_DEBUG=str(debug), DJANGO_ALLOWED_HOSTS="example.com,127.0.0.1")
+    with server as running, running.client(https=not debug) as client:
         assert client.post("/sign-up/", data={"username": "grace", "password": "nanoseconds"}).status_code == 200
         assert "Sign out" in client.get("/").text
         client.cookies.clear()
@@ -174,27 +173,29 @@ def test_one_backend(debug: bool, django_version: str, production: MakeProject) 
         assert "Traceback" not in running.output
 
 
-def locked_requirements(folder):
-    """What the lock files of all answers pin, as the lines of a requirements file."""
+def locked_requirements(folder: Path) -> list[str]:
+    """Return what the lock files of all answers pin, as lines of a requirements file."""
     paths = []
     for version in CHOICES["django_version"]:
         for server in SERVERS:
-            answers = {"server": server, "django_version": version, "database": "postgresql", "channels": True}
-            paths.append(generate(folder / version / server, project_name="wiki", starter="live", **answers).path)
-    with ThreadPoolExecutor(5) as pool:  # to lock is to wait for the index
+            answers: Answers = {"starter": "live", "server": server, "django_version": version}
+            answers |= {"database": "postgresql", "channels": True}
+            paths.append(generate(folder / version / server, **answers).path)
+    with ThreadPoolExecutor(5) as pool:  # locking waits for the package index
         return sorted(set().union(*pool.map(pins_of, paths)))
 
 
-def pins_of(path):
+def pins_of(path: Path) -> set[str]:
     uv("lock", "--project", str(path))
     export = uv("export", "--project", str(path), "--locked", "--no-hashes", "--no-header", "--no-annotate")
     return {line.split(" ;")[0] for line in export.stdout.splitlines() if "==" in line}
 
 
-def audit(pins, file, *options):
-    """Names of dependencies with known vulnerabilities, and what could not be looked up (or why nothing could)."""
-    found, unknown = set(), set()
-    # Two Django versions cannot stand in one file.
+def audit(pins: list[str], file: Path, *options: str) -> tuple[set[str], set[str]]:
+    """Return dependencies with known vulnerabilities, and those that could not be looked up (or why none could)."""
+    found: set[str] = set()
+    unknown: set[str] = set()
+    # One requirements file cannot have two versions of Django.
     for pin in pins:
         file.write_text(pin)
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(file), "--no-deps", "--disable-pip"]
@@ -210,7 +211,7 @@ def audit(pins, file, *options):
     return found, unknown
 
 
-def test_dependencies_have_no_known_vulnerabilities(tmp_path):
+def test_dependencies_have_no_known_vulnerabilities(tmp_path: Path) -> None:
     pins = locked_requirements(tmp_path)
     assert len(pins) > 50
     for service in ("pypi", "osv"):
@@ -222,11 +223,11 @@ def test_dependencies_have_no_known_vulnerabilities(tmp_path):
 
 
 @contextmanager
-def vulnerability_service(name):
-    """Speaks OSV, and knows one thing that is wrong with the package `name`."""
+def vulnerability_service(name: str) -> Iterator[str]:
+    """A server with the API of OSV that reports one vulnerability, of the package `name`."""
 
     class Service(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
             package = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [], "versions": ["1.0"]}
             known = {"id": "TEST-1", "summary": "wrong", "modified": "2026-01-01T00:00:00Z", "affected": [package]}
@@ -237,7 +238,7 @@ def vulnerability_service(name):
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *args):
+        def log_message(self, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
@@ -247,10 +248,10 @@ def vulnerability_service(name):
     server.server_close()
 
 
-def test_the_audit_finds_what_is_known(tmp_path):
+def test_the_audit_finds_known_vulnerabilities(tmp_path: Path) -> None:
     with vulnerability_service("leaky") as url:
         options = ("--vulnerability-service", "osv", "--osv-url", url)
         assert audit(["sound==1.0", "leaky==1.0"], tmp_path / "requirements.txt", *options) == ({"leaky"}, set())
     found, unknown = audit(["leaky==1.0"], tmp_path / "requirements.txt", *options, "--timeout", "2")
     assert not found
-    assert unknown, "a service that is away is no clean bill of health"
+    assert unknown, "an outage of the service is not a pass"

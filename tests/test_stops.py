@@ -1,6 +1,6 @@
-"""The stop of each server: SIGTERM to its own process, as a container's init sends it, while a client does something.
+"""Graceful shutdown of each server: SIGTERM to its own process, as a container's init sends it, with a client connected.
 
-What each does is in the table of docs/servers.md, which `make stop-table` writes anew.
+The table in docs/servers.md, which `make stop-table` writes, shows the results.
 """
 
 import asyncio
@@ -8,11 +8,12 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,14 +21,25 @@ import websockets
 import yaml
 from filelock import FileLock
 
-from tests.template import ROOT, SERVERS, Project, Server, connect, edit, free_port, generate
+from tests.template import (
+    ROOT,
+    SERVERS,
+    MakeProbeProject,
+    Project,
+    Server,
+    connect,
+    edit,
+    first_match,
+    free_port,
+    generate,
+)
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 GRACE_PERIOD_SECONDS = 10
-# A loaded machine takes longer than a server would.
+# For a loaded machine.
 MARGIN_SECONDS = 5
-# Some servers are ended by the signal that they handled.
+# Some servers raise the signal again after they have handled it.
 STATUSES = {"uvicorn": -15, "daphne": 0, "hypercorn": 0, "gunicorn": 0, "granian": 0}
 # 1012 is "service restart"; granian just leaves.
 CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1012, "gunicorn": 1012, "granian": None}
@@ -35,14 +47,15 @@ PAGE = ROOT / "docs" / "servers.md"
 WRITES_TABLE = bool(os.environ.get("WRITE_STOP_TABLE"))
 LARGE_BYTES = 20_000_000
 
-Stop = Callable[[], Awaitable[None]]
+Stop = Callable[[], Coroutine[Any, Any, None]]
+Case = Callable[[Server, Stop], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
 async def open_connection(
     running: Server, path: str, head: str = "", method: str = "GET"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection on which a request was sent. What the client does not read stays with the server."""
+    """Open a connection and send a request. The small buffer leaves unread data with the server."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**16)
     writer.write(f"{method} {path} HTTP/1.1\r\n{HEAD}{head}\r\n".encode())
     try:
@@ -132,9 +145,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_stop(server: str, probed: Callable[..., Project], python: str) -> None:
-    """In-flight requests complete, and nothing holds up the end for longer than the grace period."""
-    measured = asyncio.run(stop_in_each_case(probed(server), server))
+def test_stop(server: str, make_probe_project: MakeProbeProject, python: str) -> None:
+    """In-flight requests complete, and nothing delays the exit for longer than the grace period."""
+    measured = asyncio.run(stop_in_each_case(make_probe_project(server), server))
     statuses = {case: status for case, (status, _) in measured.items()}
     assert statuses == dict.fromkeys(CASES, STATUSES[server])
     durations = {case: seconds for case, (_, seconds) in measured.items()}
@@ -153,23 +166,20 @@ def takes_long(seconds: float) -> bool:
 
 
 async def stop_in_each_case(project: Project, server: str) -> dict[str, tuple[int, float]]:
-    """Each with a process of its own, all at the same time: {case: (exit status, seconds)}."""
+    """Stop a process for each case, all at the same time: {case: (exit status, seconds)}."""
     cases = CASES.values()
     results = await asyncio.gather(*[asyncio.to_thread(stop_in_case, project, server, case) for case in cases])
     return dict(zip(CASES, results, strict=True))
 
 
-def stop_in_case(
-    project: Project, server: str, case: Callable[[Server, Stop], Awaitable[None]], processes: int = 1
-) -> tuple[int, float]:
-    ports = {"port": free_port(), "TLS_PORT": str(free_port())}
-    with project.run_process(
-        ["sh", "-c", project.procfile()["web"]], **ports, WEB_CONCURRENCY=str(processes)
-    ) as running:
-        running.name = server
-        running.tls_port = int(ports["TLS_PORT"])
+def stop_in_case(project: Project, server: str, case: Case, processes: int = 1) -> tuple[int, float]:
+    tls_port = free_port()
+    command = ["sh", "-c", project.procfile()["web"]]
+    variables = {"TLS_PORT": str(tls_port), "WEB_CONCURRENCY": str(processes)}
+    with project.run_process(command, free_port(), **variables) as running:
+        running.name, running.tls_port = server, tls_port
         running.wait_until(lambda: processes == 1 or count_processes(running) == processes)
-        durations = []
+        durations: list[float] = []
 
         async def stop() -> None:
             start = time.monotonic()
@@ -191,9 +201,9 @@ def count_processes(running: Server) -> int:
 
 
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
-def test_stop_of_all_processes(server: str, probed: Callable[..., Project]) -> None:
+def test_stop_of_all_processes(server: str, make_probe_project: MakeProbeProject) -> None:
     """Each of the server's processes gets the signal, as from systemd."""
-    status, seconds = stop_in_case(probed(server), server, request_in_flight, processes=2)
+    status, seconds = stop_in_case(make_probe_project(server), server, request_in_flight, processes=2)
     assert status == 0
     assert seconds < MARGIN_SECONDS
 
@@ -222,7 +232,7 @@ async def stream_over_http2(running: Server, stop: Stop) -> None:
 
 
 async def download_over_http2(running: Server, stop: Stop) -> None:
-    """It completes, and its connection does not take another client's request in flight with it."""
+    """It completes, and so does another client's request in flight on another connection."""
     async with http2_client(running) as client, http2_client(running) as other:
         async with client.stream("GET", "/probe/large_stream/") as response:
             answer = asyncio.create_task(other.get("/probe/announced/"))
@@ -245,8 +255,10 @@ ADD_TLS = {
 
 
 @pytest.mark.parametrize("server", ADD_TLS)
-def test_stop_over_http2(server: str, probed: Callable[..., Project], certificate: Callable[[Path], None]) -> None:
-    project = probed(server)
+def test_stop_over_http2(
+    server: str, make_probe_project: MakeProbeProject, certificate: Callable[[Path], None]
+) -> None:
+    project = make_probe_project(server)
     edit(project.path / "Procfile", *ADD_TLS[server])
     certificate(project.path)
     with ThreadPoolExecutor() as threads:
@@ -260,7 +272,8 @@ TABLE = re.compile(r"(?<=<!-- made by `make stop-table` -->\n).*?(?=<!-- end -->
 
 def read_table() -> dict[str, dict[str, str]]:
     """The table of the page: {server: {case: cell}}."""
-    lines = TABLE.search(PAGE.read_text())[0].splitlines()
+    [table] = TABLE.findall(PAGE.read_text())
+    lines = table.splitlines()
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return {server: {row[0]: row[number] for row in rows} for number, server in enumerate(header[1:], 1)}
 
@@ -280,5 +293,5 @@ def test_containers_are_given_more_time_than_the_grace_period(tmp_path: Path) ->
     web = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]["web"]
     assert int(web["stop_grace_period"].removesuffix("s")) > GRACE_PERIOD_SECONDS + MARGIN_SECONDS
     manifest = (ROOT / "kubernetes" / "{{cookiecutter.__folder}}" / "deployment.yaml").read_text()
-    seconds = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
+    seconds = int(first_match(r"terminationGracePeriodSeconds: (\d+)", manifest))
     assert seconds > GRACE_PERIOD_SECONDS + MARGIN_SECONDS

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,9 +15,13 @@ from tests.template import ROOT, code_blocks, edit, run_commands
 TOOLS = Path(sys.executable).parent
 
 
+class Git(Protocol):
+    def __call__(self, folder: Path, *arguments: str) -> str: ...
+
+
 @pytest.fixture
-def git(tmp_path, monkeypatch):
-    """`git(folder, *arguments)`, as somebody whose configuration does not matter."""
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """`git(folder, *arguments)`, without the configuration of this machine."""
     for key in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{key}_NAME", "Ada")
         monkeypatch.setenv(f"GIT_{key}_EMAIL", "ada@example.com")
@@ -28,7 +33,7 @@ def git(tmp_path, monkeypatch):
     # Without uv, which would lock the dependencies each time.
     monkeypatch.setenv("PATH", os.pathsep.join(["/usr/bin", "/bin"]))
 
-    def run(folder, *arguments):
+    def run(folder: Path, *arguments: str) -> str:
         result = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
         return result.stdout
 
@@ -36,8 +41,8 @@ def git(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def template(git, tmp_path):
-    """A copy of the template with a history of its own: one commit, with the tag v1."""
+def template(git: Git, tmp_path: Path) -> Path:
+    """A copy of the template with its own history: one commit, with the tag v1."""
     folder = tmp_path / "cookiecutter-django-asgi"
     for name in subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -55,21 +60,20 @@ def template(git, tmp_path):
     return folder
 
 
-def run(*command, cwd):
-    result = subprocess.run(list(map(str, command)), cwd=cwd, check=False, capture_output=True, text=True)
+def run(*command: str | Path, cwd: Path) -> None:
+    result = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    return result
 
 
-def change_template(template, git):
-    """Another sentence in the README and a setting more, as the next version of the template may have."""
+def change_template(template: Path, git: Git) -> None:
+    """Change the README and the Procfile, as the next version of the template may."""
     project = template / "{{cookiecutter.project_slug}}"
     edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
     edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
     git(template, "commit", "--quiet", "--all", "--message", "two")
 
 
-def test_from_url_tag_zip_and_folder(template, git, tmp_path):
+def test_from_url_tag_zip_and_folder(template: Path, git: Git, tmp_path: Path) -> None:
     bare = tmp_path / "template.git"
     git(tmp_path, "clone", "--quiet", "--bare", str(template), str(bare))
     change_template(template, git)
@@ -80,7 +84,7 @@ def test_from_url_tag_zip_and_folder(template, git, tmp_path):
         for path in sorted(template.rglob("*")):
             if ".git" not in path.relative_to(template).parts and path.is_file():
                 file.write(path, Path("template-main", path.relative_to(template)))
-    sources = {
+    sources: dict[str, list[str | Path]] = {
         "url": [f"file://{bare}"],
         "tag": [f"file://{bare}", "--checkout", "v1"],
         "zip": [archive],
@@ -95,8 +99,8 @@ def test_from_url_tag_zip_and_folder(template, git, tmp_path):
         assert (output / "my_site" / "manage.py").exists()
 
 
-def test_updating(template, git, tmp_path):
-    """As the page says. The user's change and the template's are both there afterwards, in one file and in two."""
+def test_updating(template: Path, git: Git, tmp_path: Path) -> None:
+    """The commands of the page merge the user's changes and the template's, in one file and in two."""
     install, create, link, update = code_blocks("updating.md", "sh")
     folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     run_commands(install, tmp_path, environment=os.environ | folders)
@@ -116,7 +120,7 @@ def test_updating(template, git, tmp_path):
     assert "A newer Django project" in (linked / "my_site" / "README.md").read_text()
 
 
-def check_update(project, update, template, git):
+def check_update(project: Path, update: str, template: Path, git: Git) -> None:
     git(project, "init", "--quiet")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "created")

@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, Project, free_port, generate, run_commands
+from tests.template import IMAGE_PYTHON, SERVERS, Answers, MakeProject, Project, free_port, generate, run_commands
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from tests.template import IMAGE_PYTHON, SERVERS, Project, free_port, generate, 
     ],
     ids=["defaults", "everything"],
 )
-def test_with_uv(answers, tmp_path, postgresql):
+def test_with_uv(answers: Answers, tmp_path: Path, postgresql: str) -> None:
     project = generate(tmp_path, lock=True, **answers)
     project.python = Path(sys.executable)  # for the PATH that has uv
-    keep = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
-    project.variables |= keep | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
+    inherited = {key: value for key, value in os.environ.items() if re.match("(UV|PIP|SSL)_", key)}
+    project.variables |= inherited | {"DATABASE_URL": postgresql if "database" in answers else "sqlite:///db.sqlite3"}
     project.run("uv", "sync", "--locked")
     project.run("uv", "run", "manage.py", "migrate")
     assert " passed" in project.run("uv", "run", "pytest").stdout
@@ -53,15 +53,9 @@ def test_uv_takes_the_python_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the README's commands are for a POSIX shell")
-def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project], tmp_path: Path) -> None:
+def test_a_clone_starts_as_its_readme_says(make_project: MakeProject, tmp_path: Path) -> None:
     """Line by line: git leaves `.env` out."""
-    project = make_project(project_name="wiki")
-    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
-    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
-        project.run("git", *command)
-    project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "clone" / "wiki"))
-    project.path = tmp_path / "clone" / "wiki"
-    assert not (project.path / ".env").exists()
+    project = clone(make_project(project_name="wiki"), tmp_path)
     readme = (project.path / "README.md").read_text()
     copy, migrate, start = re.findall("^    (.+)$", readme.split("Open <http")[0], re.MULTILINE)
     assert start.startswith("uv run uvicorn ")
@@ -75,7 +69,62 @@ def test_a_clone_starts_as_its_readme_says(make_project: Callable[..., Project],
     assert "DJANGO_SECRET_KEY is not set" in project.manage("check", check=False).stderr
 
 
-def test_course_project(make_project):
+def clone(project: Project, folder: Path) -> Project:
+    """Return a clone of the project, which has no `.env`."""
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message", "Begin"]):
+        project.run("git", *command)
+    project.run("git", "clone", "--quiet", str(project.path), str(folder / "clone" / project.slug))
+    project.path = folder / "clone" / project.slug
+    assert not (project.path / ".env").exists()
+    return project
+
+
+def test_runserver_creates_env_in_a_clone(make_project: MakeProject, tmp_path: Path) -> None:
+    """No other command does, nor runserver if variables are set."""
+    project = clone(make_project(project_name="wiki"), tmp_path)
+    env, port = project.path / ".env", free_port()
+    runserver = [str(project.python), "manage.py", "runserver", str(port)]
+    for command in (["manage.py", "migrate"], ["-m", "wiki.settings"]):
+        result = project.run(str(project.python), *command, check=False)
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert "copy .env.example to .env, as `manage.py runserver` does" in result.stderr
+    project.variables["DJANGO_DEBUG"] = "false"
+    del project.environment
+    assert "DJANGO_SECRET_KEY is not set" in project.run(*runserver, check=False).stderr
+    project.in_production()
+    with project.run_process([*runserver, "--noreload"], port):
+        assert not env.exists()
+    project.variables.clear()
+    del project.environment
+    if os.name == "posix":
+        env.symlink_to(tmp_path / "elsewhere")
+        assert "DJANGO_SECRET_KEY is not set" in project.run(*runserver, check=False).stderr
+        assert not (tmp_path / "elsewhere").exists()
+        env.unlink()
+
+    example = (project.path / ".env.example").read_bytes()
+    for number in range(2):
+        with project.run_process(runserver, port) as running, running.client(https=False) as client:
+            assert client.get("/").status_code == 200
+            # Once, although the reloader starts a second process, and not over an existing file.
+            assert running.output.count(".env was missing") == 1 - number
+        assert env.read_bytes() == example
+        example += b"# mine\n"
+        env.write_bytes(example)
+    if os.name == "posix":
+        assert env.stat().st_mode & 0o777 == 0o600
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_tests_run_in_a_clone(make_project: MakeProject, tmp_path: Path) -> None:
+    """They need neither `.env` nor variables, and create no files."""
+    project = clone(make_project(project_name="wiki", starter="wiki"), tmp_path)
+    assert " passed" in project.run(str(project.python), "-m", "pytest", "-q").stdout
+    assert project.run("git", "status", "--porcelain", "--ignored").stdout.split() == ["!!", ".pytest_cache/"]
+
+
+def test_course_project(make_project: MakeProject) -> None:
     """What a CS50W student types, as in any Django tutorial."""
     project = make_project(project_name="wiki")
     assert {"manage.py", "wiki"} <= {path.name for path in project.path.iterdir()}
@@ -92,7 +141,7 @@ def test_course_project(make_project):
             assert f"<dd>{'manage.py' if 'manage.py' in command else 'uvicorn'}</dd>" in home
 
 
-def test_dev_containers_start_the_project(tmp_path):
+def test_dev_containers_start_the_project(tmp_path: Path) -> None:
     for server in SERVERS:
         project = generate(tmp_path, project_name=f"{server}_site", server=server)
         container = dev_container(project)
@@ -104,12 +153,12 @@ def test_dev_containers_start_the_project(tmp_path):
         assert f":{container['forwardPorts'][0]}>" in readme
 
 
-def dev_container(project):
+def dev_container(project: Project) -> Any:
     return json.loads((project.path / ".devcontainer" / "devcontainer.json").read_text())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its commands are for a POSIX shell")
-def test_dev_container(tmp_path):
+def test_dev_container(tmp_path: Path) -> None:
     """What a container does from its making to the first page, done here."""
     project = generate(tmp_path, lock=True, project_name="wiki")
     container = dev_container(project)
@@ -124,7 +173,7 @@ def test_dev_container(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the folder of a virtual environment's programs differs")
-def test_without_uv(tmp_path):
+def test_without_uv(tmp_path: Path) -> None:
     """`pip install .` installs what is needed to run the project."""
     project = generate(tmp_path, project_name="wiki")
     subprocess.run([sys.executable, "-m", "venv", project.path / ".venv"], check=True)

@@ -3,12 +3,22 @@
 
 import os
 import sys
+from pathlib import Path
 
 
-def main():
+def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
-    from django.core.management import execute_from_command_line
+    try:
+        from django.core.management import execute_from_command_line
 
+        from {{ cookiecutter.project_slug }}.env import make_env_file
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"{error.name} is not installed: write `uv run` in the place of `python`, "
+            "or run `pip install .` first."
+        )
+    if sys.argv[1:2] == ["runserver"]:  # which nobody uses in production
+        make_env_file(Path(__file__).with_name(".env"))
     execute_from_command_line(sys.argv)
 
 

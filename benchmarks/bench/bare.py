@@ -1,4 +1,12 @@
-async def application(scope, receive, send):
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Message = dict[str, Any]
+
+
+async def application(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
     """What a server does without any framework: the limit."""
     if scope["type"] != "http":
         return

@@ -6,10 +6,10 @@ from django.urls import path
 class Room(AsyncWebsocketConsumer):
     groups = ("room",)
 
-    async def receive(self, text_data):
+    async def receive(self, text_data: str) -> None:
         await self.channel_layer.group_send("room", {"type": "say", "text": text_data})
 
-    async def say(self, event):
+    async def say(self, event: dict[str, str]) -> None:
         await self.send(event["text"])
 
 

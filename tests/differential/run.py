@@ -1,9 +1,9 @@
-"""Ask the application random questions, and print what it answered.
+"""Send random requests to the application, and print its responses.
 
     python -m differential.run MODULE SEED REQUESTS
 
-MODULE has the `application`. What chance alone decides (tokens, session keys, ids, times) is taken out of the answers. Each line is
-the JSON of a request and its answer.
+MODULE has the `application`. Random values (tokens, session keys, ids, times) are removed from responses. Each line is
+the JSON of a request and its response.
 """
 
 import asyncio
@@ -15,10 +15,16 @@ import logging
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.cookies import SimpleCookie
+from typing import Any
 
 from django.core import signals
+
+Message = dict[str, Any]
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
 
 METHODS = ["GET"] * 8 + ["POST"] * 6 + ["HEAD"] * 2 + ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]
 OTHER_PATHS = [
@@ -58,20 +64,20 @@ HEADERS = [
     ("x-forwarded-for", ["203.0.113.9", "nonsense, 203.0.113.9"]),
     ("x-one", ["1", "2"]),
 ]
-# Answers to the same question differ in these.
+# These differ between responses to the same request.
 RANDOM_HEADERS = {b"age", b"date", b"server-timing", b"x-request-id", b"expires"}
 TOKEN = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{64}(?![0-9A-Za-z])|(?<=nonce-)[^']+|(?<=nonce=\")[^\"]+")
 RANDOM_COOKIES = {"sessionid", "csrftoken", "signed", "messages"}
 
 SIGNALS = ["request_started", "request_finished", "got_request_exception"]
-receivers: list[Callable] = []  # signals have weak references to them
-seen: list[list[str]] = []  # signals and log records of the request at work
+receivers: list[Callable[..., None]] = []  # signals have weak references to them
+seen: list[list[str]] = []  # signals and log records of the current request
 
 
 class Client:
-    """A user's browser: it keeps cookies, sends its CSRF token most of the time, and is sometimes signed in."""
+    """Acts as a browser: stores cookies, sends its CSRF token most of the time, and is sometimes signed in."""
 
-    def __init__(self, application, seed: int) -> None:
+    def __init__(self, application: Application, seed: int) -> None:
         self.application = application
         self.chance = random.Random(seed)
         self.paths = [*self.differential_paths(), *OTHER_PATHS * 2]
@@ -83,22 +89,22 @@ class Client:
 
         return [f"/differential/{name}/" for name in VIEWS]
 
-    async def ask(self) -> dict:
+    async def send_request(self) -> Message:
         request = self.make_request()
         request["cookies"] = sorted(self.cookies)
-        answer = await call(self.application, self.scope_of(request), [*self.body_messages(request)])
-        self.take_cookies(answer)
+        answer = await call(self.application, self.build_scope(request), [*self.body_messages(request)])
+        self.store_cookies(answer)
         request["body"] = f"{len(request['body'])} bytes"
         return {"request": request, "answer": normalized(answer, request["method"])}
 
-    def make_request(self) -> dict:
+    def make_request(self) -> Message:
         chance = self.chance
         if chance.random() < 0.02:
             self.cookies.clear()
         if chance.random() < 0.05:
             return self.sign_in(chance.choice(["right", "right", "wrong"]))
         path = chance.choice(self.paths)
-        # For HEAD the core reads no stream, so that it cannot break.
+        # For HEAD the core does not read streams, so they do not fail.
         method = "GET" if "broken" in path else chance.choice(METHODS)
         headers = [(name, chance.choice(values)) for name, values in HEADERS if chance.random() < 0.08]
         headers += [("cookie", chance.choice(["a=1; b=2", "nonsense", "sessionid=nonsense", "signed=x:y"]))] * (
@@ -119,7 +125,7 @@ class Client:
             "cut": chance.random() < 0.02,
         }
 
-    def sign_in(self, password: str) -> dict:
+    def sign_in(self, password: str) -> Message:
         body = f"username=ada&password={password}&next=/differential/echo/".encode()
         headers = [("content-type", "application/x-www-form-urlencoded"), ("origin", "https://example.com")]
         request = {"method": "POST", "path": "/accounts/login/", "query": "", "scheme": "https", "root_path": ""}
@@ -156,7 +162,7 @@ class Client:
         end = b"\r\n--limit--\r\n" if kind == "multipart" else b""
         return lines + end, f"multipart/form-data{'; boundary=limit' if end or size else ''}"
 
-    def scope_of(self, request: dict) -> dict:
+    def build_scope(self, request: Message) -> Message:
         headers = {"host": "example.com", **dict(request["headers"])}
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         if self.cookies:
@@ -184,7 +190,7 @@ class Client:
             "server": ("127.0.0.1", 8000),
         }
 
-    def body_messages(self, request: dict) -> Iterator[dict]:
+    def body_messages(self, request: Message) -> Iterator[Message]:
         size = self.chance.choice([100, 65536, 10**7]) if len(request["body"]) < 10_000 else 65536
         parts = [request["body"][at : at + size] for at in range(0, len(request["body"]), size)] or [b""]
         for number, part in enumerate(parts, 1):
@@ -193,7 +199,7 @@ class Client:
             else:
                 yield {"type": "http.request", "body": part, "more_body": number < len(parts)}
 
-    def take_cookies(self, answer: dict) -> None:
+    def store_cookies(self, answer: Message) -> None:
         for name, value in answer["headers"]:
             if name == b"set-cookie":
                 for key, morsel in SimpleCookie(value.decode("latin-1")).items():
@@ -203,19 +209,19 @@ class Client:
                         self.cookies[key] = morsel.coded_value
 
 
-async def call(application, scope: dict, messages: list[dict]) -> dict:
-    """Everything that the application sends, and what was seen meanwhile."""
+async def call(application: Application, scope: Message, messages: list[Message]) -> Message:
+    """Return what the application sends, with the signals and log records."""
     seen.clear()
-    answer: dict = {"status": None, "headers": [], "body": b"", "error": None, "complete": False}
+    answer: Message = {"status": None, "headers": [], "body": b"", "error": None, "complete": False}
     never = asyncio.Event()
 
-    async def receive() -> dict:
+    async def receive() -> Message:
         if messages:
             return messages.pop(0)
         await never.wait()
         raise AssertionError
 
-    async def send(message: dict) -> None:
+    async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             assert answer["status"] is None
             answer.update(status=message["status"], headers=[*message["headers"]])
@@ -231,27 +237,27 @@ async def call(application, scope: dict, messages: list[dict]) -> dict:
     return answer | {"seen": [*seen]}
 
 
-def normalized(answer: dict, method: str) -> dict:
+def normalized(answer: Message, method: str) -> Message:
     sent = {name.lower(): value for name, value in answer["headers"]}
     body = answer["body"]
     zipped = sent.get(b"content-encoding") == b"gzip"
-    if zipped and body:  # Django adds some random bytes
+    if zipped and body:  # Django adds random bytes
         body = gzip.decompress(body) if answer["complete"] else b"(incomplete)"
-    depends_on_chance = set(RANDOM_HEADERS)
+    random_headers = set(RANDOM_HEADERS)
     if zipped:
-        depends_on_chance.add(b"content-length")
-    # It is made of the body, which may have a token in it, unless it is that of the view.
+        random_headers.add(b"content-length")
+    # Unless the view sets it, it is a hash of the body, which may contain a token.
     if sent.get(b"etag") != b'"abc"' and (zipped or not body or TOKEN.search(body)):
-        depends_on_chance.add(b"etag")
+        random_headers.add(b"etag")
     headers = []
     for name, value in answer["headers"]:
-        if name.lower() in depends_on_chance:
+        if name.lower() in random_headers:
             value = b"*"
         if name.lower() == b"set-cookie":
             value = normalized_cookie(value)
         headers.append([name.decode("latin-1"), TOKEN.sub(b"*", value).decode("latin-1")])
     text = TOKEN.sub(b"*", body).decode("latin-1")
-    # Servers send no body for HEAD. Of a synchronous stream that breaks, Django sends nothing: it reads all of it first.
+    # Servers send no body for HEAD. Django sends nothing of a sync stream that fails: it reads all of it first.
     if method == "HEAD" or answer["error"]:
         text = ""
     elif len(text) >= 20_000:
@@ -265,33 +271,37 @@ def normalized_cookie(value: bytes) -> bytes:
     return re.sub(rb'=("[^"]+"|[^;"]+)', b"=*", value, count=1) if name in RANDOM_COOKIES else value
 
 
-class Records(logging.Handler):
+class RecordHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.split(".")[0] in ("django", "asyncio", "axes") or record.levelno >= logging.WARNING:
             seen.append([record.name, record.levelname, record.getMessage().split("\n")[0]])
 
 
-def watch_by_receivers() -> None:
-    """As a project does. With them the core closes no response early."""
+def connect_receivers() -> None:
+    """Connect receivers as a project does. With them the core closes no response early."""
     for name in SIGNALS:
 
-        def receive(sender, name=name, **kwargs):
+        def receive(sender: type, name: str = name, **kwargs: Any) -> None:
             seen.append([name, getattr(sender, "__name__", "")])
 
         receivers.append(receive)
         getattr(signals, name).connect(receive)
 
 
-def watch_from_outside() -> None:
-    """What is sent, even if nobody but Django receives it."""
+def wrap_signals() -> None:
+    """Record signals that only Django itself receives, too."""
     for name in SIGNALS:
         signal = getattr(signals, name)
 
-        def send(sender, *args, name=name, send=signal.send, **kwargs):
+        def send(
+            sender: type, *args: Any, name: str = name, send: Callable[..., Any] = signal.send, **kwargs: Any
+        ) -> Any:
             seen.append([name, getattr(sender, "__name__", "")])
             return send(sender, *args, **kwargs)
 
-        async def asend(sender, *args, name=name, asend=signal.asend, **kwargs):
+        async def asend(
+            sender: type, *args: Any, name: str = name, asend: Callable[..., Any] = signal.asend, **kwargs: Any
+        ) -> Any:
             seen.append([name, getattr(sender, "__name__", "")])
             return await asend(sender, *args, **kwargs)
 
@@ -301,13 +311,13 @@ def watch_from_outside() -> None:
 async def main(module: str, seed: int, requests: int) -> None:
     application = importlib.import_module(module).application
     if seed % 2:
-        watch_by_receivers()
+        connect_receivers()
     else:
-        watch_from_outside()
-    logging.getLogger().addHandler(Records())
+        wrap_signals()
+    logging.getLogger().addHandler(RecordHandler())
     client = Client(application, seed)
     for _ in range(requests):
-        print(json.dumps(await client.ask()), flush=True)
+        print(json.dumps(await client.send_request()), flush=True)
 
     from asgiref.sync import sync_to_async
     from django.contrib.auth import get_user_model

@@ -1,9 +1,11 @@
-"""Views that do what views do. Each of `BOTH` is asked as a sync and as an async view."""
+"""Views that use most features of requests and responses. Each of `BOTH` is tested as a sync and as an async view."""
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django import forms
@@ -11,11 +13,13 @@ from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.core.files.uploadedfile import UploadedFile
 from django.core.signing import BadSignature
 from django.db import transaction
 from django.http import (
     FileResponse,
     Http404,
+    HttpRequest,
     HttpResponse,
     HttpResponseBase,
     HttpResponseNotModified,
@@ -36,14 +40,15 @@ from django.views.decorators.http import condition, require_GET, require_http_me
 from django.views.decorators.vary import vary_on_cookie, vary_on_headers
 
 User = get_user_model()
+ViewFunction = Callable[..., Any]
 
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def echo(request):
-    """What the handler made of the request."""
+def echo(request: HttpRequest) -> JsonResponse:
+    """Return the request as the view sees it."""
     return JsonResponse(
         {
             "method": request.method,
@@ -57,93 +62,95 @@ def echo(request):
             "type": [request.content_type, request.content_params],
             "language": translation.get_language(),
             "user": request.user.get_username(),
-            "matched": [request.resolver_match.view_name, sorted(request.resolver_match.kwargs)],
+            "matched": [match.view_name, sorted(match.kwargs)] if (match := request.resolver_match) else None,
         }
     )
 
 
-def body(request):
+def body(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"length": len(request.body), "digest": digest(request.body), "again": len(request.read())})
 
 
-def read(request):
+def read(request: HttpRequest) -> JsonResponse:
     parts = [digest(part) for part in iter(lambda: request.read(1000), b"")]
     return JsonResponse({"parts": parts, "line": request.readline().decode("latin-1")})
 
 
-def post(request):
+def post(request: HttpRequest) -> JsonResponse:
     files = {
-        name: [file.name, file.size, file.content_type, digest(file.read())] for name, file in request.FILES.items()
+        name: [file.name, file.size, file.content_type, digest(file.read())]
+        for name, file in request.FILES.items()
+        if isinstance(file, UploadedFile)
     }
     fields = {name: [digest(value.encode()) for value in request.POST.getlist(name)] for name in request.POST}
     return JsonResponse({"fields": fields, "files": files})
 
 
-def body_after_post(request):
+def body_after_post(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"fields": len(request.POST), "length": len(request.body)})
 
 
-def session(request):
+def session(request: HttpRequest) -> JsonResponse:
     number = request.session["number"] = request.session.get("number", 0) + 1
     if number % 7 == 0:
         request.session.cycle_key()
     return JsonResponse({"number": number, "empty": request.session.is_empty()})
 
 
-def read_session(request):
+def read_session(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"number": request.session.get("number"), "user": str(request.user)})
 
 
-def flush_session(request):
+def flush_session(request: HttpRequest) -> HttpResponse:
     request.session.flush()
     return HttpResponse("flushed")
 
 
-def session_and_error(request):
+def session_and_error(request: HttpRequest) -> None:
     request.session["number"] = -1
     raise RuntimeError("after the session was changed")
 
 
-def add_message(request):
+def add_message(request: HttpRequest) -> HttpResponseRedirect:
     messages.info(request, f"hello {request.GET.get('q', '')}", extra_tags="x" * 100)
     return redirect("/differential/page/")
 
 
-def page(request):
+def page(request: HttpRequest) -> HttpResponse:
     return render(request, "differential/page.html", {"number": User.objects.count()})
 
 
-def template_response(request):
+def template_response(request: HttpRequest) -> TemplateResponse:
     response = TemplateResponse(request, "differential/page.html", {"number": 1})
     response.add_post_render_callback(lambda rendered: rendered.headers.setdefault("X-Rendered", "yes"))
     return response
 
 
-def template_missing(request):
+def template_missing(request: HttpRequest) -> TemplateResponse:
     return TemplateResponse(request, "differential/missing.html")
 
 
-def token(request):
+def token(request: HttpRequest) -> HttpResponse:
     return HttpResponse(get_token(request))
 
 
-def new_token(request):
+def new_token(request: HttpRequest) -> HttpResponse:
     rotate_token(request)
     return HttpResponse("rotated")
 
 
-def create_user(request):
+def create_user(request: HttpRequest) -> HttpResponse:
     user, created = User.objects.get_or_create(username=f"user {request.GET.get('q', '')}"[:30])
     return HttpResponse(f"{user.username} {created}")
 
 
-def rolled_back(request):
+def rolled_back(request: HttpRequest) -> None:
     with transaction.atomic():
         User.objects.create(username="rolled back")
         raise PermissionDenied("rolled back")
 
 
-def cookies(request):
+def cookies(request: HttpRequest) -> HttpResponse:
     response = HttpResponse("cookies")
     response.set_cookie("plain", "a b;c", max_age=1000, samesite="Lax", httponly=True)
     response.set_signed_cookie("signed", "value", salt="salt", path="/differential/")
@@ -151,80 +158,80 @@ def cookies(request):
     return response
 
 
-def signed_cookie(request):
+def signed_cookie(request: HttpRequest) -> HttpResponse:
     try:
         return HttpResponse(request.get_signed_cookie("signed", salt="salt", default="none"))
     except BadSignature:
         return HttpResponse("bad")
 
 
-def raising(error):
-    def view(request):
+def raising(error: Exception) -> ViewFunction:
+    def view(request: HttpRequest) -> HttpResponse:
         raise error
 
     return view
 
 
-def nothing(request):
+def nothing(request: HttpRequest) -> None:
     return None
 
 
-def no_response(request):
+def no_response(request: HttpRequest) -> str:
     return "a string"
 
 
-def status(request):
+def status(request: HttpRequest) -> HttpResponse:
     code = int(request.GET.get("q", "200")[:3]) if request.GET.get("q", "").isdigit() else 204
     return HttpResponse(b"" if code in (204, 304) else b"status", status=code if 200 <= code < 600 else 418)
 
 
-def headers(request):
+def headers(request: HttpRequest) -> HttpResponse:
     response = HttpResponse("é", content_type="text/plain; charset=latin-1")
     response["X-Ünicode"] = "no"
     return response
 
 
-def more_headers(request):
+def more_headers(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(["a", b"b", "ü"], headers={"X-One": "1", "Server-Timing": "db;dur=1"}, reason="Fine")
     response["X-Two"] = "zwei ü"
     response.headers["Content-Length"] = str(len(response.content))
     return response
 
 
-def redirects(request):
+def redirects(request: HttpRequest) -> HttpResponseRedirect:
     return HttpResponseRedirect(request.GET.get("q") or "elsewhere/?x=ü", status=307)
 
 
-def not_modified(request):
+def not_modified(request: HttpRequest) -> HttpResponseNotModified:
     return HttpResponseNotModified()
 
 
-def stream(request):
+def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(part for part in ["eins ", b"zwei ", "drü"])
 
 
-def empty_stream(request):
+def empty_stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(iter([]), headers={"X-Empty": "yes"})
 
 
-def counting_stream(request):
-    def parts():
+def counting_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def parts() -> Iterator[str]:
         for number in range(3):
             yield f"{number} {User.objects.count()}\n"
 
     return StreamingHttpResponse(parts(), content_type="text/plain", status=201)
 
 
-def broken_stream(request):
-    def parts():
+def broken_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def parts() -> Iterator[str]:
         yield "one"
         raise RuntimeError("stream broke")
 
     return StreamingHttpResponse(parts())
 
 
-def async_parts(request):
-    async def parts():
+def async_parts(request: HttpRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[str]:
         for number in range(3):
             await asyncio.sleep(0)
             yield f"{number} {await User.objects.acount()}\n"
@@ -232,25 +239,25 @@ def async_parts(request):
     return StreamingHttpResponse(parts())
 
 
-def broken_async_parts(request):
-    async def parts():
+def broken_async_parts(request: HttpRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[str]:
         yield "one"
         raise PermissionDenied("stream broke")
 
     return StreamingHttpResponse(parts())
 
 
-def file(request):
+def file(request: HttpRequest) -> FileResponse:
     return FileResponse(BytesIO(b"0123456789" * 20_000), as_attachment=True, filename="zahlen ü.txt")
 
 
 class Closing(HttpResponse):
-    def close(self):
+    def close(self) -> None:
         User.objects.get_or_create(username="closed")
         super().close()
 
 
-def closing(request):
+def closing(request: HttpRequest) -> Closing:
     return Closing("closing")
 
 
@@ -258,11 +265,11 @@ class BareResponse(HttpResponseBase):
     streaming = False
     content = b"bare"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[bytes]:
         return iter([self.content])
 
 
-def bare(request):
+def bare(request: HttpRequest) -> BareResponse:
     return BareResponse()
 
 
@@ -271,20 +278,20 @@ class Form(forms.Form):
     file = forms.FileField(required=False)
 
 
-def form(request):
+def form(request: HttpRequest) -> JsonResponse:
     bound = Form(request.POST, request.FILES)
     return JsonResponse(bound.errors if not bound.is_valid() else {"name": bound.cleaned_data["name"]})
 
 
-def etag(request, *args, **kwargs):
+def etag(request: HttpRequest, *args: object, **kwargs: object) -> str:
     return '"abc"'
 
 
-def last_modified(request, *args, **kwargs):
+def last_modified(request: HttpRequest, *args: object, **kwargs: object) -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC)
 
 
-BOTH = {
+BOTH: dict[str, ViewFunction] = {
     function.__name__: function
     for function in (
         echo, body, read, post, body_after_post, session, read_session, flush_session, session_and_error, add_message,
@@ -301,7 +308,7 @@ BOTH |= {
     "suspicious": raising(SuspiciousOperation("not you")),
     "stopped": raising(KeyError("key")),
 }
-DECORATORS = {
+DECORATORS: dict[str, Callable[[ViewFunction], ViewFunction]] = {
     "exempt": csrf_exempt,
     "protected": csrf_protect,
     "with_cookie": ensure_csrf_cookie,
@@ -317,17 +324,17 @@ DECORATORS = {
 }
 
 
-def as_async(view):
-    async def async_view(request, *args, **kwargs):
+def as_async(view: ViewFunction) -> ViewFunction:
+    async def async_view(request: HttpRequest, *args: object, **kwargs: object) -> Any:
         await asyncio.sleep(0)
         return await sync_to_async(view)(request, *args, **kwargs)
 
     return async_view
 
 
-def views():
-    """{path: view}: each as sync and async, some of them decorated."""
-    found = {}
+def views() -> dict[str, ViewFunction]:
+    """Return views by path: each as sync and async, some of them decorated."""
+    found: dict[str, ViewFunction] = {}
     for name, view in BOTH.items():
         found[name], found[f"async_{name}"] = view, as_async(view)
     for name, decorator in DECORATORS.items():
@@ -340,18 +347,18 @@ def views():
 
 
 class SyncView(View):
-    def get(self, request, *args, **kwargs):
+    def get(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         return HttpResponse("get")
 
-    def put(self, request, *args, **kwargs):
+    def put(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         return HttpResponse(f"put {len(request.body)}")
 
 
 class AsyncView(View):
-    async def get(self, request, *args, **kwargs):
+    async def get(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         return HttpResponse(f"get {await User.objects.acount()}")
 
-    async def delete(self, request, *args, **kwargs):
+    async def delete(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         return HttpResponse(status=204)
 
 

@@ -1,1 +1,1 @@
-"""An app that the tests put into a generated project: four ways of telling users apart by what a thread or a connection holds."""
+"""An app that the tests put into a generated project: four ways to keep the current tenant in a thread or connection."""

@@ -1,4 +1,4 @@
-"""Everything that a call can leave behind in its thread and its connection."""
+"""Leave all kinds of state in a thread and its connection, and look for it."""
 
 import secrets
 import threading
@@ -10,8 +10,8 @@ from django.utils import timezone, translation
 from .programs import local
 
 
-def leave(open_transaction: bool) -> str:
-    """A transaction that is left open may take the connection, and with it all the rest, along."""
+def leave(open_transaction: int) -> str:
+    """Leave state behind; with an open transaction as well, the connection may be closed."""
     name = f"litter_{secrets.token_hex(4)}"
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('app.tenant', 'litter', false)")
@@ -24,7 +24,7 @@ def leave(open_transaction: bool) -> str:
         cursor.execute(f"SET ROLE {settings.ROLE_PREFIX}0")
     connection.force_debug_cursor = True
     connection.execute_wrappers.append(lambda execute, *args: execute(*args))
-    connection.litter = True
+    setattr(connection, "litter", True)  # noqa: B010 (a connection's type has no such attribute)
     local.owner = "litter"
     translation.activate("de")
     timezone.activate("Asia/Kolkata")
@@ -50,7 +50,7 @@ NAMES = ["setting", "timeout", "temporary_tables", "channels", "locks", "stateme
 
 
 def inspect() -> dict[str, object]:
-    """What this call finds; see CLEAN in test_isolation.py."""
+    """Return what this call finds; see CLEAN_STATE in test_isolation.py."""
     found = {
         "in_transaction": connection.in_atomic_block,
         "autocommit": connection.get_autocommit(),

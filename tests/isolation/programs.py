@@ -1,4 +1,4 @@
-"""Four programs: each sets whose data a thread or connection shows (`set_owner`), and reads it (`read_owner`)."""
+"""Four programs: each sets the owner whose data a thread or connection shows (`set_owner`), and reads it (`read_owner`)."""
 
 import threading
 from collections.abc import Callable
@@ -34,14 +34,14 @@ def read_role() -> str | None:
 
 
 def set_schema(owner: str) -> None:
-    connection.set_schema(f"t{owner}")
+    connection.set_schema(f"t{owner}")  # type: ignore[attr-defined]  # of django-tenants' backend
 
 
 def read_schema() -> str | None:
     return read_rows(Note, errors.UndefinedTable)
 
 
-def read_rows(model: type, error_when_clean: type[Exception]) -> str | None:
+def read_rows(model: type[RoleNote | Note], error_when_clean: type[Exception]) -> str | None:
     """The owners of all rows that can be seen, or None where PostgreSQL refuses to show any."""
     try:
         return ",".join(sorted(model.objects.values_list("owner", flat=True)))

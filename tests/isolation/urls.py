@@ -1,8 +1,11 @@
+from collections.abc import Callable
+from typing import Any
+
 from django.urls import path
 
 from . import views
 
-KINDS = {
+KINDS: dict[str, Callable[..., Any]] = {
     "sync": views.sync,
     "async": views.async_,
     "sync_stream": views.sync_stream,
@@ -18,5 +21,5 @@ urlpatterns = [
     *(path(f"<program>/<owner>/{kind}/<int:number>/", view) for kind, view in KINDS.items()),
     path("late_result/<int:number>/", views.late_result),
     *(path(f"{name}/<int:open_transaction>/", getattr(views, name)) for name in LEAVE),
-    *(path(f"{name}/", getattr(views, name)) for name in ["how_many_closed", "closed_streams", "inspect_in_stream"]),
+    *(path(f"{name}/", getattr(views, name)) for name in ["count_closed", "closed_streams", "inspect_in_stream"]),
 ]

@@ -1,109 +1,110 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from wiki.serving.streams import EventStreamResponse
 
 from . import litter
 from .programs import read_owner, set_and_read_owner
 
-READS = 3  # of a request, with a moment in between in which others run
-closed = {}  # what the streams' own `close` read: {number: owner}
-late_tasks = {}  # {number: (the event that lets it read, the task)}
+READS = 3  # of a request, with a pause in between in which others run
+closed: dict[int, str | None] = {}  # what the streams' own `close` read, by number
+late_tasks: dict[int, tuple[asyncio.Event, asyncio.Task[list[str | None]]]] = {}  # with the event that lets them read
 
 
-def sync(request, program, owner, number):
+def sync(request: HttpRequest, program: str, owner: str, number: int) -> JsonResponse:
     return JsonResponse({"owners": [pause_and_read(program) for _ in range(READS)]})
 
 
-def pause_and_read(program):
+def pause_and_read(program: str) -> str | None:
     time.sleep(0.001)
     return read_owner(program)
 
 
-async def async_(request, program, owner, number):
+async def async_(request: HttpRequest, program: str, owner: str, number: int) -> JsonResponse:
     return JsonResponse({"owners": [await async_pause_and_read(program) for _ in range(READS)]})
 
 
-async def async_pause_and_read(program):
+async def async_pause_and_read(program: str) -> str | None:
     await asyncio.sleep(0.001)
     return await sync_to_async(read_owner)(program)
 
 
 class WatchedStream(StreamingHttpResponse):
-    """A plain stream that reads whose it is once more when it is closed."""
+    """A plain stream that reads the owner once more when it is closed."""
 
-    def __init__(self, lines, program, number):
+    def __init__(self, lines: Iterator[str] | AsyncIterator[str], program: str, number: int) -> None:
         super().__init__(lines)
         self.program, self.number = program, number
 
-    def close(self):
+    def close(self) -> None:
         closed[self.number] = read_owner(self.program)
         super().close()
 
 
-def sync_stream(request, program, owner, number):
-    def lines():
+def sync_stream(request: HttpRequest, program: str, owner: str, number: int) -> WatchedStream:
+    def lines() -> Iterator[str]:
         for _ in range(READS):
             yield line(pause_and_read(program))
 
     return WatchedStream(lines(), program, number)
 
 
-async def async_stream(request, program, owner, number):
+async def async_stream(request: HttpRequest, program: str, owner: str, number: int) -> WatchedStream:
     """An async generator of an async view."""
 
-    async def lines():
+    async def lines() -> AsyncIterator[str]:
         for _ in range(READS):
             yield line(await async_pause_and_read(program))
 
     return WatchedStream(lines(), program, number)
 
 
-def mixed_stream(request, program, owner, number):
+def mixed_stream(request: HttpRequest, program: str, owner: str, number: int) -> WatchedStream:
     """An async generator of a sync view."""
 
-    async def lines():
+    async def lines() -> AsyncIterator[str]:
         for _ in range(READS):
             yield line(await async_pause_and_read(program))
 
     return WatchedStream(lines(), program, number)
 
 
-def line(owner):
+def line(owner: str | None) -> str:
     return f"{json.dumps(owner)}\n"
 
 
-async def read_in_background(program, owner):
-    """Whose data three calls see; the second sets it itself."""
+async def read_in_background(program: str, owner: str) -> AsyncIterator[str | None]:
+    """Yield the owner that three calls see; the second call sets it."""
     yield await async_pause_and_read(program)
     yield await sync_to_async(set_and_read_owner)(program, owner)
     yield await async_pause_and_read(program)
 
 
-async def event_stream(request, program, owner, number):
-    async def lines():
+async def event_stream(request: HttpRequest, program: str, owner: str, number: int) -> EventStreamResponse:
+    async def lines() -> AsyncIterator[str]:
         async for each in read_in_background(program, owner):
             yield line(each)
 
     return EventStreamResponse(lines())
 
 
-def event_stream_of_sync_view(request, program, owner, number):
-    async def lines():
+def event_stream_of_sync_view(request: HttpRequest, program: str, owner: str, number: int) -> EventStreamResponse:
+    async def lines() -> AsyncIterator[str]:
         async for each in read_in_background(program, owner):
             yield line(each)
 
     return EventStreamResponse(lines())
 
 
-async def late(request, program, owner, number):
-    """A task that reads when its request has been answered, and the client asks for what it read."""
+async def late(request: HttpRequest, program: str, owner: str, number: int) -> HttpResponse:
+    """Start a task that reads after its response was sent; `late_result` returns what it read."""
     answered = asyncio.Event()
 
-    async def work():
+    async def work() -> list[str | None]:
         await answered.wait()
         return [each async for each in read_in_background(program, owner)]
 
@@ -111,38 +112,38 @@ async def late(request, program, owner, number):
     return HttpResponse(status=202)
 
 
-async def late_result(request, number):
+async def late_result(request: HttpRequest, number: int) -> JsonResponse:
     answered, task = late_tasks.pop(number)
     answered.set()
     return JsonResponse({"owners": await task})
 
 
-async def how_many_closed(request):
+async def count_closed(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"closed": len(closed)})
 
 
-async def closed_streams(request):
+async def closed_streams(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"owners": closed})
 
 
-async def litter_in_stream(request, open_transaction):
-    async def lines():
+async def litter_in_stream(request: HttpRequest, open_transaction: int) -> EventStreamResponse:
+    async def lines() -> AsyncIterator[str]:
         yield json.dumps(await sync_to_async(litter.leave)(open_transaction))
 
     return EventStreamResponse(lines())
 
 
-async def inspect_in_stream(request):
-    async def lines():
+async def inspect_in_stream(request: HttpRequest) -> EventStreamResponse:
+    async def lines() -> AsyncIterator[str]:
         yield json.dumps(await sync_to_async(litter.inspect)())
 
     return EventStreamResponse(lines())
 
 
-async def inspect_in_own_stream(request, open_transaction):
-    """Leave litter in one call, look for it in the next ones of the same stream."""
+async def inspect_in_own_stream(request: HttpRequest, open_transaction: int) -> EventStreamResponse:
+    """Leave state in one call, and look for it in later ones of the same stream."""
 
-    async def lines():
+    async def lines() -> AsyncIterator[str]:
         await sync_to_async(litter.leave)(open_transaction)
         for _ in range(10):
             yield json.dumps(await sync_to_async(litter.inspect)()) + "\n"
@@ -150,10 +151,10 @@ async def inspect_in_own_stream(request, open_transaction):
     return EventStreamResponse(lines())
 
 
-async def litter_in_task(request, open_transaction):
+async def litter_in_task(request: HttpRequest, open_transaction: int) -> HttpResponse:
     answered = asyncio.Event()
 
-    async def work():
+    async def work() -> list[str | None]:
         await answered.wait()
         return [await sync_to_async(litter.leave)(open_transaction)]
 

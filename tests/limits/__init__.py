@@ -1,1 +1,1 @@
-"""An app that the tests put beside the probe app: views that use up threads, memory and connections, or surprise the core."""
+"""An app that the tests put beside the probe app: views that use up threads, memory and connections, or are unusual."""

@@ -4,9 +4,9 @@ from . import views
 
 NAMES = """
     release asyncio_run run_until_complete joined_thread keep_loop run_coroutine_threadsafe hold sync_hold
-    plain_sync_stream plain_async_stream event_stream endless_sync_stream how_many_ended stream_with_close
+    plain_sync_stream plain_async_stream event_stream endless_sync_stream count_ended stream_with_close
     async_stream_with_close closed_in_threads bare_stream async_bare_stream download async_download iterator
-    async_iterator result look_at_connection cache_get async_cache_get nothing
+    async_iterator result connection_state cache_get async_cache_get nothing
     quarter_second_stream
 """
 

@@ -2,12 +2,13 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.core.files.uploadedfile import UploadedFile
 from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -15,32 +16,32 @@ from django.views.decorators.csrf import csrf_exempt
 from wiki.serving.streams import EventStreamResponse
 
 User = get_user_model()
-PART = b"x" * 65536
+CHUNK = b"x" * 65536
 FILE = Path(__file__).parent / "large.bin"
 
-# What `release` sets: all that waits goes on.
+# Set by `release`: all waiting views continue.
 released = threading.Event()
 async_released = asyncio.Event()
 
 
-async def release(request):
+async def release(request: HttpRequest) -> HttpResponse:
     released.set()
     async_released.set()
     return HttpResponse("released")
 
 
-async def count_users():
+async def count_users() -> int:
     return await User.objects.acount()
 
 
-# Sync views that start an event loop, in which the database is asked.
+# Sync views that start an event loop, which queries the database.
 
 
-def asyncio_run(request):
+def asyncio_run(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"users": asyncio.run(count_users())})
 
 
-def run_until_complete(request):
+def run_until_complete(request: HttpRequest) -> JsonResponse:
     loop = asyncio.new_event_loop()
     try:
         return JsonResponse({"users": loop.run_until_complete(count_users())})
@@ -48,8 +49,8 @@ def run_until_complete(request):
         loop.close()
 
 
-def joined_thread(request):
-    """A thread that has the view's context, and for which the view waits."""
+def joined_thread(request: HttpRequest) -> JsonResponse:
+    """Wait for a thread that runs in the view's context."""
     found = []
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=[lambda: found.append(asyncio.run(count_users()))])
@@ -58,42 +59,42 @@ def joined_thread(request):
     return JsonResponse({"users": found[0]})
 
 
-loops = []
+loops: list[asyncio.AbstractEventLoop] = []
 
 
-async def keep_loop(request):
+async def keep_loop(request: HttpRequest) -> HttpResponse:
     loops.append(asyncio.get_running_loop())
     return HttpResponse("kept")
 
 
-def run_coroutine_threadsafe(request):
-    """The server's own loop makes the call, in the context of the view that waits for it."""
+def run_coroutine_threadsafe(request: HttpRequest) -> JsonResponse:
+    """Wait for a call that the server's own loop makes, in the context of this view."""
     return JsonResponse({"users": asyncio.run_coroutine_threadsafe(count_users(), loops[-1]).result()})
 
 
-# Views that keep their thread.
+# Views that hold their thread.
 
 
-async def hold(request, rest=""):
-    """What asks a model for an answer looks like this."""
+async def hold(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """Wait for long, as a view that calls a language model."""
     user = await request.auser()
     await User.objects.acount()
     await async_released.wait()
     return HttpResponse(str(user))
 
 
-def sync_hold(request):
+def sync_hold(request: HttpRequest) -> HttpResponse:
     released.wait()
     return HttpResponse(str(request.user))
 
 
 # Streams.
 
-ended_streams = []
+ended_streams: list[str] = []
 
 
-def plain_sync_stream(request):
-    def lines():
+def plain_sync_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def lines() -> Iterator[str]:
         try:
             yield f"{User.objects.count()}\n"
             released.wait()
@@ -104,8 +105,8 @@ def plain_sync_stream(request):
     return StreamingHttpResponse(lines())
 
 
-def plain_async_stream(request):
-    async def lines():
+def plain_async_stream(request: HttpRequest) -> StreamingHttpResponse:
+    async def lines() -> AsyncIterator[str]:
         try:
             yield f"{await count_users()}\n"
             await async_released.wait()
@@ -117,7 +118,7 @@ def plain_async_stream(request):
 
 
 async def quarter_second_stream(request: HttpRequest) -> StreamingHttpResponse:
-    """A plain stream that takes long enough for another thread to take the place of its own."""
+    """Stream for long enough that another thread replaces this one."""
     users = await count_users()
 
     async def lines() -> AsyncIterator[str]:
@@ -128,8 +129,8 @@ async def quarter_second_stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines())
 
 
-async def event_stream(request):
-    async def lines():
+async def event_stream(request: HttpRequest) -> EventStreamResponse:
+    async def lines() -> AsyncIterator[str]:
         yield f"{await count_users()}\n"
         await async_released.wait()
         yield f"{await count_users()}\n"
@@ -137,82 +138,82 @@ async def event_stream(request):
     return EventStreamResponse(lines())
 
 
-def endless_sync_stream(request):
-    def parts():
+def endless_sync_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def parts() -> Iterator[bytes]:
         try:
             while True:
-                time.sleep(0.0001)  # or else a core that reads all of it first takes all memory
-                yield PART
+                time.sleep(0.0001)  # limits the memory of a core that reads all of it first
+                yield CHUNK
         finally:
             ended_streams.append("endless")
 
     return StreamingHttpResponse(parts())
 
 
-async def how_many_ended(request):
+async def count_ended(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"ended": len(ended_streams)})
 
 
 class ThreadNamingStream(StreamingHttpResponse):
-    def close(self):
+    def close(self) -> None:
         closed_in.append(threading.get_ident())
         super().close()
 
 
-closed_in = []
+closed_in: list[int] = []
 
 
-def stream_with_close(request):
+def stream_with_close(request: HttpRequest) -> ThreadNamingStream:
     return ThreadNamingStream(iter([str(threading.get_ident())]))
 
 
-async def async_stream_with_close(request):
+async def async_stream_with_close(request: HttpRequest) -> ThreadNamingStream:
     ident = await sync_to_async(threading.get_ident)()
 
-    async def parts():
+    async def parts() -> AsyncIterator[str]:
         yield str(ident)
 
     return ThreadNamingStream(parts())
 
 
-async def closed_in_threads(request):
+async def closed_in_threads(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"threads": [str(ident) for ident in closed_in]})
 
 
 class BareStream(HttpResponseBase):
-    """A response of a library: it streams, and has no `is_async`."""
+    """A streaming response as of a library: it has no `is_async`."""
 
     streaming = True
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[bytes]:
         return iter([b"first ", b"second"])
 
-    async def __aiter__(self):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self:
             yield part
 
 
-def bare_stream(request):
+def bare_stream(request: HttpRequest) -> BareStream:
     return BareStream()
 
 
-async def async_bare_stream(request):
+async def async_bare_stream(request: HttpRequest) -> BareStream:
     return BareStream()
 
 
 # Downloads.
 
 
-def download(request):
+def download(request: HttpRequest) -> FileResponse:
     return FileResponse(FILE.open("rb"))
 
 
-async def async_download(request):
+async def async_download(request: HttpRequest) -> FileResponse:
     return FileResponse(FILE.open("rb"))
 
 
-def iterator(request):
-    def parts():
+def iterator(request: HttpRequest) -> StreamingHttpResponse:
+    def parts() -> Iterator[bytes]:
         with FILE.open("rb") as file:
             while part := file.read(65536):
                 yield part
@@ -220,85 +221,98 @@ def iterator(request):
     return StreamingHttpResponse(parts())
 
 
-async def async_iterator(request):
+async def async_iterator(request: HttpRequest) -> StreamingHttpResponse:
     return iterator(request)
 
 
-# Requests that are read after they have been answered.
+# Requests that are read after their response was sent.
 
-READ = {
+
+def read_file(request: HttpRequest) -> int:
+    file = request.FILES["file"]
+    assert isinstance(file, UploadedFile)
+    return len(file.read())
+
+
+READERS: dict[str, Callable[[HttpRequest], int]] = {
     "body": lambda request: len(request.body),
     "POST": lambda request: len(request.POST["text"]),
-    "FILES": lambda request: len(request.FILES["file"].read()),
+    "FILES": read_file,
 }
-tasks = []
+tasks: list[tuple[asyncio.Event | threading.Event, Callable[[], Awaitable[object]]]] = []
 
 
 @csrf_exempt
-async def read_in_task(request, what, when):
+async def read_in_task(request: HttpRequest, what: str, when: str) -> HttpResponse:
     answered = asyncio.Event()
 
-    async def work():
+    async def work() -> int:
         if when == "answered":
             await answered.wait()
-        return READ[what](request)
+        return READERS[what](request)
 
-    tasks.append((answered, asyncio.create_task(work())))
+    task = asyncio.create_task(work())
+    tasks.append((answered, lambda: task))
     return HttpResponse(status=202)
 
 
 @csrf_exempt
-def read_in_thread(request, what, when):
+def read_in_thread(request: HttpRequest, what: str, when: str) -> HttpResponse:
     answered = threading.Event()
-    found = []
+    found: list[object] = []
 
-    def work():
+    def work() -> None:
         if when == "answered":
             answered.wait()
         try:
-            found.append(READ[what](request))
+            found.append(READERS[what](request))
         except Exception as error:  # noqa: BLE001 (the client sees it)
             found.append(repr(error))
 
     thread = threading.Thread(target=work)
     thread.start()
-    tasks.append((answered, sync_to_async(lambda: thread.join() or found[0], thread_sensitive=False)))
+
+    def wait() -> object:
+        thread.join()
+        return found[0]
+
+    tasks.append((answered, sync_to_async(wait, thread_sensitive=False)))
     return HttpResponse(status=202)
 
 
-async def result(request):
-    answered, task = tasks.pop()
+async def result(request: HttpRequest) -> JsonResponse:
+    answered, get_result = tasks.pop()
     answered.set()
     try:
-        return JsonResponse({"read": await (task() if callable(task) else task)})
+        return JsonResponse({"read": await get_result()})
     except Exception as error:  # noqa: BLE001 (the client sees it)
         return JsonResponse({"read": repr(error)})
 
 
-# What stays on a connection.
+# State of a connection.
 
 
-def change_connection(what):
+def change_connection(what: str) -> None:
     connection.ensure_connection()
     if what == "debug":
         connection.force_debug_cursor = True
     elif what == "wrappers":
         connection.execute_wrappers.append(lambda execute, *args: execute(*args))
     else:
-        connection.panel = "an old one"
+        setattr(connection, "panel", "an old one")  # noqa: B010 (a connection's type has no such attribute)
 
 
-def mark_connection(request, what):
+def mark_connection(request: HttpRequest, what: str) -> HttpResponse:
     change_connection(what)
     return HttpResponse("marked")
 
 
-async def async_mark_connection(request, what):
+async def async_mark_connection(request: HttpRequest, what: str) -> HttpResponse:
     await sync_to_async(change_connection)(what)
     return HttpResponse("marked")
 
 
-def look_at_connection(request):
+def connection_state(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "debug": connection.force_debug_cursor,
@@ -308,15 +322,15 @@ def look_at_connection(request):
     )
 
 
-def cache_get(request):
+def cache_get(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"value": cache.get_or_set("key", "value")})
 
 
-async def async_cache_get(request):
+async def async_cache_get(request: HttpRequest) -> JsonResponse:
     # django-valkey has no async methods.
     get_or_set = getattr(cache, "aget_or_set", None) or sync_to_async(cache.get_or_set)
     return JsonResponse({"value": await get_or_set("key", "value")})
 
 
-async def nothing(request):
+async def nothing(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing")

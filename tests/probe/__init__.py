@@ -1,1 +1,1 @@
-"""An app that the tests put into a generated project, to see from outside what the ASGI core does."""
+"""An app that the tests put into a generated project, to test the ASGI core from outside."""

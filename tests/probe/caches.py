@@ -1,10 +1,12 @@
+from typing import Any
+
 from django.core.cache.backends.locmem import LocMemCache
 
 
 class CountedCache(LocMemCache):
-    """Counts how often one of them was closed."""
+    """Counts how often any instance is closed."""
 
     closed = 0
 
-    def close(self, **kwargs):
+    def close(self, **kwargs: Any) -> None:
         type(self).closed += 1

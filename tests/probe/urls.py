@@ -4,12 +4,12 @@ from . import views
 
 NAMES = """
     state async_state litter count async_count threads_of_one_request stream later slow upload download broken
-    async_broken broken_stream missing visit patient how_many_cancelled context
+    async_broken broken_stream missing visit wait_long count_cancelled context
     careless_stream async_large large large_stream cached async_cached closing async_closing
-    closing_instance async_closing_instance async_with_closer shared how_many_finished begin disconnect
-    stuck stream_with_calls how_many_things event_stream announced
-    let_finish async_patient cancel_a_call backend async_backend event_stream_backends
-    vendor how_many_connected notify stream_with_timeout
+    closing_instance async_closing_instance async_with_closer shared count_finished begin disconnect
+    stuck stream_with_calls count_things event_stream announced
+    let_finish async_wait_long cancel_a_call backend async_backend event_stream_backends
+    vendor count_connected notify stream_with_timeout
     change_setting event_stream_setting
 """
 

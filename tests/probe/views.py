@@ -7,13 +7,14 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.core.files.uploadedfile import UploadedFile
 from django.db import connection, transaction
 from django.db.backends.signals import connection_created
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -23,14 +24,15 @@ from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
 from wiki.serving.streams import EventStreamResponse
 
+from .caches import CountedCache
+
 User = get_user_model()
-background = set()
-cancelled = []
-things = weakref.WeakSet()
+background: set[asyncio.Task[None]] = set()
+cancelled: list[str] = []
 
 
-def state(request):
-    """What this request finds in its thread."""
+def state(request: HttpRequest) -> JsonResponse:
+    """Return the state of this request's thread."""
     connection.force_debug_cursor = True  # so that queries are logged
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -49,12 +51,12 @@ def state(request):
     )
 
 
-async def async_state(request):
+async def async_state(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"threads": sorted(thread.name for thread in threading.enumerate())})
 
 
-def litter(request):
-    """Leave everything behind that can be left in a thread."""
+def litter(request: HttpRequest) -> HttpResponse:
+    """Leave all kinds of state in the thread."""
     translation.activate("de")
     timezone.activate("Asia/Kolkata")
     connection.force_debug_cursor = True
@@ -64,43 +66,44 @@ def litter(request):
 
 
 class Closing(HttpResponse):
-    """Django closes a response in a thread after it was sent."""
+    """Queries the database when Django closes it, after it was sent."""
 
-    def close(self):
+    def close(self) -> None:
         User.objects.create_user(f"closed by {self.content.decode()}")
         super().close()
 
 
-def closed_by_database(response):
-    """What Django documents nowhere, but libraries do."""
+def closed_by_database(response: HttpResponse) -> HttpResponse:
+    """Replace an instance's `close`, which Django does not document but libraries do."""
 
-    def close():
+    def close() -> None:
         User.objects.create_user(f"closed by an instance, {response.content.decode()}")
         HttpResponse.close(response)
 
-    response.close = close
+    vars(response)["close"] = close
     return response
 
 
-def closing_instance(request):
+def closing_instance(request: HttpRequest) -> HttpResponse:
     return closed_by_database(HttpResponse("sync"))
 
 
-async def async_closing_instance(request):
+async def async_closing_instance(request: HttpRequest) -> HttpResponse:
     return closed_by_database(HttpResponse("async"))
 
 
-async def async_with_closer(request):
+async def async_with_closer(request: HttpRequest) -> HttpResponse:
     response = HttpResponse("async")
-    response._resource_closers.append(lambda: User.objects.create_user("closer"))
+    closers: list[Callable[[], object]] = vars(response)["_resource_closers"]
+    closers.append(lambda: User.objects.create_user("closer"))
     return response
 
 
-SHARED = HttpResponse("the same for all")
-finished = []
+SHARED_RESPONSE = HttpResponse("the same for all")
+finished: list[str] = []
 
 
-def note_finished(**kwargs):
+def record_finished(**kwargs: object) -> None:
     """A receiver of `request_finished`."""
     finished.append(threading.current_thread().name)
 
@@ -123,17 +126,17 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponse(threading.current_thread().name, status=500)
 
 
-async def async_patient(request: HttpRequest) -> HttpResponse:
+async def async_wait_long(request: HttpRequest) -> HttpResponse:
     await asyncio.sleep(3600)
     return HttpResponse("never")
 
 
 async def cancel_a_call(request: HttpRequest) -> JsonResponse:
     """Cancel a call that waits for the request's thread, and return what it did."""
-    made: list[str] = []
+    calls: list[str] = []
     may_go_on = threading.Event()
     first = asyncio.create_task(sync_to_async(may_go_on.wait)())
-    second = asyncio.create_task(sync_to_async(made.append)("cancelled call"))
+    second = asyncio.create_task(sync_to_async(calls.append)("cancelled call"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     second.cancel()
@@ -141,27 +144,27 @@ async def cancel_a_call(request: HttpRequest) -> JsonResponse:
         await second
     may_go_on.set()
     await first
-    await sync_to_async(made.append)("last call")
-    return JsonResponse({"made": made})
+    await sync_to_async(calls.append)("last call")
+    return JsonResponse({"calls": calls})
 
 
-def shared(request):
-    return SHARED
+def shared(request: HttpRequest) -> HttpResponse:
+    return SHARED_RESPONSE
 
 
-def how_many_finished(request):
+def count_finished(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"finished": len(finished)})
 
 
-def begin(request):
-    """Leave a transaction open that Django knows nothing of."""
+def begin(request: HttpRequest) -> HttpResponse:
+    """Leave a transaction open that Django does not know of."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
     User.objects.create_user(f"begin {time.monotonic_ns()}")
     return HttpResponse("begun")
 
 
-def disconnect(request):
+def disconnect(request: HttpRequest) -> HttpResponse:
     """Close the connection behind Django's back."""
     connection.ensure_connection()
     connection.connection.close()
@@ -187,16 +190,16 @@ async def event_stream_setting(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(parts())
 
 
-def note_connected(**kwargs: object) -> None:
+def record_connected(**kwargs: object) -> None:
     """A receiver of `connection_created`."""
     connected.append(threading.current_thread().name)
 
 
 connected: list[str] = []
-connection_created.connect(note_connected)
+connection_created.connect(record_connected)
 
 
-async def how_many_connected(request: HttpRequest) -> JsonResponse:
+async def count_connected(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"connected": len(connected)})
 
 
@@ -205,36 +208,36 @@ def vendor(request: HttpRequest) -> HttpResponse:
     return HttpResponse(connection.vendor)
 
 
-def closing(request):
+def closing(request: HttpRequest) -> Closing:
     return Closing("sync")
 
 
-async def async_closing(request):
+async def async_closing(request: HttpRequest) -> Closing:
     return Closing("async")
 
 
-def refused(request, reason):
+def refused(request: HttpRequest, reason: str) -> HttpResponse:
     """A CSRF_FAILURE_VIEW."""
     return HttpResponse(f"refused, {User.objects.count()} users", status=403)
 
 
-def count(request):
+def count(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"users": User.objects.count()})
 
 
-async def async_count(request):
+async def async_count(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"users": await User.objects.acount()})
 
 
-async def threads_of_one_request(request):
+async def threads_of_one_request(request: HttpRequest) -> JsonResponse:
     name = sync_to_async(lambda: threading.current_thread().name)
     return JsonResponse({"threads": [await name() for _ in range(5)]})
 
 
-async def stream(request):
+async def stream(request: HttpRequest) -> StreamingHttpResponse:
     users = await User.objects.acount()
 
-    async def events():
+    async def events() -> AsyncIterator[str]:
         yield f"data: {users}\n\n"
         while True:
             await asyncio.sleep(3600)
@@ -243,8 +246,8 @@ async def stream(request):
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
-async def event_stream(request):
-    async def events():
+async def event_stream(request: HttpRequest) -> EventStreamResponse:
+    async def events() -> AsyncIterator[str]:
         yield f"data: {await User.objects.acount()}\n\n"
         while True:
             await asyncio.sleep(3600)
@@ -254,11 +257,12 @@ async def event_stream(request):
 
 
 def backend_process() -> tuple[int, float]:
-    """The process of PostgreSQL that serves this connection, and its age in seconds."""
+    """Return the process of PostgreSQL that serves this connection, and its age in seconds."""
     with connection.cursor() as cursor:
         age = "extract(epoch FROM clock_timestamp() - backend_start)::float"
         cursor.execute(f"SELECT pid, {age} FROM pg_stat_activity WHERE pid = pg_backend_pid()")
-        return cursor.fetchone()
+        process, age_seconds = cursor.fetchone()
+        return process, age_seconds
 
 
 def backend(request: HttpRequest) -> JsonResponse:
@@ -278,32 +282,32 @@ async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(parts())
 
 
-LARGE = b"x" * 20_000_000  # more than the buffers between server and client take
+LARGE_BODY = b"x" * 20_000_000  # larger than the buffers between server and client
 
 
-async def async_large(request):
+async def async_large(request: HttpRequest) -> HttpResponse:
     await User.objects.acount()
-    return HttpResponse(LARGE)
+    return HttpResponse(LARGE_BODY)
 
 
-def large(request):
-    return HttpResponse(LARGE, headers={"X-Users": User.objects.count()})
+def large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(LARGE_BODY, headers={"X-Users": User.objects.count()})
 
 
-def large_stream(request):
-    return StreamingHttpResponse(part for part in [f"{User.objects.count()}\n", LARGE])
+def large_stream(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(part for part in [f"{User.objects.count()}\n", LARGE_BODY])
 
 
-def cached(request):
-    return JsonResponse({"closed": cache.get("key", cache.closed)})
+def cached(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"closed": cache.get("key", CountedCache.closed)})
 
 
-async def async_cached(request):
-    return JsonResponse({"closed": await cache.aget("key", cache.closed)})
+async def async_cached(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"closed": await cache.aget("key", CountedCache.closed)})
 
 
-async def later(request):
-    async def work():
+async def later(request: HttpRequest) -> HttpResponse:
+    async def work() -> None:
         await asyncio.sleep(0.2)
         await User.objects.acreate(username="later")
 
@@ -313,27 +317,30 @@ async def later(request):
     return HttpResponse("started")
 
 
-def slow(request):
+def slow(request: HttpRequest) -> HttpResponse:
     time.sleep(1)
     return HttpResponse("slow")
 
 
-def announced(request):
-    """Say in the log that the request is in this view, for two seconds."""
+def announced(request: HttpRequest) -> HttpResponse:
+    """Log that the request has reached this view, and take two seconds."""
     print("in the view", flush=True)
     time.sleep(2)
     return HttpResponse("announced")
 
 
-def stuck(request):
+def stuck(request: HttpRequest) -> None:
     time.sleep(60)
 
 
 class Thing: ...
 
 
-async def stream_with_calls(request):
-    async def parts():
+things: weakref.WeakSet[Thing] = weakref.WeakSet()
+
+
+async def stream_with_calls(request: HttpRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[str]:
         for _ in range(10):
             thing = Thing()
             things.add(thing)
@@ -342,16 +349,16 @@ async def stream_with_calls(request):
     return StreamingHttpResponse(parts())
 
 
-async def how_many_things(request):
+async def count_things(request: HttpRequest) -> JsonResponse:
     gc.collect()
     threads = sum(isinstance(each, threading.Thread) for each in gc.get_objects())
     return JsonResponse({"things": len(things), "threads": threads})
 
 
-def patient(request):
+def wait_long(request: HttpRequest) -> None:
     """A sync view that waits for async code."""
 
-    async def wait():
+    async def wait() -> None:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -361,41 +368,42 @@ def patient(request):
     async_to_sync(wait)()
 
 
-async def how_many_cancelled(request):
+async def count_cancelled(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"cancelled": len(cancelled)})
 
 
-def context(request):
+def context(request: HttpRequest) -> StreamingHttpResponse:
     prefix = get_script_prefix()
     translation.activate("de")
 
-    def lines():
+    def lines() -> Iterator[str]:
         yield f"{prefix} {get_script_prefix()} {translation.get_language()}"
 
     return StreamingHttpResponse(lines())
 
 
 @csrf_exempt
-def upload(request):
+def upload(request: HttpRequest) -> JsonResponse:
     sent = request.FILES["file"]
+    assert isinstance(sent, UploadedFile)
     digest = hashlib.sha256(b"".join(sent.chunks())).hexdigest()
     return JsonResponse({"size": sent.size, "sha256": digest, "on_disk": hasattr(sent, "temporary_file_path")})
 
 
-def download(request):
+def download(request: HttpRequest) -> FileResponse:
     return FileResponse(open(__file__, "rb"), as_attachment=True)
 
 
-def broken(request):
+def broken(request: HttpRequest) -> None:
     raise RuntimeError("sync view broke")
 
 
-async def async_broken(request):
+async def async_broken(request: HttpRequest) -> None:
     raise RuntimeError("async view broke")
 
 
-async def broken_stream(request):
-    async def events():
+async def broken_stream(request: HttpRequest) -> StreamingHttpResponse:
+    async def events() -> AsyncIterator[str]:
         yield "data: 1\n\n"
         await asyncio.sleep(0.1)
         raise RuntimeError("stream broke")
@@ -411,8 +419,8 @@ async def stream_with_timeout(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
-async def careless_stream(request):
-    async def events():
+async def careless_stream(request: HttpRequest) -> StreamingHttpResponse:
+    async def events() -> AsyncIterator[str]:
         try:
             yield "data: 1\n\n"
             await asyncio.sleep(3600)
@@ -422,8 +430,8 @@ async def careless_stream(request):
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
-async def visit(request):
-    """A session and a message that are changed in an async view, and a form that is sent to it."""
+async def visit(request: HttpRequest) -> JsonResponse:
+    """Change a session and messages in an async view that also receives a form."""
     visits = await request.session.aget("visits", 0) + 1
     await request.session.aset("visits", visits)
     messages.info(
@@ -434,10 +442,10 @@ async def visit(request):
 
 
 async def notify(request: HttpRequest) -> HttpResponse:
-    """Add a message that goes into the session, which nobody has loaded."""
+    """Add a message that is stored in the session, which was not loaded."""
     messages.info(request, "too much for a cookie", extra_tags=secrets.token_hex(5000))
-    return HttpResponse("told")
+    return HttpResponse("added")
 
 
-async def missing(request):
+async def missing(request: HttpRequest) -> None:
     raise Http404

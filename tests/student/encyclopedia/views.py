@@ -4,6 +4,7 @@ import random
 
 import nh3
 from django import forms
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from markdown_it import MarkdownIt
 
@@ -15,11 +16,11 @@ class EntryForm(forms.Form):
     content = forms.CharField(widget=forms.Textarea, strip=False)
 
 
-def index(request):
+def index(request: HttpRequest) -> HttpResponse:
     return render(request, "encyclopedia/index.html", {"entries": util.list_entries(), "heading": "All Pages"})
 
 
-def entry(request, title):
+def entry(request: HttpRequest, title: str) -> HttpResponse:
     content = util.get_entry(title)
     if content is None:
         return render(request, "encyclopedia/not_found.html", {"title": title}, status=404)
@@ -27,7 +28,7 @@ def entry(request, title):
     return render(request, "encyclopedia/entry.html", {"title": title, "html": html})
 
 
-def search(request):
+def search(request: HttpRequest) -> HttpResponse:
     query = request.GET.get("q", "").strip()
     if query and util.get_entry(query) is not None:
         return redirect("entry", query)
@@ -36,7 +37,7 @@ def search(request):
     return render(request, "encyclopedia/index.html", {"entries": found, "heading": heading})
 
 
-def new_page(request):
+def new_page(request: HttpRequest) -> HttpResponse:
     form = EntryForm(request.POST or None)
     if form.is_valid():
         title = form.cleaned_data["title"]
@@ -47,7 +48,7 @@ def new_page(request):
     return render(request, "encyclopedia/form.html", {"form": form, "heading": "New page"})
 
 
-def edit(request, title):
+def edit(request: HttpRequest, title: str) -> HttpResponse:
     form = EntryForm(request.POST or {"title": title, "content": util.get_entry(title)})
     form.fields["title"].widget = forms.HiddenInput()
     if request.method == "POST" and form.is_valid():
@@ -55,7 +56,7 @@ def edit(request, title):
     return render(request, "encyclopedia/form.html", {"form": form, "heading": f"Edit {title}"})
 
 
-def save(request, form, title):
+def save(request: HttpRequest, form: EntryForm, title: str) -> HttpResponse:
     try:
         util.save_entry(title, form.cleaned_data["content"])
     except ValueError as error:
@@ -64,5 +65,5 @@ def save(request, form, title):
     return redirect("entry", title)
 
 
-def random_page(request):
+def random_page(request: HttpRequest) -> HttpResponseRedirect:
     return redirect("entry", random.choice(util.list_entries()))

@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError
-from django.http import HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
@@ -16,11 +16,11 @@ from markdown2 import Markdown
 from .models import Post, User
 
 
-def index(request):
+def index(request: HttpRequest) -> HttpResponse:
     return render(request, "network/index.html", {"posts": Post.objects.order_by("-id")})
 
 
-def login_view(request):
+def login_view(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         user = authenticate(request, username=request.POST["username"], password=request.POST["password"])
         if user is not None:
@@ -30,12 +30,12 @@ def login_view(request):
     return render(request, "network/account.html", {"button": "Log in"})
 
 
-def logout_view(request):
+def logout_view(request: HttpRequest) -> HttpResponseRedirect:
     logout(request)
     return HttpResponseRedirect(reverse("index"))
 
 
-def register(request):
+def register(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         try:
             user = User.objects.create_user(request.POST["username"], password=request.POST["password"])
@@ -46,7 +46,7 @@ def register(request):
     return render(request, "network/account.html", {"button": "Register"})
 
 
-def about(request):
+def about(request: HttpRequest) -> HttpResponse:
     """A page in a Markdown file, which people may change."""
     name = "pages/about.md"
     if request.method == "POST":
@@ -59,14 +59,14 @@ def about(request):
 
 
 @login_required
-def add_post(request):
+def add_post(request: HttpRequest) -> JsonResponse:
     post = Post.objects.create(author=request.user, text=json.loads(request.body)["text"])
     return JsonResponse({"id": post.id, "author": post.author.username, "text": post.text}, status=201)
 
 
 @csrf_exempt
 @login_required
-def like(request, post_id):
+def like(request: HttpRequest, post_id: int) -> JsonResponse:
     post = get_object_or_404(Post, pk=post_id)
     post.likes.add(request.user)
     return JsonResponse({"likes": post.likes.count()})

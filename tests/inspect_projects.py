@@ -1,6 +1,6 @@
-"""Run Django's checks in projects and ask them for pages: their folders come in by lines, JSON goes out by lines.
+"""Run Django's checks in projects and request their pages: reads folders line by line, writes JSON line by line.
 
-To import Django takes longer than all the rest, so it is done once, and each project gets a copy of this process.
+Importing Django takes most of the time, so it is done once, and each project gets a fork of this process.
 """
 
 import json
@@ -17,8 +17,8 @@ import django.test.client
 import django.views.debug
 
 
-def ask(folder):
-    """What the checks say, and the pages: {"checks": …, "site_name": …, "pages": {path: text}}."""
+def inspect(folder: str) -> dict[str, object]:
+    """Return the output of the checks, and the pages: {"checks": …, "site_name": …, "pages": {path: text}}."""
     path = Path(folder)
     os.chdir(path)
     sys.path.insert(0, str(path))
@@ -30,18 +30,18 @@ def ask(folder):
     said = StringIO()
     call_command("check", stdout=said, stderr=said)
     client = django.test.client.Client(headers={"host": "localhost"})
-    # The home pages of the other starters ask the database, which is not there.
+    # The home pages of the other starters query the database, which does not exist.
     paths = ["/accounts/login/"] + ["/"] * (path / "pages").is_dir() + ["/"] * (path / "encyclopedia").is_dir()
     pages = {path: client.get(path).content.decode() for path in paths}
     return {"checks": said.getvalue(), "site_name": settings.SITE_NAME, "pages": pages}
 
 
-def main():
+def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # for the logs of the projects
     for line in sys.stdin:
         if os.fork() == 0:
-            print(json.dumps(ask(json.loads(line))), file=answers, flush=True)
+            print(json.dumps(inspect(json.loads(line))), file=answers, flush=True)
             os._exit(0)
         _, status = os.wait()
         if status:
