@@ -40,6 +40,7 @@ from tests.template import (
     free_port,
     generate,
     make_environment,
+    make_existing_project_environment,
     minor_version,
 )
 
@@ -139,8 +140,27 @@ def environments(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
             interpreter = make_environment(django_version, folder, request)
         except LookupError as error:
             pytest.fail(str(error)) if IN_CI else pytest.skip(str(error))
-        script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
-        pytestconfig.stash[VERSIONS_USED].add(run_script(interpreter, script))
+        record_versions(interpreter, pytestconfig)
+        return interpreter
+
+    return make
+
+
+def record_versions(interpreter: Path, config: pytest.Config) -> None:
+    script = "import django, platform; print(f'Django {django.__version__} on Python {platform.python_version()}')"
+    config.stash[VERSIONS_USED].add(run_script(interpreter, script))
+
+
+@pytest.fixture(scope="session")
+def existing_project_environments(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """`existing_project_environments(django_version)`: one for projects that the template did not make."""
+
+    @cache
+    def make(django_version: str) -> Path:
+        if django_version != "5.2" and minor_version(used_python()) < 12:
+            pytest.skip(f"Django {django_version} needs Python 3.12")
+        interpreter = make_existing_project_environment(django_version)
+        record_versions(interpreter, pytestconfig)
         return interpreter
 
     return make

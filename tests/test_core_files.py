@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template import CHOICES, ROOT
+from tests.template import CHOICES, ROOT, also_in_test_all
 
 SLUG = "{{cookiecutter.project_slug}}"
 SERVING = ROOT / SLUG / SLUG / "serving"
@@ -73,7 +73,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_types(django_version: str, environments: Callable[[str], Path], package: Path) -> None:
     (package / "settings.py").write_text('SECRET_KEY = "x"\nROOT_URLCONF = "urls"\n')
     (package / "mypy.ini").write_text(MYPY)

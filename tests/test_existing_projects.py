@@ -20,14 +20,15 @@ import httpx
 import pytest
 
 from tests.template import (
+    CHOICES,
     ROOT,
+    MakeEnvironment,
     Project,
     Server,
     also_in_test_all,
     code_blocks,
     edit,
     free_port,
-    make_existing_project_environment,
 )
 
 THREADS = 3
@@ -98,13 +99,14 @@ def append(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def start_project(tmp_path: Path, environments: Callable[[str], Path]) -> Callable[[str, str], Project]:
-    """`start_project(django_version, database_url)`: what startproject makes, with the probe's views and an admin."""
+def start_project(
+    tmp_path: Path, environments: MakeEnvironment, existing_project_environments: Callable[[str], Path]
+) -> Callable[..., Project]:
+    """`start_project(django_version, database_url)`: what startproject makes, with the views of PROBE."""
 
     def start(django_version: str, database_url: str = "") -> Project:
-        # Django 6.0 has an end soon: the template has none of its own for it.
-        own = django_version in ("5.2", "6.1")
-        python = environments(django_version) if own else make_existing_project_environment(django_version)
+        generated = django_version in CHOICES["django_version"]
+        python = environments(django_version) if generated else existing_project_environments(django_version)
         path = tmp_path / "mysite"
         path.mkdir()
         subprocess.run([python, "-m", "django", "startproject", "mysite", path], check=True)
@@ -397,8 +399,8 @@ def talk_with_wagtail(client: httpx.Client) -> Transcript:
 
 
 @pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.0", "6.1")])
-def test_wagtail(django_version: str, tmp_path: Path) -> None:
-    site = start_wagtail_site(tmp_path / "mysite", make_existing_project_environment(django_version))
+def test_wagtail(django_version: str, existing_project_environments: Callable[[str], Path], tmp_path: Path) -> None:
+    site = start_wagtail_site(tmp_path / "mysite", existing_project_environments(django_version))
     said = compare(site, talk_with_wagtail)
     assert [said[step][0] for step in ("signed in", "page added", "image added")] == [302] * 3
     assert b"Threads and loops" in said["/search/?query=threads"][2]
@@ -415,7 +417,11 @@ MIDDLEWARE += ["allauth.account.middleware.AccountMiddleware"]
 AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend", "allauth.account.auth_backends.AuthenticationBackend"
 ]
-EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+LOCAL_MEMORY = "django.core.mail.backends.locmem.EmailBackend"
+if "MAILERS" in globals():  # as startproject of Django 6.1 has it
+    MAILERS["default"]["BACKEND"] = LOCAL_MEMORY
+else:
+    EMAIL_BACKEND = LOCAL_MEMORY
 LOGIN_REDIRECT_URL = "/rest/users/"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -540,9 +546,13 @@ EXPECTED_STATUS = {
 
 
 @pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.0", "6.1")])
-def test_rest_framework_ninja_and_allauth(django_version: str, start_project: Callable[..., Project]) -> None:
+def test_rest_framework_ninja_and_allauth(
+    django_version: str,
+    start_project: Callable[..., Project],
+    existing_project_environments: Callable[[str], Path],
+) -> None:
     project = start_project(django_version)
-    project.python = make_existing_project_environment(django_version)
+    project.python = existing_project_environments(django_version)
     append(project.path / "mysite" / "settings.py", LIBRARY_SETTINGS)
     append(project.path / "mysite" / "urls.py", LIBRARY_URLS)
     create_database(project)
