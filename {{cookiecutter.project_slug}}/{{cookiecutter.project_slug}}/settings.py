@@ -235,6 +235,7 @@ AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 MEDIA_ROOT = BASE_DIR  # where the relative paths of the default storage start
+TEST_RUNNER = "{{ cookiecutter.project_slug }}.testing.TemporaryFilesRunner"  # of `manage.py test`
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
