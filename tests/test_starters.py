@@ -603,7 +603,7 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
     project = make_production_project(**answers)
     add_service(project, site.url)
     with project.run_server() as running, running.client() as client:
-        assert "not checked lately" in client.get("/").text
+        assert "not checked recently" in client.get("/").text
         with client.stream("GET", "/events/") as response:
             assert response.headers["content-type"] == "text/event-stream"
             assert response.headers["x-accel-buffering"] == "no"
