@@ -173,7 +173,10 @@ def test_types_in_the_pipeline(ci: str, starter: str, server: str, make_project:
     app = "chat" if starter == "chat" else "pages"
     for path, wrong in (
         ("wiki/serving/limits.py", "\n\nBodyLimitMiddleware(send_413, limit='100 MB')\n"),
-        ("accounts/views.py", "\n\ndef network(request: HttpRequest) -> int:\n    return get_client_network(request)\n"),
+        (
+            "accounts/views.py",
+            "\n\ndef network(request: HttpRequest) -> int:\n    return get_client_network(request)\n",
+        ),
         ("wiki/settings.py", "\n\ndef unannotated(value):\n    return value\n"),
         (f"{app}/views.py", "\n\ndef unannotated(request):\n    return render(request, 'base.html')\n"),
         (f"{app}/tests.py", "\n\nclient: int = 'no number'\n"),
@@ -187,11 +190,11 @@ def test_types_in_the_pipeline(ci: str, starter: str, server: str, make_project:
 # Without annotations, with a library that has no types, and with a class of Django's that is generic for mypy alone.
 COURSE_VIEWS = """
 import markdown2
-from django import forms
 from django.shortcuts import render
+from django.views.generic import ListView
 
-class CommentForm(forms.Form):
-    text = forms.CharField()
+class Comments(ListView):
+    template_name = "comments.html"
 
 def shout(text, times: int):
     return markdown2.markdown(text.upper() * times)
@@ -200,7 +203,7 @@ GREETING = shout("hello", 2)
 
 def index(request):
     if request.user.listings.count():
-        return render(request, "index.html", {"form": CommentForm(), "greeting": GREETING})
+        return render(request, "index.html", {"greeting": GREETING})
 """
 
 
