@@ -21,10 +21,10 @@ STYLE = """
 BOXES = [
     (20, 130, 120, "Browser", ""),
     (180, 130, 130, "ASGI server", "uvicorn, granian …"),
-    (350, 130, 130, "ProxyHeaders", "who asks, HTTPS?"),
+    (350, 130, 130, "Proxy headers", "who asks, HTTPS?"),
     (530, 30, 150, "Consumers", "Channels: WebSockets"),
-    (530, 130, 150, "StaticFiles", "a file? sent at once"),
-    (530, 230, 150, "LimitedBody", "too large? 413"),
+    (530, 130, 150, "Static files", "a file? sent at once"),
+    (530, 230, 150, "Body limit", "too large? 413"),
     (740, 230, 150, "ASGIHandler", "which view is it?"),
     (740, 130, 150, "async view", "and its middleware"),
     (740, 350, 150, "sync view", "and its middleware"),

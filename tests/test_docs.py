@@ -411,6 +411,7 @@ def test_pages_name_existing_files_and_settings() -> None:
     texts = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     for name in re.findall(r"`tests/(test_\w+\.py)`|`(test_\w+\.py)`", texts):
         assert (ROOT / "tests" / "".join(name)).exists(), name
-    settings = (template / "{{cookiecutter.project_slug}}" / "settings.py").read_text(encoding="utf-8")
+    package = template / "{{cookiecutter.project_slug}}"
+    settings = "".join((package / name).read_text(encoding="utf-8") for name in ("settings.py", "serving/conf.py"))
     for variable in set(re.findall(r"\b(?:DJANGO|ASGI)_[A-Z_]+\b", texts)) - {"DJANGO_SETTINGS_MODULE"}:
         assert variable in settings, variable

@@ -23,7 +23,7 @@ INVALID_VALUES = [
     ("DATABASE_URL", "foo", "cannot be used. Accepted: a URL, postgres://… or postgresql://…"),
     ("DATABASE_URL", "mysql://ada:secret-word@localhost/db", "cannot be used. Accepted: a URL, postgres"),
     ("DATABASE_URL", "postgres://ada:secret-word@localhost:port/db", "cannot be used. Accepted: a URL, postgres"),
-    ("DATABASE_URL", "", "is not set. It says where: postgres://"),
+    ("DATABASE_URL", "", "is not set. Example: postgres://"),
     ("REDIS_URL", "localhost:6379", "cannot be used. Accepted: a URL, redis://… or rediss://… or unix://…"),
     ("EMAIL_URL", "smtp+tls://ada:secret-word@mail.example.com", "cannot be used. Accepted: a URL, smtp://…"),
     ("EMAIL_URL", "smtp://ada:secret-word@mail.example.com?timeout=soon", "cannot be used. Accepted: a URL, smtp://…"),
@@ -119,7 +119,7 @@ def test_all_invalid_variables_at_once(load_settings: LoadSettings) -> None:
 
 SECRET = '$abc $HOME ${HOME} #50% (of "it") =&!*'
 IN_DOTENV = f"DJANGO_SECRET_KEY='{SECRET}'\nEMAIL_URL='submission://ada:$word@mail.example.com'\n"
-SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.mail['EMAIL_HOST_PASSWORD'], sep='\\n')"
+SHOW_KEY = "from wiki import settings; print(settings.SECRET_KEY, settings.email['EMAIL_HOST_PASSWORD'], sep='\\n')"
 
 
 def test_dollar_signs(make_project: MakeProject) -> None:

@@ -212,6 +212,21 @@ def test_students_work(make_project: MakeProject) -> None:
     assert " passed, " in tests.stdout
 
 
+# As the course's lecture writes them.
+STUDENTS_TESTS = """
+from django.test import TestCase
+from encyclopedia import util
+
+class EntryTests(TestCase):
+    def test_save(self):
+        util.save_entry("CSS", "overwritten")
+        self.assertEqual(util.get_entry("CSS"), "overwritten")
+
+    def test_there(self):
+        self.assertIsNotNone(util.get_entry("Python"))
+"""
+
+
 @pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
 def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path: Path) -> None:
     """The starter's tests change no entries, with the course's util.py in place of ours, from any folder."""
@@ -233,6 +248,14 @@ def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path
             assert not re.search(
                 "(FAILED|ERROR) .+::(test_index|test_signed_in_user|test_sign_in_and_out)", tests.stdout
             )
+    (project.path / "encyclopedia" / "test_students.py").write_text(STUDENTS_TESTS)
+    before = read_files(project.path.parent)
+    tests = project.manage("test", check=False)
+    assert "Ran 2 tests" in tests.stderr
+    assert ("A test tried to change" in tests.stderr) == (way == "absolute path") == (tests.returncode != 0), (
+        tests.stderr
+    )
+    assert read_files(project.path.parent) == before
 
 
 def read_files(folder: Path) -> dict[Path, bytes]:

@@ -1,4 +1,4 @@
-"""Sign-in: Django's check of passwords, and how many wrong ones are allowed."""
+"""Sign-in: Django's check of passwords, with a limit on failed attempts."""
 
 from ipaddress import IPv6Address, ip_address
 
@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 class LimitedModelBackend(AxesBackend):
     """Checks passwords as Django does, but only while django-axes allows another attempt.
 
-    Calls of `authenticate` without a request are not limited: nobody knows from where they come.
+    Calls of `authenticate` without a request are not limited: the client is not known.
     """
 
     @sensitive_variables("password")
@@ -32,7 +32,7 @@ class LimitedModelBackend(AxesBackend):
             super().authenticate(request, username, password, **credentials)  # or PermissionDenied
         return ModelBackend.authenticate(self, request, username, password, **credentials)
 
-    # ModelBackend's own would not ask django-axes.
+    # ModelBackend's own method bypasses django-axes.
     aauthenticate = BaseBackend.aauthenticate
 
 
@@ -45,14 +45,14 @@ class LimitedAddressHandler(AxesDatabaseHandler):
             ip_address=get_client_network(request),
             attempt_time__gte=get_cool_off_threshold(request),
         )
-        for_all_names = attempts.aggregate(failures=Sum("failures_since_start"))["failures"] or 0
-        if for_all_names >= settings.ADDRESS_FAILURE_LIMIT:
+        total = attempts.aggregate(failures=Sum("failures_since_start"))["failures"] or 0
+        if total >= settings.ADDRESS_FAILURE_LIMIT:
             return max(failures, settings.AXES_FAILURE_LIMIT)
         return failures
 
 
 def get_client_network(request: HttpRequest) -> str:
-    """Return the client's address; of IPv6, the /64 network, in which a client has any address it likes."""
+    """Return the client's address; of IPv6, the /64 network, all of which a client usually has."""
     try:
         address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:  # over a Unix socket

@@ -1,4 +1,4 @@
-"""The request for a new password. Its response does not tell, not even by its duration, who has an account."""
+"""The password reset form. Neither its response nor the response's duration tells who has an account."""
 
 from collections.abc import Iterator
 {% if cookiecutter.starter != "live" %}
@@ -27,7 +27,7 @@ MAX_MAILS_PER_HOUR = 3  # to one user
 
 class PasswordResetForm(forms.PasswordResetForm):
     def save(self, *args: Any, **options: Any) -> None:
-        """Have the mails sent later, for every address alike: by then the response has left."""
+        """Defer the lookup and the mails until the response has been sent, for every address alike."""
         site = get_current_site(options.pop("request"))
         del options["token_generator"]  # Django's
         options["domain_override"] = site.domain
@@ -52,7 +52,7 @@ class PasswordResetForm(forms.PasswordResetForm):
 def send_mails(
     email: str, language: str | None, script_prefix: str, options: dict[str, Any]
 ) -> None:
-    """Look up the users with this address, and send each of them a link."""
+    """Send a link to each user with this address."""
     set_script_prefix(script_prefix)
     form = PasswordResetForm({"email": email})
     if form.is_valid():
@@ -61,9 +61,9 @@ def send_mails(
 
 
 def exceeds_limit(key: str, limit_per_hour: int) -> bool:
-    """Count one more of what the key names; say whether there were too many in an hour."""
+    """Increment the counter of this key; return whether it exceeds the limit per hour."""
     cache.add(key, 0, timeout=60 * 60)
     try:
         return cache.incr(key) > limit_per_hour
-    except ValueError:  # the hour has just ended
+    except ValueError:  # the counter has just expired
         return False

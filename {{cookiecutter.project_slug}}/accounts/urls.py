@@ -1,12 +1,17 @@
 """Sign-in, sign-out and password pages: Django's views under Django's names, with one template."""
 
+from collections.abc import Callable
+from typing import Any
+
 from django.contrib.auth import views
+from django.http.response import HttpResponseBase
 from django.urls import path
+from django.views import View
 
 from .views import PasswordResetView
 
 
-def page(view, **context):
+def page(view: "type[View[Any]]", **context: str) -> Callable[..., HttpResponseBase]:
     return view.as_view(template_name="accounts/page.html", extra_context=context)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.typing import ASGIReceiveEvent, ASGISendEvent
 from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
 from django.conf import settings
@@ -21,19 +22,26 @@ from django.core import signals
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.core.handlers import base
+from django.core.handlers.asgi import ASGIHandler
+from django.core.mail import EmailMessage
 from django.db import OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.template import Context, Template
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone
+from pytest_django import Settings
 
-from {{ cookiecutter.project_slug }}.serving import deferred_calls, handler, static
+from {{ cookiecutter.project_slug }}.serving import deferred_calls, static
+from {{ cookiecutter.project_slug }}.serving.asgi_types import ASGIApplication, Receive, Scope, Send
 from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
-from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
-from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
+from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeadersMiddleware
 
 
 def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
@@ -58,7 +66,7 @@ def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
                 change()
 
 
-async def test_livez_asks_nobody(async_client, settings):
+async def test_livez(async_client: AsyncClient, settings: Settings) -> None:
     settings.ALLOWED_HOSTS = ["example.com"]
     response = await async_client.get("/livez", headers={"host": "10.0.0.7:8000"})
     assert response.status_code == 200
@@ -67,7 +75,7 @@ async def test_livez_asks_nobody(async_client, settings):
 
 
 @pytest.mark.django_db
-def test_readyz(client):
+def test_readyz(client: Client) -> None:
     response = client.get("/readyz")
     assert response.status_code == 200
     assert response.json() == {"status": "ok", "failing": []}
@@ -75,8 +83,8 @@ def test_readyz(client):
 
 
 @pytest.mark.django_db
-def test_readyz_without_database(client, monkeypatch):
-    def no_cursor(*args):
+def test_readyz_without_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_cursor(*args: object) -> None:
         raise OperationalError("away")
 
     monkeypatch.setattr(connection, "cursor", no_cursor)
@@ -86,7 +94,9 @@ def test_readyz_without_database(client, monkeypatch):
 
 
 @pytest.mark.django_db
-def test_requests_are_timed(client, caplog, settings):
+def test_requests_are_timed(
+    client: Client, caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
     settings.SERVER_TIMING = True
     caplog.set_level(logging.INFO)
     start = perf_counter()
@@ -113,7 +123,11 @@ def test_requests_are_timed(client, caplog, settings):
     ],
 )
 async def test_what_shared_caches_may_store(
-    headers: dict[str, str], cookie: str, cache_control: str | None, rf, async_rf
+    headers: dict[str, str],
+    cookie: str,
+    cache_control: str | None,
+    rf: RequestFactory,
+    async_rf: AsyncRequestFactory,
 ) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         response = HttpResponse(headers=headers)
@@ -130,7 +144,7 @@ async def test_what_shared_caches_may_store(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("sent", ["edge-7f:3/a=", "no spaces", "x" * 129, ""])
-async def test_request_id(async_client, sent):
+async def test_request_id(async_client: AsyncClient, sent: str) -> None:
     response = await async_client.get("/no-such-page/", headers={"X-Request-ID": sent})
     taken = response.headers["X-Request-ID"]
     assert taken == sent if sent.startswith("edge") else re.fullmatch("[0-9a-f]{16}", taken)
@@ -149,12 +163,12 @@ async def test_request_id(async_client, sent):
         ("unix:", "192.0.2.1", "unix:", "http"),
     ],
 )
-async def test_only_trusted_proxies_are_believed(peer, forwarded_for, client, scheme):
+async def test_headers_of_proxies(peer: str, forwarded_for: str, client: str, scheme: str) -> None:
     seen = await forwarded(["10.0.0.0/8"], (peer, 1234), forwarded_for)
     assert (seen["client"][0], seen["scheme"]) == (client, scheme)
 
 
-async def test_whoever_connects_is_believed():
+async def test_trusting_every_peer() -> None:
     """But only the address that the proxy itself added: the client may have sent the others."""
     seen = await forwarded(["*"], ("10.0.0.1", 1234), "192.0.2.1, 203.0.113.9")
     assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
@@ -162,14 +176,20 @@ async def test_whoever_connects_is_believed():
     assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
 
 
-async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="https"):
-    """The scope that the application gets."""
-    seen = {}
+async def forwarded(
+    trusted: list[str],
+    client: tuple[str, int] | None,
+    forwarded_for: str,
+    scope_type: str = "http",
+    scheme: str = "https",
+) -> dict[str, Any]:
+    """Return the scope that the application gets."""
+    seen: dict[str, Any] = {}
 
-    async def app(scope, receive, send):
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.update(scope)
 
-    scope = {
+    scope: Any = {
         "type": scope_type,
         "scheme": "ws" if scope_type == "websocket" else "http",
         "client": client,
@@ -178,7 +198,8 @@ async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="h
             (b"x-forwarded-proto", scheme.encode()),
         ],
     }
-    await ProxyHeaders(app, trusted=trusted)(scope, None, None)
+    unused: Any = None
+    await ProxyHeadersMiddleware(app, trusted=trusted)(scope, unused, unused)
     return seen
 
 
@@ -195,7 +216,7 @@ async def forwarded(trusted, client, forwarded_for, scope_type="http", scheme="h
         ("lifespan", "https", "http"),
     ],
 )
-async def test_scheme_behind_a_proxy(scope_type, sent, scheme):
+async def test_scheme_behind_a_proxy(scope_type: str, sent: str, scheme: str) -> None:
     seen = await forwarded(["*"], ("10.0.0.1", 1234), "203.0.113.9", scope_type, sent)
     assert seen["scheme"] == scheme
 
@@ -212,60 +233,71 @@ async def test_scheme_behind_a_proxy(scope_type, sent, scheme):
         (None, [5, 5, 1], 413),
     ],
 )
-async def test_limit_on_bodies(length, parts, status):
-    seen = []
+async def test_limit_on_bodies(length: bytes | None, parts: list[int], status: int) -> None:
+    sizes = []
 
-    async def app(scope, receive, send):
-        while (message := await receive())["type"] == "http.request":
-            seen.append(len(message["body"]))
-            if not message["more_body"]:
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body"})
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (event := await receive())["type"] == "http.request":
+            sizes.append(len(event["body"]))
+            if not event["more_body"]:
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": 200,
+                        "headers": [],
+                        "trailers": False,
+                    }
+                )
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
                 break
 
-    messages = [{"type": "http.request", "body": b"x" * part, "more_body": True} for part in parts]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    events: list[ASGIReceiveEvent] = [
+        {"type": "http.request", "body": b"x" * part, "more_body": True} for part in parts
+    ]
+    events.append({"type": "http.request", "body": b"", "more_body": False})
     headers = [(b"content-length", length)] if length else []
-    sent = await talk(LimitedBody(app, limit=10), messages, headers=headers)
-    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    sent = await communicate(BodyLimitMiddleware(app, limit=10), events, headers=headers)
+    assert [event["type"] for event in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == status
-    assert sum(seen) <= 10
+    assert sum(sizes) <= 10
 
 
-async def test_limit_on_bodies_alone():
+async def test_limit_on_bodies_alone() -> None:
     """WebSockets and lifespan, which may have no headers, go to the application as they are."""
     for kind in ("websocket", "lifespan"):
-        assert await talk(LimitedBody(no_file, limit=10), [], type=kind) == [NO_FILE]
+        assert await communicate(BodyLimitMiddleware(no_file, limit=10), [], type=kind) == [NO_FILE]
 
 
-async def talk(application, messages, **scope):
-    """What the application sends to a client that sends these messages, and then waits."""
-    left, sent = list(messages), []
+async def communicate(
+    application: ASGIApplication, events: list[ASGIReceiveEvent], **scope: object
+) -> list[Any]:
+    """Return what the application sends to a client that sends these events, and then waits."""
+    sent: list[Any] = []
 
-    async def receive():
-        return left.pop(0) if left else await asyncio.Future()
+    async def receive() -> ASGIReceiveEvent:
+        return events.pop(0) if events else await asyncio.Future()
 
-    async def send(message):
-        sent.append(message)
+    async def send(event: ASGISendEvent) -> None:
+        sent.append(event)
 
-    scope = {"type": "http", "method": "GET", "scheme": "http"} | scope
-    await application(scope, receive, send)
+    http_scope: Any = {"type": "http", "method": "GET", "scheme": "http"} | scope
+    await application(http_scope, receive, send)
     return sent
 
 
-NO_FILE = {"type": "not a file"}
+NO_FILE: Any = {"type": "not a file"}
 
 
-async def no_file(scope, receive, send):
+async def no_file(scope: Scope, receive: Receive, send: Send) -> None:
     await send(NO_FILE)
 
 
 @pytest.fixture
-def static_files(settings, tmp_path):
+def static_files(settings: Settings, tmp_path: Path) -> ASGIApplication:
     """The application that serves two files, one smaller and one larger than what is sent at once."""
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path
-    for name, size in (("small.css", 10), ("large.css", 3 * static.CHUNK)):
+    for name, size in (("small.css", 10), ("large.css", 3 * static.CHUNK_BYTES)):
         tmp_path.joinpath(name).write_bytes(b"x" * size)
     return static.serve_static_files(no_file)
 
@@ -275,13 +307,15 @@ def static_files(settings, tmp_path):
     [
         ("GET", "/static/small.css", 10),
         ("HEAD", "/static/small.css", 0),
-        ("GET", "/static/large.css", 3 * static.CHUNK),
+        ("GET", "/static/large.css", 3 * static.CHUNK_BYTES),
     ],
 )
-async def test_static_files(static_files, method, path, size):
+async def test_static_files(
+    static_files: ASGIApplication, method: str, path: str, size: int
+) -> None:
     """In parts of a limited size, for slow clients; the last of them says that it is the last."""
-    asked = {"type": "http.request", "body": b"", "more_body": False}
-    start, *parts = await talk(static_files, [asked], method=method, path=path, headers=[])
+    request: ASGIReceiveEvent = {"type": "http.request", "body": b"", "more_body": False}
+    start, *parts = await communicate(static_files, [request], method=method, path=path, headers=[])
     assert (start["type"], start["status"]) == ("http.response.start", 200)
     assert b"access-control-allow-origin" not in dict(start["headers"])
     sizes = [len(part.get("body", b"")) for part in parts]
@@ -291,9 +325,11 @@ async def test_static_files(static_files, method, path, size):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_security_headers_of_static_files(scheme: str, static_files, settings) -> None:
+async def test_security_headers_of_static_files(
+    scheme: str, static_files: ASGIApplication, settings: Settings
+) -> None:
     settings.SECURE_HSTS_SECONDS = 60
-    [start, _] = await talk(
+    [start, _] = await communicate(
         static.serve_static_files(no_file),
         [],
         path="/static/small.css",
@@ -307,26 +343,33 @@ async def test_security_headers_of_static_files(scheme: str, static_files, setti
     )
 
 
-async def test_static_file_for_a_client_that_left(static_files):
+async def test_static_file_for_a_client_that_left(static_files: ASGIApplication) -> None:
     """The rest of it is not read."""
-    gone = {"type": "http.disconnect"}
-    sent = await talk(static_files, [gone], path="/static/large.css", headers=[])
-    assert sum(len(message.get("body", b"")) for message in sent) <= 2 * static.CHUNK
+    sent = await communicate(
+        static_files, [{"type": "http.disconnect"}], path="/static/large.css", headers=[]
+    )
+    assert sum(len(event.get("body", b"")) for event in sent) <= 2 * static.CHUNK_BYTES
 
 
-async def test_what_is_no_static_file(static_files):
-    for scope in ({"path": "/"}, {"path": "/static/small.css", "type": "websocket"}):
-        assert await talk(static_files, [], **scope) == [NO_FILE]
+async def test_what_is_no_static_file(static_files: ASGIApplication) -> None:
+    scopes: list[dict[str, str]] = [
+        {"path": "/"},
+        {"path": "/static/small.css", "type": "websocket"},
+    ]
+    for scope in scopes:
+        assert await communicate(static_files, [], **scope) == [NO_FILE]
 
 
-def test_static_files_that_were_not_collected(settings, tmp_path, caplog):
+def test_static_files_that_were_not_collected(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path / "staticfiles"
     assert static.serve_static_files(no_file) is no_file
     assert "run `manage.py collectstatic`" in caplog.text
 
 
-def test_static_files_while_debugging(settings):
+def test_static_files_while_debugging(settings: Settings) -> None:
     settings.DEBUG = True
     assert isinstance(static.serve_static_files(no_file), ASGIStaticFilesHandler)
 
@@ -347,7 +390,7 @@ def test_static_files_of_templates_exist() -> None:
     assert missing == []
 
 
-def test_django_is_as_the_core_expects():
+def test_django_is_as_the_core_expects() -> None:
     """A new release of Django may change what its documentation does not promise."""
     update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django:"
     known = {"reset_queries", "close_old_connections", "close_caches", "reset_urlconf"}
@@ -358,11 +401,11 @@ def test_django_is_as_the_core_expects():
         assert hasattr(signal, "receivers"), f"{update} signals have no list of receivers"
     steps = "handle read_body listen_for_disconnect create_request run_get_response send_response"
     for name in steps.split():
-        assert hasattr(handler.asgi.ASGIHandler, name), f"{update} ASGIHandler has no {name}"
-    assert hasattr(handler.base, "import_string"), f"{update} middleware is imported otherwise"
+        assert hasattr(ASGIHandler, name), f"{update} ASGIHandler has no {name}"
+    assert hasattr(base, "import_string"), f"{update} middleware is imported otherwise"
     for name in ("load_middleware", "get_response", "_get_response_async"):
-        assert hasattr(handler.base.BaseHandler, name), f"{update} BaseHandler has no {name}"
-    closers = hasattr(handler.HttpResponseBase(), "_resource_closers")
+        assert hasattr(base.BaseHandler, name), f"{update} BaseHandler has no {name}"
+    closers = hasattr(HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
     acall = SecurityMiddleware.__acall__
     assert iscoroutinefunction(acall), f"{update} middleware has no async __acall__"
@@ -374,30 +417,31 @@ def test_django_is_as_the_core_expects():
 
 
 @pytest.fixture
-def user(settings):
-    # The good ones are slow.
+def user(settings: Settings) -> Any:  # of the model that AUTH_USER_MODEL names
+    # The other hashers are slow.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
 
 
 @pytest.mark.django_db
-def test_sign_in_and_out(client, user):
+def test_sign_in_and_out(client: Client, user: Any) -> None:
     form = {"username": "ada", "password": "analytical-engine"}
     for path, destination in (("login", "LOGIN_REDIRECT_URL"), ("logout", "LOGOUT_REDIRECT_URL")):
-        answer = client.post(f"/accounts/{path}/", form)
-        assert (answer.status_code, answer.url) == (302, getattr(settings, destination))
+        response = client.post(f"/accounts/{path}/", form)
+        assert response.status_code == 302
+        assert response["Location"] == getattr(settings, destination)
         assert (get_user(client) == user) == (path == "login")
 
 
 @pytest.mark.django_db
-def test_wrong_password(client, user):
+def test_wrong_password(client: Client, user: Any) -> None:
     page = client.post("/accounts/login/", {"username": "ada", "password": "wrong"})
     assert page.status_code == 200
     assert "errorlist" in page.text
 
 
 @pytest.mark.django_db
-def test_change_password(client, user):
+def test_change_password(client: Client, user: Any) -> None:
     assert client.get("/accounts/password_change/").status_code == 302
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
@@ -409,7 +453,7 @@ def test_change_password(client, user):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
-def test_weak_passwords(client, user, password):
+def test_weak_passwords(client: Client, user: Any, password: str) -> None:
     """Like the address, too short, common, of digits only."""
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], password)
@@ -420,7 +464,7 @@ def test_weak_passwords(client, user, password):
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_are_limited(client, user, settings):
+def test_sign_in_attempts_are_limited(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).status_code for _ in range(3)]
@@ -433,7 +477,7 @@ def test_sign_in_attempts_are_limited(client, user, settings):
 
 
 @pytest.mark.django_db
-def test_sign_in_is_possible_again_later(client, user, settings):
+def test_sign_in_is_possible_again_later(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     form = {"username": "ada", "password": "analytical-engine"}
     for _ in range(3):
@@ -445,7 +489,7 @@ def test_sign_in_is_possible_again_later(client, user, settings):
 
 
 @pytest.mark.django_db
-def test_sign_in_forgives_earlier_mistakes(client, user, settings):
+def test_sign_in_forgives_earlier_mistakes(client: Client, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     passwords = 2 * ["wrong", "wrong", "analytical-engine"]
     forms = [{"username": "ada", "password": password} for password in passwords]
@@ -454,7 +498,9 @@ def test_sign_in_forgives_earlier_mistakes(client, user, settings):
 
 
 @pytest.mark.django_db
-def test_sign_in_attempts_for_all_names_are_limited(client, user, settings):
+def test_sign_in_attempts_for_all_names_are_limited(
+    client: Client, user: Any, settings: Settings
+) -> None:
     """From one address; a user of the attacker's own does not start the count anew."""
     settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
     good = {"username": "ada", "password": "analytical-engine"}
@@ -481,12 +527,12 @@ def test_sign_in_attempts_for_all_names_are_limited(client, user, settings):
         ("unix:", "::"),
     ],
 )
-def test_what_counts_as_one_client(address, network, rf):
+def test_what_counts_as_one_client(address: str, network: str, rf: RequestFactory) -> None:
     assert get_client_ip_address(rf.post("/", REMOTE_ADDR=address)) == network
 
 
 @pytest.mark.django_db
-def test_async_sign_in_is_limited(rf, user, settings):
+def test_async_sign_in_is_limited(rf: RequestFactory, user: Any, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 3
     sign_in = async_to_sync(aauthenticate)
     good = {"username": "ada", "password": "analytical-engine"}
@@ -497,7 +543,7 @@ def test_async_sign_in_is_limited(rf, user, settings):
 
 
 @pytest.mark.django_db
-def test_passwords_without_a_request(client, user, settings):
+def test_passwords_without_a_request(client: Client, user: Any, settings: Settings) -> None:
     """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
     settings.AXES_FAILURE_LIMIT = 3
     for _ in range(5):
@@ -508,7 +554,7 @@ def test_passwords_without_a_request(client, user, settings):
 
 
 @pytest.mark.django_db
-def test_sign_in_of_a_new_user(rf, client):
+def test_sign_in_of_a_new_user(rf: RequestFactory, client: Client) -> None:
     """As a sign-up view does, with a user that no backend has returned."""
     request = rf.post("/")
     request.session = client.session
@@ -518,7 +564,7 @@ def test_sign_in_of_a_new_user(rf, client):
 
 
 @pytest.fixture
-def send_now(monkeypatch, settings):
+def send_now(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """Sends mails within the request that asks for them."""
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     cache.clear()
@@ -531,9 +577,13 @@ def send_now(monkeypatch, settings):
 
 
 @pytest.mark.django_db
-def test_reset_password(client, user, mailoutbox, send_now):
+def test_reset_password(
+    client: Client, user: Any, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     client.post("/accounts/password_reset/", {"email": "ada@example.com"})
-    link = re.search(r"http://testserver(/\S+)", mailoutbox[0].body)[1]
+    found = re.search(r"http://testserver(/\S+)", str(mailoutbox[0].body))
+    assert found
+    link = found[1]
     form = client.get(link, follow=True)
     assert "Set password" in form.text
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
@@ -541,16 +591,18 @@ def test_reset_password(client, user, mailoutbox, send_now):
     assert "used already" in client.get(link, follow=True).text
 
 
-def test_a_deferred_call_that_fails(monkeypatch, caplog):
+def test_a_deferred_call_that_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
     deferred_calls.defer(lambda: 1 / 0)
     deferred_calls.wait_for_deferred_calls()
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_deferred_calls_have_a_context_each(monkeypatch):
+def test_deferred_calls_have_a_context_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deferred_calls, "DELAY_SECONDS", 0)
-    seen = []
+    seen: list[str] = []
     for call in (partial(set_script_prefix, "/other/"), lambda: seen.append(get_script_prefix())):
         deferred_calls.defer(call)
         deferred_calls.wait_for_deferred_calls()
@@ -558,7 +610,9 @@ def test_deferred_calls_have_a_context_each(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_mails_to_one_user_are_limited(client, user, mailoutbox, send_now):
+def test_mails_to_one_user_are_limited(
+    client: Client, user: Any, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     ask = {"email": "ADA@example.com"}
     answers = [client.post("/accounts/password_reset/", ask).status_code for _ in range(5)]
     assert answers == [302] * 5
@@ -566,7 +620,9 @@ def test_mails_to_one_user_are_limited(client, user, mailoutbox, send_now):
 
 
 @pytest.mark.django_db
-def test_requests_for_mails_are_limited(client, mailoutbox, send_now):
+def test_requests_for_mails_are_limited(
+    client: Client, mailoutbox: list[EmailMessage], send_now: None
+) -> None:
     """For unknown addresses too, so that the answer is the same."""
     asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
     answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]

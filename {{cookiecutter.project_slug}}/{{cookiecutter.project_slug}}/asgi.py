@@ -24,8 +24,8 @@ from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 {% if cookiecutter.server == "granian" and cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.hardening import harden_websocket
 {% endif %}
-from {{ cookiecutter.project_slug }}.serving.limits import LimitedBody
-from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeaders
+from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
+from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeadersMiddleware
 from {{ cookiecutter.project_slug }}.serving.scope import ScopeMiddleware
 from {{ cookiecutter.project_slug }}.serving.static import serve_static_files
 {% if cookiecutter.__channels %}
@@ -37,7 +37,7 @@ from {{ cookiecutter.project_slug }}.serving.threads import ThreadPool
 # Django's own is in django.core.asgi: the same, but slower.
 pool = ThreadPool()
 application = get_asgi_application(pool)
-application = LimitedBody(application, limit=100 * 1024 * 1024)
+application = BodyLimitMiddleware(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
 {% if cookiecutter.__channels %}
 # By its name: consumers import models, and those can be loaded only now.
@@ -54,7 +54,7 @@ application = ProtocolTypeRouter(
 )
 {% endif %}
 application = ScopeMiddleware(application, root_path=settings.SCRIPT_NAME)
-application = ProxyHeaders(application, trusted=settings.FORWARDED_ALLOW_IPS)
+application = ProxyHeadersMiddleware(application, trusted=settings.FORWARDED_ALLOW_IPS)
 {% if cookiecutter.server in ("daphne", "hypercorn") %}
 
 graceful_shutdown.install()

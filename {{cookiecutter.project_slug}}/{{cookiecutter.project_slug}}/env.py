@@ -16,33 +16,33 @@ import environs
 from dotenv import load_dotenv
 from environs import ValidationError, validate
 
-MAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
-SECRET_NAME = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
+EMAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
+SECRET_VARIABLE = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
     "DJANGO_SECRET_KEY": (
         "For development copy .env.example to .env, as `manage.py runserver` does; "
         "in production set the variable."
     ),
 {% if cookiecutter.database == "postgresql" %}
-    "DATABASE_URL": "It says where: postgres://user:password@host:5432/database",
+    "DATABASE_URL": "Example: postgres://user:password@host:5432/database",
 {% endif %}
 }
 
 
 class Env(environs.Env):
-    """Empty variables count as not set, and errors never show secrets."""
+    """Treats empty variables as not set, and never shows secrets in errors."""
 
     def __init__(self, path: Path) -> None:
-        # Without `interpolate`, since compose keeps what is in single quotes as it is.
+        # Docker Compose does not interpolate what is in single quotes, either.
         load_dotenv(path, interpolate=False)
         if "PYTEST_VERSION" in os.environ:  # tests run in a clone as well, which has no .env
             load_dotenv(path.with_name(".env.example"), interpolate=False)
         super().__init__(eager=False)
-        self.add_parser("words", parse_words)
-        self.add_parser("service", parse_service)
-        self.add_parser("database", partial(parse_service, parse=dj_database_url.parse))
-        mail = {"schemes": MAIL_SCHEMES, "parse": dj_email_url.parse}
-        self.add_parser("mail", partial(parse_service, **mail))
+        self.add_parser("csv", parse_csv)
+        self.add_parser("service_url", parse_url)
+        self.add_parser("database_url", partial(parse_url, parse=dj_database_url.parse))
+        email = {"schemes": EMAIL_SCHEMES, "parse": dj_email_url.parse}
+        self.add_parser("email_url", partial(parse_url, **email))
 
     def _get_value(self, env_key: str, default: Any) -> Any:
         value = super()._get_value(env_key, default)
@@ -53,7 +53,8 @@ class Env(environs.Env):
             super().seal()
         except environs.EnvValidationError as error:
             errors: Any = error.error_messages
-            raise SystemExit("\n".join(describe(name, errors[name]) for name in errors)) from None
+            lines = [format_error(name, errors[name]) for name in errors]
+            raise SystemExit("\n".join(lines)) from None
 
 
 def make_env_file(path: Path) -> None:
@@ -67,28 +68,28 @@ def make_env_file(path: Path) -> None:
         print(f"{path.name} was missing: it is a copy of .env.example now, for development.")
 
 
-def describe(name: str, messages: list[str]) -> str:
+def format_error(name: str, messages: list[str]) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
         return f"{name} is not set. {HINTS.get(name, '')}".rstrip()
     accepted, _, word = " and ".join(map(str, messages)).partition("\n")
-    shown = "" if SECRET_NAME.search(name) else f"={word or repr(value)}"
+    shown = "" if SECRET_VARIABLE.search(name) else f"={word or repr(value)}"
     return f"{name}{shown} cannot be used. Accepted: {accepted}."
 
 
-def parse_words(value: str, each: Callable[[str], Any]) -> list[str]:
+def parse_csv(value: str, validate_each: Callable[[str], Any]) -> list[str]:
     words = [word.strip() for word in value.split(",") if word.strip()]
     for word in words:
         try:
-            each(word)
+            validate_each(word)
         except ValidationError as error:
             accepted = f"{error.messages[0]}, separated by commas"
             raise ValidationError(f"{accepted}\n{word!r}") from None
     return words
 
 
-def parse_service(value: str, schemes: list[str], parse: Callable[[str], Any] = str) -> Any:
-    """Parse a URL. (The parsers of environs take the scheme of any service.)"""
+def parse_url(value: str, schemes: list[str], parse: Callable[[str], Any] = str) -> Any:
+    """Parse a URL that has one of the schemes. (The parsers of environs accept others, too.)"""
     try:
         url = urlsplit(value)
         if not value or (url.scheme in schemes and "://" in value and url.port != 0):
@@ -98,13 +99,13 @@ def parse_service(value: str, schemes: list[str], parse: Callable[[str], Any] = 
     raise ValidationError("a URL, " + " or ".join(f"{scheme}://…" for scheme in schemes))
 
 
-# Their messages say what is accepted.
+# Their errors say what is accepted.
 host = validate.Regexp(
     r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="names of hosts, without scheme or port"
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
 url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
-true_or_false: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
+bool_errors: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
 
 
 def network(word: str) -> None:
@@ -118,7 +119,9 @@ def one_of(*choices: str) -> validate.OneOf:
     return validate.OneOf(choices, error=" or ".join(choices))
 
 
-def up_to(most: int) -> dict[str, Any]:
-    accepted = f"a whole number from 1 to {most}"
-    invalid = {"invalid": accepted}
-    return {"validate": validate.Range(1, most, error=accepted), "error_messages": invalid}
+def int_up_to(maximum: int) -> dict[str, Any]:
+    accepted = f"a whole number from 1 to {maximum}"
+    return {
+        "validate": validate.Range(1, maximum, error=accepted),
+        "error_messages": {"invalid": accepted},
+    }

@@ -1,4 +1,4 @@
-"""Which consumer answers which WebSocket path: what urls.py is for HTTP."""
+"""The consumers of WebSocket paths, as urls.py has the views of HTTP paths."""
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
@@ -9,19 +9,20 @@ from chat.consumers import ChatConsumer
 from chat.models import ROOM_NAME
 {% endif %}
 
+from .serving.asgi_types import Receive, Scope, Send
 from .serving.origin import OriginMiddleware
 
 
-async def not_found(scope, receive, send):
-    """Refuse the handshake. Without this, an unknown path would be an error in the log."""
-    await send({"type": "websocket.close"})
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reject the handshake. Without this, an unknown path would log an error."""
+    await send({"type": "websocket.close", "code": 1000, "reason": None})
 
 
 websocket_urlpatterns = [
 {% if cookiecutter.starter == "chat" %}
     re_path(rf"^ws/chat/(?P<room>{ROOM_NAME})/$", ChatConsumer.as_asgi()),
 {% endif %}
-    re_path("", not_found),
+    re_path("", not_found),  # type: ignore[arg-type]  # an application, not a view
 ]
 
 websockets = OriginMiddleware(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))

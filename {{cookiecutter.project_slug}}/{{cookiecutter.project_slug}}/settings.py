@@ -1,6 +1,6 @@
 """Settings, driven by the environment: the README lists the variables.
 
-Safe when nothing is set: debug mode is off, and without a secret key nothing starts.
+Safe when nothing is set: debug mode is off, and startup fails without a secret key.
 """
 
 from datetime import timedelta
@@ -9,77 +9,77 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-from .env import Env, host, network, one_of, origin, true_or_false, up_to, url_path
-from .serving.logs import logs_as
+from .env import Env, bool_errors, host, int_up_to, network, one_of, origin, url_path
+from .serving.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = @SITE_NAME@
 
-# The environment: what each variable accepts
+# Environment variables
 
 env = Env(BASE_DIR / ".env")
-DEBUG = env.bool("DJANGO_DEBUG", default=False, **true_or_false)
+DEBUG = env.bool("DJANGO_DEBUG", default=False, **bool_errors)
 if DEBUG:
     SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="only-for-development")
 else:
     SECRET_KEY = env.str("DJANGO_SECRET_KEY")
-ALLOWED_HOSTS = env.words("DJANGO_ALLOWED_HOSTS", default="", each=host)
-CSRF_TRUSTED_ORIGINS = env.words("DJANGO_CSRF_TRUSTED_ORIGINS", default="", each=origin)
-FORWARDED_ALLOW_IPS = env.words("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", each=network)
+ALLOWED_HOSTS = env.csv("DJANGO_ALLOWED_HOSTS", default="", validate_each=host)
+CSRF_TRUSTED_ORIGINS = env.csv("DJANGO_CSRF_TRUSTED_ORIGINS", default="", validate_each=origin)
+FORWARDED_ALLOW_IPS = env.csv("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", validate_each=network)
 script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
 {% if cookiecutter.database == "postgresql" %}
-database = env.database("DATABASE_URL", schemes=["postgres", "postgresql"])
+database = env.database_url("DATABASE_URL", schemes=["postgres", "postgresql"])
 {% else %}
-database = env.database("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=["sqlite"])
+database = env.database_url("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=["sqlite"])
 {% endif %}
 {% if cookiecutter.__channels %}
-REDIS_URL = env.service("REDIS_URL", default="", schemes=["redis", "rediss", "unix"])
+REDIS_URL = env.service_url("REDIS_URL", default="", schemes=["redis", "rediss", "unix"])
 # "none" accepts any certificate, such as the self-signed one of Heroku's Redis.
 redis_ssl_cert_reqs = env.str(
     "REDIS_SSL_CERT_REQS", default="required", validate=one_of("required", "none")
 )
 {% endif %}
-mail = env.mail("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
+email = env.email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 {% if cookiecutter.starter == "live" %}
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
-# Whether the board may check services on this machine and its network segment: status/addresses.py.
+# Whether to check services at loopback and link-local addresses: status/addresses.py.
 STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
-    "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **true_or_false
+    "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **bool_errors
 )
 {% endif %}
-ASGI_THREADS = env.int("ASGI_THREADS", default=10, **up_to(1000))
-# The server's command uses these two, and would not say what was wrong.
-PORT = env.int("PORT", default=8000, **up_to(65535))
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **up_to(1000))
-# Strangers learn from it, too.
-SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **true_or_false)
+ASGI_THREADS = env.int("ASGI_THREADS", default=10, **int_up_to(1000))
+# The server's command uses these two. Here an invalid one stops startup with a clear error.
+PORT = env.int("PORT", default=8000, **int_up_to(65535))
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **int_up_to(1000))
+# Every visitor can see the header.
+SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **bool_errors)
 log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
 env.seal()
 
 # Security
 
 if not DEBUG:
-    # The proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
+    # A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
     SECURE_SSL_REDIRECT = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    # Browsers remember for this long that the site has HTTPS only.
+    # For this long browsers request the site over HTTPS only.
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
 
-# What pages may load, and from where: further sources go here. It keeps out script that somebody got into a page.
+# The sources that pages may load from: add others here. The policy blocks injected scripts.
 policy = {
     "default-src": ["'self'"],
     "img-src": ["'self'", "data:"],
     "base-uri": ["'none'"],
-    # Also where the view of a form redirects to, such as "https://accounts.google.com".
+    # Add what the view of a form redirects to, such as "https://accounts.google.com".
     "form-action": ["'self'"],
     "frame-ancestors": ["'none'"],
     "object-src": ["'none'"],
 }
 if DEBUG:
-    # Only the browser's console reports it. Firefox and Safari want the name of an endpoint; there is none.
+    # Violations show in the browser's console alone. Firefox and Safari need the name of an endpoint.
 {% if cookiecutter.django_version == "5.2" %}
     CONTENT_SECURITY_POLICY_REPORT_ONLY = {"DIRECTIVES": policy | {"report-to": ["console"]}}
 else:
@@ -133,7 +133,7 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 
-# The path below which the site is.
+# The path below which the site is served.
 SCRIPT_NAME = script_name.rstrip("/")
 FORCE_SCRIPT_NAME = SCRIPT_NAME or None
 ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
@@ -157,7 +157,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "{{ cookiecutter.project_slug }}.context_processors.site",
             ],
-            # Without the cache, a changed template shows at once on every server.
+            # Without the cache, templates reload on every server.
             "loaders": template_loaders
             if DEBUG
             else [("django.template.loaders.cached.Loader", template_loaders)],
@@ -168,19 +168,19 @@ TEMPLATES = [
 # Database
 
 {% if cookiecutter.database == "postgresql" %}
-# Networks forget connections that are silent for minutes, and tell nobody. In seconds.
+# Networks silently drop connections that are idle for minutes. In seconds.
 keep_alive = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
 options = keep_alive | database.get("OPTIONS", {})
 DATABASES = {"default": {**database, "CONN_HEALTH_CHECKS": True, "OPTIONS": options}}
 {% else %}
 options = {
-    # Readers and the one writer do not wait for each other; a second writer waits up to 10 s.
+    # Readers and the one writer do not block each other; a second writer waits up to 10 s.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     "timeout": 10,
-    # Locks at the start of a transaction: one that reads first could not wait for the lock later.
+    # Take the lock when a transaction begins: one that has read first could not wait for it.
     "transaction_mode": "IMMEDIATE",
 }
-# A relative path starts at the project's folder, wherever the command was started.
+# Relative paths start at the project's folder, whatever the working directory.
 DATABASES = {"default": {**database, "NAME": BASE_DIR / database["NAME"], "OPTIONS": options}}
 {% endif %}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -217,7 +217,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = f"{SCRIPT_NAME}/"
 LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
-# So many wrong passwords for a name from an address, or for all names, lock the address out for a while.
+# This many wrong passwords for one username, or for all, lock out the IP address.
 AXES_FAILURE_LIMIT = 10
 ADDRESS_FAILURE_LIMIT = 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -235,6 +235,7 @@ AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 MEDIA_ROOT = BASE_DIR  # where the relative paths of the default storage start
+TEST_RUNNER = "{{ cookiecutter.project_slug }}.testing.TemporaryFilesRunner"  # of `manage.py test`
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -245,43 +246,43 @@ STORAGES = {
     },
 }
 
-# Mail, language and logs
+# Email, language and logging
 
 {% if cookiecutter.django_version == "5.2" %}
-EMAIL_BACKEND = mail["EMAIL_BACKEND"]
-EMAIL_HOST = mail["EMAIL_HOST"]
-EMAIL_PORT = mail["EMAIL_PORT"]
-EMAIL_HOST_USER = mail["EMAIL_HOST_USER"]
-EMAIL_HOST_PASSWORD = mail["EMAIL_HOST_PASSWORD"]
-EMAIL_USE_TLS = mail["EMAIL_USE_TLS"]
-EMAIL_USE_SSL = mail["EMAIL_USE_SSL"]
-EMAIL_TIMEOUT = mail["EMAIL_TIMEOUT"] or 10
-EMAIL_FILE_PATH = mail["EMAIL_FILE_PATH"]
+EMAIL_BACKEND = email["EMAIL_BACKEND"]
+EMAIL_HOST = email["EMAIL_HOST"]
+EMAIL_PORT = email["EMAIL_PORT"]
+EMAIL_HOST_USER = email["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = email["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = email["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = email["EMAIL_USE_SSL"]
+EMAIL_TIMEOUT = email["EMAIL_TIMEOUT"] or 10
+EMAIL_FILE_PATH = email["EMAIL_FILE_PATH"]
 {% else %}
-mail_options = {
-    "host": mail["EMAIL_HOST"],
-    "port": mail["EMAIL_PORT"],
-    "username": mail["EMAIL_HOST_USER"],
-    "password": mail["EMAIL_HOST_PASSWORD"],
-    "use_tls": mail["EMAIL_USE_TLS"],
-    "use_ssl": mail["EMAIL_USE_SSL"],
-    "timeout": mail["EMAIL_TIMEOUT"] or (mail["EMAIL_HOST"] and 10),
-    "file_path": mail["EMAIL_FILE_PATH"],
+email_options = {
+    "host": email["EMAIL_HOST"],
+    "port": email["EMAIL_PORT"],
+    "username": email["EMAIL_HOST_USER"],
+    "password": email["EMAIL_HOST_PASSWORD"],
+    "use_tls": email["EMAIL_USE_TLS"],
+    "use_ssl": email["EMAIL_USE_SSL"],
+    "timeout": email["EMAIL_TIMEOUT"] or (email["EMAIL_HOST"] and 10),
+    "file_path": email["EMAIL_FILE_PATH"],
 }
 MAILERS = {
     "default": {
-        "BACKEND": mail["EMAIL_BACKEND"],
-        "OPTIONS": {name: value for name, value in mail_options.items() if value},
+        "BACKEND": email["EMAIL_BACKEND"],
+        "OPTIONS": {name: value for name, value in email_options.items() if value},
     }
 }
 {% endif %}
 {% if cookiecutter.starter == "live" %}
 
-# Background tasks wait in the database: status/tasks.py, and the worker of the Procfile.
+# The database is the queue of background tasks: status/tasks.py, and the worker of the Procfile.
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 {% endif %}
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
-LOGGING = logs_as(log_format)
+LOGGING = logging_config(log_format)

@@ -1,38 +1,50 @@
-"""How much a client may send."""
+"""A limit on the size of request bodies."""
+
+from asgiref.typing import ASGIReceiveEvent
+
+from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
-class LimitedBody:
-    """Refuses requests whose body is larger than `limit` bytes with 413, and reads no more of them.
+class BodyLimitMiddleware:
+    """Responds with 413 to a request whose body has more than `limit` bytes, and reads no more of it.
 
-    Django would read all of it, to the disk if need be, before it looks who asks for what.
+    Django would read all of it, to disk if need be, before it checks permissions.
     """
 
-    def __init__(self, app, limit):
+    def __init__(self, app: ASGIApplication, limit: int) -> None:
         self.app = app
         self.limit = limit
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length) > self.limit:
-            return await refuse(send)
+            return await send_413(send)
 
-        left = self.limit
+        bytes_left = self.limit
 
-        async def receive_limited():
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            # To the application it looks as if the client had left, so it gives up without an answer.
-            return message if left >= 0 else {"type": "http.disconnect"}
+        async def receive_limited() -> ASGIReceiveEvent:
+            nonlocal bytes_left
+            event = await receive()
+            if event["type"] == "http.request":
+                bytes_left -= len(event.get("body", b""))
+            # The application takes this for a client that has disconnected, and sends no response.
+            return event if bytes_left >= 0 else {"type": "http.disconnect"}
 
         await self.app(scope, receive_limited, send)
-        if left < 0:
-            await refuse(send)
+        if bytes_left < 0:
+            await send_413(send)
 
 
-async def refuse(send):
-    headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": b"The body is too large.\n"})
+async def send_413(send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 413,
+            "headers": [(b"content-type", b"text/plain"), (b"connection", b"close")],
+            "trailers": False,
+        }
+    )
+    body = b"The body is too large.\n"
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,4 +1,4 @@
-"""Logs on standard output, each line with the id of the request that it belongs to."""
+"""Logs on standard output, each line with the id of its request."""
 
 {% if cookiecutter.server in ("uvicorn", "gunicorn") %}
 import asyncio
@@ -7,48 +7,49 @@ import logging
 import re
 from contextvars import ContextVar
 from random import getrandbits
+from typing import Any
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 
-request_id = ContextVar("request_id", default="-")
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
-def take_request_id(sent):
-    """Keep `sent`, an X-Request-ID header, as the current request's id if it is sane; else make one."""
+def take_request_id(sent: str) -> str:
+    """Set the current request's id to `sent`, an X-Request-ID header, or to a new one if that is invalid."""
     if not re.fullmatch(r"[A-Za-z0-9._:=+/-]{1,128}", sent):
         sent = f"{getrandbits(64):016x}"
     request_id.set(sent)
     return sent
 
 
-class AddRequestId(logging.Filter):
-    def filter(self, record):
+class RequestIdFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
         return True
 
 
 {% if cookiecutter.server in ("uvicorn", "gunicorn") %}
-class WithoutCancelled(logging.Filter):
-    """Uvicorn cancels streams when it stops, and would log each of them as an error."""
+class CancelledFilter(logging.Filter):
+    """Drops the error that uvicorn logs for each stream that it cancels at shutdown."""
 
-    def filter(self, record):
+    def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 {% endif %}
-def logs_as(form):
-    """The setting LOGGING for lines of text (`form` is "text") or of JSON ("json")."""
+def logging_config(formatter: str) -> dict[str, Any]:
+    """Return the setting LOGGING for lines of text (`formatter` is "text") or of JSON ("json")."""
     to_root = {"handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
 {% if cookiecutter.server in ("uvicorn", "gunicorn") %}
         "filters": {
-            "request_id": {"()": AddRequestId},
-            "without_cancelled": {"()": WithoutCancelled},
+            "request_id": {"()": RequestIdFilter},
+            "cancelled": {"()": CancelledFilter},
         },
 {% else %}
-        "filters": {"request_id": {"()": AddRequestId}},
+        "filters": {"request_id": {"()": RequestIdFilter}},
 {% endif %}
         "formatters": {
             "text": {"format": "{levelname} {name} [{request_id}]: {message}", "style": "{"},
@@ -58,7 +59,7 @@ def logs_as(form):
                 "style": "{",
                 "timestamp": "time",
                 "rename_fields": {"levelname": "level", "name": "logger"},
-                # Django adds the request, which is no text.
+                # Django adds the request, which JSON cannot hold.
                 "reserved_attrs": [*RESERVED_ATTRS, "request"],
             },
         },
@@ -66,30 +67,30 @@ def logs_as(form):
             "console": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stdout",
-                "formatter": form,
+                "formatter": formatter,
                 "filters": ["request_id"],
             },
             "null": {"class": "logging.NullHandler"},
         },
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
-            # They have handlers of their own, which would print in another form, or a second time.
+            # Their own handlers would print in another format, or a second time.
             "django": to_root,
 {% if cookiecutter.server == "uvicorn" %}
             "uvicorn": to_root,
-            "uvicorn.error": {**to_root, "filters": ["without_cancelled"]},
-            "uvicorn.access": {"propagate": False},  # there is a line for each request already
+            "uvicorn.error": {**to_root, "filters": ["cancelled"]},
+            "uvicorn.access": {"propagate": False},  # monitoring.py logs each request
 {% elif cookiecutter.server == "gunicorn" %}
             "gunicorn.error": to_root,
-            "uvicorn.error": {**to_root, "filters": ["without_cancelled"]},
+            "uvicorn.error": {**to_root, "filters": ["cancelled"]},
 {% elif cookiecutter.server == "granian" %}
             "_granian": to_root,
 {% endif %}
             "axes": {"level": "WARNING"},
-            # Whoever asks for a name that is not the site's gets 400; no need for a traceback each time.
+            # Requests for other hosts get 400. Scanners send many: a traceback for each would be noise.
             "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
 {% if cookiecutter.starter == "live" %}
-            # A line for each service that is checked.
+            # It logs each request, and a check is one.
             "httpx2": {"level": "WARNING"},
 {% endif %}
         },

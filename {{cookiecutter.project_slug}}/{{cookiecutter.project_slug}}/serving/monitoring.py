@@ -1,8 +1,10 @@
-"""What those who run the site want to know: is it up, and how long did each request take."""
+"""Health checks, and the access log with the duration of each request."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 {% if cookiecutter.__channels %}
@@ -10,7 +12,7 @@ from channels.layers import get_channel_layer
 {% endif %}
 from django.conf import settings
 from django.db import Error, connections
-from django.http import JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.encoding import escape_uri_path
 
 from .handler import HEALTH_PATHS
@@ -19,30 +21,33 @@ from .threads import current_request_thread
 
 logger = logging.getLogger(__name__)
 
+# An async function for async views, else a sync one.
+GetResponse = Callable[[HttpRequest], Any]
+
 
 class HealthMiddleware:
-    """Answers before anything else does: no session, no redirect, no check of the Host header.
+    """Responds before any other middleware runs: no session, no redirect, no check of the Host header.
 
-    `/livez` is 200 as long as the process answers; `/readyz` is 200, or 503 with the names of what
-    does not answer. Both send JSON.
+    `/livez` is 200 as long as the process responds; `/readyz` is 200, or 503 with the names of what
+    fails. Both send JSON.
     """
 
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response):
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
 
-    def __call__(self, request):
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         if request.path_info not in HEALTH_PATHS:
-            return self.get_response(request)
-        return self.answer(request) if self.is_async else async_to_sync(self.answer)(request)
+            return self.get_response(request)  # type: ignore[no-any-return]
+        return self.respond(request) if self.is_async else async_to_sync(self.respond)(request)
 
-    async def answer(self, request):
-        failing = []
+    async def respond(self, request: HttpRequest) -> HttpResponse:
+        failing: list[str] = []
         if request.path_info == "/readyz":
             failing += await failing_threads() or await sync_to_async(failing_databases)()
 {% if cookiecutter.__channels %}
@@ -67,7 +72,7 @@ async def failing_threads() -> list[str]:
     return []
 
 
-def failing_databases():
+def failing_databases() -> list[str]:
     failing = []
     for connection in connections.all():
         try:
@@ -80,12 +85,12 @@ def failing_databases():
 {% if cookiecutter.__channels %}
 
 
-async def failing_channel_layer():
+async def failing_channel_layer() -> list[str]:
     try:
         async with asyncio.timeout(2):
-            # To a group without members, so that nothing is left that somebody would have to fetch.
+            # The group has no members, so that no message is left to be received.
             await get_channel_layer().group_send("readyz", {"type": "readyz"})
-    except Exception as error:  # noqa: BLE001 (whatever it is, the layer cannot be used)
+    except Exception as error:  # noqa: BLE001 (any error means that the layer fails)
         logger.warning("The channel layer does not answer: %r", error)
         return ["channel layer"]
     return []
@@ -93,7 +98,7 @@ async def failing_channel_layer():
 
 
 class TimingMiddleware:
-    """Logs a line per request, with its duration: of a stream, until the stream starts.
+    """Logs each request with its duration, which of a stream is the time until it starts.
 
     Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in milliseconds.
     """
@@ -101,41 +106,41 @@ class TimingMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response):
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
 
-    def __call__(self, request):
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         if self.is_async:
             return self.__acall__(request)
         start = self.begin(request)
         return self.record(request, self.get_response(request), start)
 
-    async def __acall__(self, request):
+    async def __acall__(self, request: HttpRequest) -> HttpResponse:
         start = self.begin(request)
         return self.record(request, await self.get_response(request), start)
 
     @staticmethod
-    def begin(request):
-        request.id = take_request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
+    def begin(request: HttpRequest) -> float:
+        request.id = take_request_id(request.META.get("HTTP_X_REQUEST_ID", ""))  # type: ignore[attr-defined]
         return perf_counter()
 
     @staticmethod
-    def record(request, response, start):
+    def record(request: HttpRequest, response: HttpResponse, start: float) -> HttpResponse:
         duration = round((perf_counter() - start) * 1000, 1)
         if settings.SERVER_TIMING:
-            others = response.headers.get("Server-Timing")
+            existing = response.headers.get("Server-Timing")
             timing = f"app;dur={duration}"
-            response.headers["Server-Timing"] = f"{others}, {timing}" if others else timing
-        response.headers["X-Request-ID"] = request.id
-        path = escape_uri_path(request.path)  # a line break in it would start a log line of its own
-        facts = {
+            response.headers["Server-Timing"] = f"{existing}, {timing}" if existing else timing
+        response.headers["X-Request-ID"] = request.id  # type: ignore[attr-defined]
+        path = escape_uri_path(request.path)  # a line break would forge a log line
+        fields = {
             "method": request.method,
             "path": path,
             "status": response.status_code,
             "duration_ms": duration,
         }
-        logger.info("%s %s %s %s ms", *facts.values(), extra=facts)
+        logger.info("%s %s %s %s ms", *fields.values(), extra=fields)
         return response

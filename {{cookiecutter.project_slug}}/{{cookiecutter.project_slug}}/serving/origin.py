@@ -1,20 +1,21 @@
-"""Whose pages may open a WebSocket."""
+"""A check of which sites' pages may open a WebSocket."""
 
 from io import BytesIO
 
+from asgiref.typing import WebSocketScope
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from .handler import ASGIApplication, Receive, Scope, Send
+from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
 class OriginMiddleware:
-    """Refuses a WebSocket whose Origin would not pass Django's CSRF check.
+    """Rejects a WebSocket whose Origin would not pass Django's CSRF check.
 
-    It has to be the site's own scheme, host and port, or one of CSRF_TRUSTED_ORIGINS. Else any site's
-    page could speak as its visitor.
+    It has to be the site's own scheme, host and port, or one of CSRF_TRUSTED_ORIGINS. Otherwise any
+    site's page could open a WebSocket in the name of its visitor.
     """
 
     def __init__(self, app: ASGIApplication) -> None:
@@ -22,12 +23,12 @@ class OriginMiddleware:
         self.csrf = CsrfViewMiddleware(lambda request: HttpResponse())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.is_allowed(scope):
+        if scope["type"] != "websocket" or self.is_allowed(scope):
             await self.app(scope, receive, send)
         else:
-            await send({"type": "websocket.close"})
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
 
-    def is_allowed(self, scope: Scope) -> bool:
+    def is_allowed(self, scope: WebSocketScope) -> bool:
         scheme = "https" if scope.get("scheme") == "wss" else "http"
         as_http = {**scope, "type": "http", "method": "GET", "scheme": scheme}
         request = ASGIRequest(as_http, BytesIO())
@@ -38,4 +39,4 @@ class OriginMiddleware:
         if "HTTP_ORIGIN" not in request.META:
             return False
         # Not in Django's documentation: this method.
-        return self.csrf._origin_verified(request)  # type: ignore[attr-defined]
+        return bool(self.csrf._origin_verified(request))  # type: ignore[attr-defined]

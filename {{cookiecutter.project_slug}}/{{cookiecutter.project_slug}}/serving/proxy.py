@@ -1,43 +1,47 @@
 """The client's address and scheme behind a reverse proxy, the same on every ASGI server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import Any
+
+from asgiref.typing import WWWScope
+
+from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
-class ProxyHeaders:
-    """Believes `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
+class ProxyHeadersMiddleware:
+    """Trusts `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
 
-    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts whoever connects, which is right
-    only where nobody but the proxy can. Raises ValueError for anything else.
+    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts every peer, which is right
+    only where nobody but the proxy can connect. Raises ValueError for anything else.
     """
 
-    def __init__(self, app, trusted):
+    def __init__(self, app: ASGIApplication, trusted: Collection[str]) -> None:
         self.app = app
-        self.trusts_peer = "*" in trusted
+        self.trusts_every_peer = "*" in trusted
         self.networks = [ip_network(address) for address in trusted if address != "*"]
-        self.is_trusted = lru_cache(256)(self.is_trusted)  # the same few proxies ask each time
+        # The same few proxies send most requests.
+        self.is_trusted: Callable[[str], bool] = lru_cache(256)(self.is_in_networks)
 
-    async def __call__(self, scope, receive, send):
-        if scope["type"] in ("http", "websocket"):
-            peer = scope["client"][0] if scope.get("client") else ""
-            if self.trusts_peer or self.is_trusted(peer):
-                scope = self.forwarded(scope)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            client = scope.get("client")
+            if self.trusts_every_peer or self.is_trusted(client[0] if client else ""):
+                scope = self.apply_headers(scope)
         await self.app(scope, receive, send)
 
-    def is_trusted(self, host):
+    def is_in_networks(self, host: str) -> bool:
         return is_address(host) and any(ip_address(host) in network for network in self.networks)
 
-    def forwarded(self, scope):
-        scope = dict(scope)
+    def apply_headers(self, scope: WWWScope) -> WWWScope:
+        scope = scope.copy()
         # The first proxy, which knows the client's scheme, comes first.
-        scheme = next(forwarded_values(scope, b"x-forwarded-proto"), "").lower()
+        scheme = next(header_values(scope, b"x-forwarded-proto"), "").lower()
         if scheme in ("http", "https", "ws", "wss"):
-            plain = "ws" if scope["type"] == "websocket" else "http"
-            scope["scheme"] = f"{plain}s" if scheme in ("https", "wss") else plain
-        hosts = [without_port(host) for host in forwarded_values(scope, b"x-forwarded-for")]
-        # Each proxy appends the address it was called from: what stands left of the last address
+            insecure = "ws" if scope["type"] == "websocket" else "http"
+            scope["scheme"] = f"{insecure}s" if scheme in ("https", "wss") else insecure
+        hosts = [remove_port(host) for host in header_values(scope, b"x-forwarded-for")]
+        # Each proxy appends the address that connected to it. What stands left of the last address
         # that is not a trusted proxy's may have been made up by the client.
         for host in filter(None, reversed(hosts)):
             if not is_address(host):
@@ -48,8 +52,8 @@ class ProxyHeaders:
         return scope
 
 
-def forwarded_values(scope: dict[str, Any], header: bytes) -> Iterator[str]:
-    """What each proxy wrote into the header, which may be there more than once."""
+def header_values(scope: WWWScope, header: bytes) -> Iterator[str]:
+    """Yield what each proxy wrote into the header, which may occur more than once."""
     for name, value in scope["headers"]:
         if name == header:
             for each in value.decode("latin-1").split(","):
@@ -57,7 +61,7 @@ def forwarded_values(scope: dict[str, Any], header: bytes) -> Iterator[str]:
 
 
 def is_address(host: str) -> bool:
-    """Some proxies write `unknown` or `unix:`, and the database takes no such address."""
+    """Tell addresses from what else proxies write: `unknown` or `unix:`, which databases reject."""
     try:
         ip_address(host)
     except ValueError:
@@ -65,8 +69,8 @@ def is_address(host: str) -> bool:
     return True
 
 
-def without_port(host):
-    """Some proxies write 203.0.113.9:4711 or [2001:db8::9]:4711."""
+def remove_port(host: str) -> str:
+    """Return the address in 203.0.113.9:4711 or [2001:db8::9]:4711, as some proxies write it."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host

@@ -1,15 +1,17 @@
-"""What is set right in a scope before the application sees it."""
+"""Corrections of a scope before Django reads it."""
 
-from .handler import ASGIApplication, Receive, Scope, Send
+from asgiref.typing import WWWScope
+
+from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
 class ScopeMiddleware:
-    """Joins cookies, adds the path below which the site is, and refuses targets that are no path.
+    """Joins cookie headers, adds the root path, and rejects request targets that are no path.
 
-    - Over HTTP/2 browsers send a header for each cookie, which Django would join with commas:
+    - Over HTTP/2 browsers send one header per cookie, which Django would join with commas:
       https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
-    - `root_path`, such as `/app`, or "". A path that lacks it gets it: health checks ask the server
-      itself, and some proxies take it off.
+    - `root_path` is the path below which the site is, such as `/app`, or "". A path that lacks it
+      gets it: health checks connect to the server itself, and some proxies strip it.
     - A target such as `@evil.example/` gets 400. Some servers pass it on, and Django would redirect
       to `https://example.com@evil.example/`.
     """
@@ -22,32 +24,41 @@ class ScopeMiddleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif not scope["path"].startswith("/"):
-            await refuse(scope, send)
+            await reject_target(scope, send)
         else:
-            await self.app(self.with_root_path(with_one_cookie_header(scope)), receive, send)
+            await self.app(self.add_root_path(join_cookie_headers(scope)), receive, send)
 
-    def with_root_path(self, scope: Scope) -> Scope:
+    def add_root_path(self, scope: WWWScope) -> WWWScope:
         if not self.root_path:
             return scope
-        path = scope["path"]
-        if not f"{path}/".startswith(f"{self.root_path}/"):
-            path = self.root_path + path
-        return {**scope, "root_path": self.root_path, "path": path}
+        scope = scope.copy()
+        scope["root_path"] = self.root_path
+        if not f"{scope['path']}/".startswith(f"{self.root_path}/"):
+            scope["path"] = self.root_path + scope["path"]
+        return scope
 
 
-def with_one_cookie_header(scope: Scope) -> Scope:
+def join_cookie_headers(scope: WWWScope) -> WWWScope:
     cookies = [value for name, value in scope["headers"] if name == b"cookie"]
     if len(cookies) < 2:
         return scope
+    scope = scope.copy()
     others = [header for header in scope["headers"] if header[0] != b"cookie"]
-    return {**scope, "headers": [*others, (b"cookie", b"; ".join(cookies))]}
+    scope["headers"] = [*others, (b"cookie", b"; ".join(cookies))]
+    return scope
 
 
-async def refuse(scope: Scope, send: Send) -> None:
+async def reject_target(scope: WWWScope, send: Send) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close"})
-    else:
-        headers = [(b"content-type", b"text/plain")]
-        await send({"type": "http.response.start", "status": 400, "headers": headers})
-        body = b"The request target is not a path.\n"
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "websocket.close", "code": 1000, "reason": None})
+        return
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 400,
+            "headers": [(b"content-type", b"text/plain")],
+            "trailers": False,
+        }
+    )
+    body = b"The request target is not a path.\n"
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -3,25 +3,29 @@
 import asyncio
 import logging
 from collections.abc import MutableMapping
+from typing import BinaryIO
 
+from asgiref.typing import HTTPScope
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from servestatic import ServeStaticASGI
 
+from .asgi_types import ASGIApplication, Receive, Scope, Send
+
 logger = logging.getLogger(__name__)
 
-# More is read and sent in steps, so that a slow client costs no more memory than this, in bytes.
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024  # the memory that a slow client takes at most
 
 
-def serve_static_files(application):
-    """In debug mode files come from the apps' folders, else as `collectstatic` left them."""
+def serve_static_files(application: ASGIApplication) -> ASGIApplication:
+    """Serve files from the apps' folders in debug mode, else what `collectstatic` has collected."""
     if settings.DEBUG:
-        return ASGIStaticFilesHandler(application)
+        # django-stubs expects Django's own handler, but it wraps any ASGI application.
+        return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
         logger.warning("There is no %s yet: run `manage.py collectstatic`.", settings.STATIC_ROOT)
         return application
-    return StaticFiles(
+    return StaticFilesMiddleware(
         application,
         root=settings.STATIC_ROOT,
         prefix=settings.STATIC_URL,
@@ -41,54 +45,61 @@ def add_security_headers(headers: MutableMapping[str, str], path: str, url: str)
         headers["Strict-Transport-Security"] = "; ".join(words)
 
 
-class StaticFiles(ServeStaticASGI):
-    """ServeStatic's files and headers, sent without a change of thread.
+class StaticFilesMiddleware(ServeStaticASGI):
+    """Sends ServeStatic's files and headers from the event loop's thread.
 
-    It finds all files at start. To read the first chunk of one takes less time than the hop to a
+    ServeStatic finds all files at startup, and reading a chunk takes less time than a change of
     thread would.
     """
 
-    async def __call__(self, scope, receive, send):
-        static_file = self.files.get(scope["path"]) if scope["type"] == "http" else None
-        if static_file is None:
-            return await self.application(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (static_file := self.files.get(scope["path"])) is None:
+            await self.application(scope, receive, send)
+            return
 
         response = static_file.get_response(scope["method"], wsgi_headers(scope))
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers
-            # Which must not be sent over HTTP.
+            # That one must not be sent over HTTP.
             if scope["scheme"] == "https" or name != "Strict-Transport-Security"
         ]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": headers,
+                "trailers": False,
+            }
+        )
         if response.file is None:
-            await send({"type": "http.response.body"})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             with response.file as file:
                 await send_file(file, receive, send)
 
 
-async def send_file(file, receive, send):
-    chunk = file.read(CHUNK)
-    if len(chunk) == CHUNK:
-        # Some servers do not say by `send` that the client left: the rest would be read for nobody.
-        gone = asyncio.create_task(client_leaves(receive))
-        while len(chunk) == CHUNK and not gone.done():
+async def send_file(file: BinaryIO, receive: Receive, send: Send) -> None:
+    chunk = file.read(CHUNK_BYTES)
+    if len(chunk) == CHUNK_BYTES:
+        # On some servers `send` does not tell that the client has disconnected.
+        disconnected = asyncio.create_task(wait_for_disconnect(receive))
+        while len(chunk) == CHUNK_BYTES and not disconnected.done():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await asyncio.sleep(0)  # `send` may never have waited, and others want to be served
-            chunk = file.read(CHUNK)
-        if not gone.cancel():
-            return  # some servers would log an error: a part that is not all of the rest
-    await send({"type": "http.response.body", "body": chunk})
+            await asyncio.sleep(0)  # `send` may never have waited: let other tasks run
+            chunk = file.read(CHUNK_BYTES)
+        if not disconnected.cancel():
+            return  # some servers would log an error: the body is not complete
+    await send({"type": "http.response.body", "body": chunk, "more_body": False})
 
 
-async def client_leaves(receive):
+async def wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def wsgi_headers(scope):
-    """The request's headers under the names that ServeStatic looks for."""
+def wsgi_headers(scope: HTTPScope) -> dict[str, str]:
+    """Return the request's headers under the names that ServeStatic looks for."""
     return {
         f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}": value.decode("latin-1")
         for name, value in scope["headers"]

@@ -6,28 +6,31 @@ from pathlib import Path
 
 import django
 from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 
-async def home(request):
-    # A template in an async view cannot ask the database for the user, so the view does.
-    return render(request, "pages/home.html", facts(request) | {"user": await request.auser()})
+async def home(request: HttpRequest) -> HttpResponse:
+    # A template in an async view cannot query the database for the user.
+    context = get_context(request) | {"user": await request.auser()}
+    return render(request, "pages/home.html", context)
 
 
-async def async_view(request):
+async def async_view(request: HttpRequest) -> HttpResponse:
     """While it waits, its thread serves other requests."""
     await asyncio.sleep(0.1)
-    return render(request, "pages/home.html", facts(request) | {"user": await request.auser()})
+    context = get_context(request) | {"user": await request.auser()}
+    return render(request, "pages/home.html", context)
 
 
-def sync_view(request):
+def sync_view(request: HttpRequest) -> HttpResponse:
     """While it waits, a thread waits with it."""
     time.sleep(0.1)
-    return render(request, "pages/home.html", facts(request))
+    return render(request, "pages/home.html", get_context(request))
 
 
-def facts(request):
-    # The program that was started: the server's, or manage.py for `runserver`.
+def get_context(request: HttpRequest) -> dict[str, str]:
+    # The server's program, or manage.py for `runserver`.
     program = Path(sys.argv[0])
     return {
         "server": program.parent.name if program.stem == "__main__" else program.name,

@@ -1,8 +1,8 @@
 """The WebSocket of one member of a room.
 
-Messages are stored first; what goes through the channel layer only says that there is one. A member is
-sent every message with an id above the last one it has, in order, so that nothing is lost or doubled
-when events are, or come late.
+Messages are stored first; an event in the channel layer only says that there is a new one. Each member
+gets every message with an id above that of the last one it received, in order: no message is lost or
+doubled when events are lost or late.
 """
 
 import asyncio
@@ -22,190 +22,207 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from redis.exceptions import RedisError
 
+from {{ cookiecutter.project_slug }}.serving.asgi_types import Receive, Scope, Send
+
 from .models import Message, Presence, Room
-from .names import name_of
+from .names import get_display_name
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 2000  # characters of a message
+MAX_MESSAGE_CHARACTERS = 2000
+MAX_KEY_CHARACTERS = 36
 FRAMES_PER_SECOND = 5  # that a connection may send
 MAX_BURST_FRAMES = 10
 HEARTBEAT_INTERVAL_SECONDS = 10
-# How long a client may send nothing until a heartbeat asks for an answer, or closes the connection.
+# How long a client may send nothing until a heartbeat pings it, or closes the connection.
 PING_AFTER_SECONDS = 20
 CLIENT_TIMEOUT_SECONDS = 40
 PING = {"ping": True}
-GONE = timedelta(seconds=3 * HEARTBEAT_INTERVAL_SECONDS)
-BATCH = 200
+PRESENCE_TIMEOUT = timedelta(seconds=3 * HEARTBEAT_INTERVAL_SECONDS)
+CATCH_UP_BATCH_SIZE = 200
 
+# Close codes.
 UNAUTHORIZED = 3000
 # As 1003 and 1008, which not every server lets an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
-NO_ANSWER = 4408
+PING_TIMEOUT = 4408
 
 
-class Refused(Exception):
-    """The sentence is for the client."""
+class FrameError(Exception):
+    """A frame cannot be accepted. The client gets the message of the exception."""
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """Query string: `after=<id>` asks for what was missed since, `presence=1` for who is here."""
+    """Query string: `after=<id>` asks for the messages missed since, `presence=1` for who is here."""
 
-    heart, closed = None, True
+    heartbeat_task: asyncio.Task[None] | None = None
+    closed = True
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if self.heart:
+            if self.heartbeat_task:
                 # A heartbeat in progress would add this member again after it has left.
                 async with self.presence_lock:
-                    self.heart.cancel()
+                    self.heartbeat_task.cancel()
                 await self.leave()
 
-    async def connect(self):
+    async def connect(self) -> None:
         query = QueryDict(self.scope["query_string"])
-        self.room = self.scope["url_route"]["kwargs"]["room"]
+        self.room: str = self.scope["url_route"]["kwargs"]["room"]
         self.group = f"chat.{self.room}"
-        self.name = name_of(self.scope["user"], self.scope["cookies"])
-        self.wants_presence, self.here = "presence" in query, None
-        self.allowance, self.last_frame_at = MAX_BURST_FRAMES, time.monotonic()
-        self.turn, self.presence_lock = asyncio.Lock(), asyncio.Lock()
-        self.heart = asyncio.create_task(self.beat())
-        # Before the look at what there is, so that nothing can fall between the two.
+        self.name = get_display_name(self.scope["user"], self.scope["cookies"])
+        self.wants_presence = "presence" in query
+        self.names_sent: list[str] | None = None
+        self.frame_allowance: float = MAX_BURST_FRAMES
+        self.last_frame_at = time.monotonic()
+        self.send_lock, self.presence_lock = asyncio.Lock(), asyncio.Lock()
+        self.heartbeat_task = asyncio.create_task(self.send_heartbeats())
+        # Before the query for the newest message, so that none falls between the two.
         await self.channel_layer.group_add(self.group, self.channel_name)
         after = query.get("after", "")
-        self.last = await newest_id(self.room)
+        self.last_id = await get_newest_id(self.room)
         if after.isascii() and after.isdigit() and len(after) < 19:
-            self.last = min(self.last, int(after))
+            self.last_id = min(self.last_id, int(after))
         await self.accept()
         self.closed = False
         await self.catch_up()
-        await self.be_present()
+        await self.mark_present()
 
-    async def leave(self):
+    async def leave(self) -> None:
         with suppress(RedisError, OSError):
             await self.channel_layer.group_discard(self.group, self.channel_name)
         await Presence.objects.filter(channel=self.channel_name).adelete()
-        await self.tell({"type": "chat.presence", "here": await names_in(self.room)})
+        await self.broadcast({"type": "chat.presence", "here": await get_present_names(self.room)})
 
-    async def receive(self, text_data=None, bytes_data=None):
-        if self.closed:  # frames that were under way
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.closed:  # frames that were in flight
             return
         if text_data is None:
-            return await self.close(UNSUPPORTED_DATA, "Text frames only.")
-        given, in_time = {}, self.is_in_time()
+            await self.close(UNSUPPORTED_DATA, "Text frames only.")
+            return
+        error_fields: dict[str, object] = {}
+        within_limit = self.count_frame()
         try:
             text, key = parse(text_data)
-            given = {"key": key} if key else {}
-            if not in_time:
-                given["wait"] = 1  # second
-                raise Refused(f"Not so fast: {FRAMES_PER_SECOND} messages per second at most.")
-        except Refused as refusal:
-            await self.answer({"error": str(refusal)} | given)
-            if self.allowance < -2 * MAX_BURST_FRAMES:
+            if key:
+                error_fields["key"] = key
+            if not within_limit:
+                error_fields["wait"] = 1  # second
+                raise FrameError(f"Not so fast: {FRAMES_PER_SECOND} messages per second at most.")
+        except FrameError as error:
+            await self.send_json({"error": str(error)} | error_fields)
+            if self.frame_allowance < -2 * MAX_BURST_FRAMES:
                 await self.close(POLICY_VIOLATION, "Too many messages.")
             return
-        if text is None:  # the answer to a ping
+        if text is None:  # the reply to a ping
             return
-        message, previous = await sync_to_async(Room.store)(self.room, self.name, text, key)
+        message, previous_id = await sync_to_async(Room.store_message)(
+            self.room, self.name, text, key
+        )
         if key:
-            await self.answer({"stored": key})
-        event = {"type": "chat.message", "previous": previous, "message": message.as_dict()}
-        if not await self.tell(event):
+            await self.send_json({"stored": key})
+        event = {"type": "chat.message", "previous": previous_id, "message": message.as_dict()}
+        if not await self.broadcast(event):
             await self.catch_up()
 
-    async def answer(self, frame):
-        """Send it, unless the connection was closed by either side."""
+    async def send_json(self, frame: dict[str, Any]) -> None:
+        """Send the frame, unless either side has closed the connection."""
         if not self.closed:
             try:
                 await self.send(json.dumps(frame))
             except OSError:
                 self.closed = True
 
-    async def close(self, code=None, reason=None):
+    async def close(self, code: int | None = None, reason: str | None = None) -> None:
         self.closed = True
         await super().close(code, reason)
 
-    def is_in_time(self):
-        """Count a frame; False if there were too many lately."""
+    def count_frame(self) -> bool:
+        """Count a frame; return whether the connection is within its limit of frames per second."""
         now = time.monotonic()
-        allowance = self.allowance + (now - self.last_frame_at) * FRAMES_PER_SECOND
-        self.allowance, self.last_frame_at = min(MAX_BURST_FRAMES, allowance) - 1, now
-        return self.allowance >= 0
+        allowance = self.frame_allowance + (now - self.last_frame_at) * FRAMES_PER_SECOND
+        self.frame_allowance, self.last_frame_at = min(MAX_BURST_FRAMES, allowance) - 1, now
+        return self.frame_allowance >= 0
 
-    async def tell(self, event):
-        """Send it to all members; False if that was not possible."""
+    async def broadcast(self, event: dict[str, Any]) -> bool:
+        """Send the event to all members; return whether Redis has taken it."""
         try:
             await self.channel_layer.group_send(self.group, event)
         except (RedisError, OSError) as error:
-            # The heartbeats bring to the others what they miss now.
+            # Other members get the message with their next heartbeat.
             logger.warning("Redis does not answer: %s", error)
             return False
         return True
 
-    async def chat_message(self, event):
+    async def chat_message(self, event: dict[str, Any]) -> None:
         message = event["message"]
-        async with self.turn:
-            follows = event["previous"] == self.last
-            if follows:
-                await self.pass_on(message)
-        if not follows and message["id"] > self.last:
+        async with self.send_lock:
+            is_next = event["previous"] == self.last_id
+            if is_next:
+                await self.deliver(message)
+        if not is_next and message["id"] > self.last_id:
             await self.catch_up()
 
-    async def catch_up(self):
+    async def catch_up(self) -> None:
         """Send what was stored since the last message that the client has."""
-        async with self.turn:
+        async with self.send_lock:
             messages = Message.objects.filter(room__name=self.room)
-            while batch := [each async for each in messages.filter(id__gt=self.last)[:BATCH]]:
+            while batch := [
+                message
+                async for message in messages.filter(id__gt=self.last_id)[:CATCH_UP_BATCH_SIZE]
+            ]:
                 for message in batch:
-                    await self.pass_on(message.as_dict())
+                    await self.deliver(message.as_dict())
 
-    async def pass_on(self, message):
-        await self.answer(message)
-        self.last = message["id"]
+    async def deliver(self, message: dict[str, Any]) -> None:
+        await self.send_json(message)
+        self.last_id = message["id"]
 
-    async def be_present(self):
-        """Write down that this member is here, and tell all if that is news."""
+    async def mark_present(self) -> None:
+        """Store that this member is here, and broadcast who is if that is new."""
         now = timezone.now()
-        _, is_news = await Presence.objects.aupdate_or_create(
+        _, is_new = await Presence.objects.aupdate_or_create(
             channel=self.channel_name,
             defaults={"seen": now},
             create_defaults={"seen": now, "room": self.room, "user": self.name},
         )
-        # Those of a process that was killed.
-        await Presence.objects.filter(seen__lt=now - GONE).adelete()
-        here = await names_in(self.room)
-        if is_news:
-            await self.tell({"type": "chat.presence", "here": here})
-        await self.chat_presence({"here": here})
+        # A process that was killed leaves rows behind.
+        await Presence.objects.filter(seen__lt=now - PRESENCE_TIMEOUT).adelete()
+        names = await get_present_names(self.room)
+        if is_new:
+            await self.broadcast({"type": "chat.presence", "here": names})
+        await self.chat_presence({"here": names})
 
-    async def chat_presence(self, event):
-        if self.wants_presence and event["here"] != self.here:
-            self.here = event["here"]
-            await self.answer({"here": self.here})
+    async def chat_presence(self, event: dict[str, Any]) -> None:
+        if self.wants_presence and event["here"] != self.names_sent:
+            self.names_sent = event["here"]
+            await self.send_json({"here": self.names_sent})
 
-    async def beat(self):
+    async def send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
                 if not await has_same_user(self.scope):
-                    return await self.close(UNAUTHORIZED, "You are no longer signed in.")
-                # Not every server sends pings of its own, and proxies end connections that are silent.
-                silent_seconds = time.monotonic() - self.last_frame_at
-                if silent_seconds >= CLIENT_TIMEOUT_SECONDS:
-                    return await self.close(NO_ANSWER, "No answer.")
-                if silent_seconds >= PING_AFTER_SECONDS:
-                    await self.answer(PING)
+                    await self.close(UNAUTHORIZED, "You are no longer signed in.")
+                    return
+                # Not every server sends pings of its own, and proxies close idle connections.
+                idle_seconds = time.monotonic() - self.last_frame_at
+                if idle_seconds >= CLIENT_TIMEOUT_SECONDS:
+                    await self.close(PING_TIMEOUT, "No answer.")
+                    return
+                if idle_seconds >= PING_AFTER_SECONDS:
+                    await self.send_json(PING)
                 async with self.presence_lock:
-                    await self.be_present()
+                    await self.mark_present()
                 await self.catch_up()
-            except Exception:  # the next beat tries again
+            except Exception:  # the next heartbeat tries again
                 logger.exception("A heartbeat failed")
 
 
 async def has_same_user(scope: dict[str, Any]) -> bool:
-    """Say whether the user of the handshake is still signed in, active, and has the same password."""
+    """Return whether the user of the handshake is still signed in, active, and has the same password."""
     user, session = scope["user"], scope["session"]
     if not user.is_authenticated:
         return True
@@ -220,13 +237,14 @@ async def has_same_user(scope: dict[str, Any]) -> bool:
     )
 
 
-def parse(text):
-    """The message and its key, if it has one; None for both if it is the answer to a ping.
+def parse(text: str) -> tuple[str | None, str | None]:
+    """Return the message and its key, if it has one; None for both if it is the reply to a ping.
 
-    Raises Refused for anything else.
+    Raises FrameError for anything else.
     """
-    if len(text) > 16 * LIMIT:  # not worth the time to read it: an escaped character may take 12
-        raise Refused(f"A message may have {LIMIT:,} characters.")
+    # JSON may write a character in twelve. What is longer than all of that is not worth parsing.
+    if len(text) > 16 * MAX_MESSAGE_CHARACTERS:
+        raise FrameError(f"A message may have {MAX_MESSAGE_CHARACTERS:,} characters.")
     try:
         frame = json.loads(text)
         if frame == PING:
@@ -237,22 +255,22 @@ def parse(text):
             if "\0" in each:
                 raise ValueError
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise Refused('Send JSON like {"message": "hello"}.') from None
+        raise FrameError('Send JSON like {"message": "hello"}.') from None
     if not message:
-        raise Refused("A message needs text in it.")
-    if len(message) > LIMIT:
-        raise Refused(f"A message may have {LIMIT:,} characters.")
-    if key and len(key) > 36:
-        raise Refused("A key may have 36 characters.")
+        raise FrameError("A message needs text in it.")
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        raise FrameError(f"A message may have {MAX_MESSAGE_CHARACTERS:,} characters.")
+    if key and len(key) > MAX_KEY_CHARACTERS:
+        raise FrameError(f"A key may have {MAX_KEY_CHARACTERS} characters.")
     return message, key or None
 
 
-async def newest_id(room):
+async def get_newest_id(room: str) -> int:
     newest = await Message.objects.filter(room__name=room).order_by("-id").afirst()
     return newest.id if newest else 0
 
 
-async def names_in(room):
-    """Who is here, each name once."""
+async def get_present_names(room: str) -> list[str]:
+    """Return who is here, each name once."""
     names = Presence.objects.filter(room=room).order_by("user").values_list("user", flat=True)
     return [name async for name in names.distinct()]

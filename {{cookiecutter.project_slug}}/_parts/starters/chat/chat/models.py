@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.db import models, transaction
 
 ROOM_NAME = r"[A-Za-z0-9_-]{1,50}"
@@ -6,30 +8,32 @@ ROOM_NAME = r"[A-Za-z0-9_-]{1,50}"
 class Room(models.Model):
     name = models.CharField(max_length=50, unique=True)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
     @classmethod
     @transaction.atomic
-    def store(cls, name, user, text, key=None):
-        """Store a message, unless the one with this key is stored already.
+    def store_message(
+        cls, name: str, user: str, text: str, key: str | None = None
+    ) -> tuple["Message", int]:
+        """Store a message, unless one with this key is stored already.
 
-        Returns it and the id of the one before it in the room, or 0.
+        Returns the message and the id of the one before it in the room, or 0.
         """
-        # The lock keeps the ids of a room in the order in which its messages become visible: nobody who
-        # has seen one has to look for an older one again.
+        # The lock makes a room's messages visible in the order of their ids: a client that has one has
+        # all older ones.
         room, _ = cls.objects.select_for_update().get_or_create(name=name)
         message = room.messages.filter(key=key).first() if key else None
         message = message or room.messages.create(user=user, text=text, key=key)
-        before = room.messages.filter(id__lt=message.id).order_by("-id").first()
-        return message, before.id if before else 0
+        previous = room.messages.filter(id__lt=message.id).order_by("-id").first()
+        return message, previous.id if previous else 0
 
 
 class Message(models.Model):
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages")
     user = models.CharField(max_length=150)  # a name, since guests speak too
     text = models.TextField()
-    # Made by the client, so that one it sends twice, for want of an answer, is stored once.
+    # The client makes the key: a message that it sends again after an error is stored once.
     key = models.CharField(max_length=36, null=True, editable=False)  # noqa: DJ001 (null is not unique)
     sent = models.DateTimeField(auto_now_add=True)
 
@@ -38,11 +42,11 @@ class Message(models.Model):
         indexes = [models.Index(fields=["room", "id"], name="message_room_id")]
         constraints = [models.UniqueConstraint(fields=["room", "key"], name="message_key_once")]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.user}: {self.text[:50]}"
 
-    def as_dict(self):
-        """What a client receives, ready for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a client receives, ready for JSON."""
         return {
             "id": self.id,
             "user": self.user,
@@ -52,7 +56,7 @@ class Message(models.Model):
 
 
 class Presence(models.Model):
-    """A WebSocket that is open in a room, as of when it was last heard of."""
+    """An open WebSocket in a room, with the time of its last heartbeat."""
 
     room = models.CharField(max_length=50, db_index=True)
     user = models.CharField(max_length=150)
@@ -62,5 +66,5 @@ class Presence(models.Model):
     class Meta:
         verbose_name_plural = "presence"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.user} in {self.room}"

@@ -1,4 +1,4 @@
-"""Under which name somebody speaks."""
+"""The display names of users and guests."""
 
 import secrets
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 
 GUEST_COOKIE = "guest"
-# No vowels and nothing that looks like another: a name is no word, and is read in one way only.
+# Without vowels, so that no name is a word, and without characters that look alike.
 GUEST_CHARACTERS = "23456789bcdfghjkmnpqrstvwxyz"
 
 
-def name_of(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[str, str]) -> str:
+def get_display_name(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[str, str]) -> str:
     """Return the user's name or, from its signed cookie, the guest's; a guest without one gets a new name."""
     if user.is_authenticated:
         return user.get_username()
@@ -22,6 +22,6 @@ def name_of(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[str, str]) 
 
 
 def new_guest_name() -> str:
-    """Return one of so many names that nobody gets that of another guest by asking often."""
-    # The blank keeps it apart from all user names, which have none.
+    """Return one of so many names that nobody gets another guest's by asking often."""
+    # Usernames have no space: no user can have a guest's name.
     return f"Guest {''.join(secrets.choice(GUEST_CHARACTERS) for _ in range(8))}"

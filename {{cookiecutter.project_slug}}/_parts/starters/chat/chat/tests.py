@@ -5,7 +5,9 @@ import json
 import re
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -16,9 +18,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.core import signing
 from django.db import OperationalError
+from django.test import AsyncClient, Client
 from django.utils import timezone
 from django.utils.html import escape
 from django.utils.module_loading import import_string
+from pytest_django import Settings
 from redis.exceptions import RedisError
 
 from chat import consumers
@@ -30,20 +34,23 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Socket(WebsocketCommunicator):
-    def __init__(self, path, headers):
+    def __init__(self, path: str, headers: list[tuple[bytes, bytes]]) -> None:
         # Not before a test runs: Django then adds its "testserver" to ALLOWED_HOSTS.
         websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
         super().__init__(websockets, path, [(b"host", b"testserver"), *headers])
 
-    async def say(self, text, **others):
+    async def say(self, text: str, **others: str | None) -> None:
         await self.send_json_to({"message": text, **others})
 
-    async def said(self):
-        return (await self.receive_json_from())["message"]
+    async def said(self) -> str:
+        message: dict[str, str] = await self.receive_json_from()
+        return message["message"]
 
 
 @asynccontextmanager
-async def member(room="lobby", query="", cookie="", origin="http://testserver"):
+async def member(
+    room: str = "lobby", query: str = "", cookie: str = "", origin: str = "http://testserver"
+) -> AsyncIterator[Socket]:
     headers = [(b"origin", origin.encode()), (b"cookie", cookie.encode())]
     socket = Socket(f"/ws/chat/{room}/?{query}", headers)
     connected, _ = await socket.connect()
@@ -52,14 +59,14 @@ async def member(room="lobby", query="", cookie="", origin="http://testserver"):
     await socket.disconnect()
 
 
-async def test_members_hear_each_other():
+async def test_messages_reach_all_members() -> None:
     async with member() as ada, member() as grace, member("elsewhere") as other:
         await ada.say("hello")
-        heard = await ada.receive_json_from()
-        assert set(heard) == {"id", "user", "message", "sent"}
-        assert heard["message"] == "hello"
-        assert heard["user"].startswith("Guest ")
-        assert await grace.receive_json_from() == heard
+        received = await ada.receive_json_from()
+        assert set(received) == {"id", "user", "message", "sent"}
+        assert received["message"] == "hello"
+        assert received["user"].startswith("Guest ")
+        assert await grace.receive_json_from() == received
         assert await other.receive_nothing()
 
 
@@ -78,7 +85,7 @@ async def test_no_query_for_each_message(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [frame["message"] for frame in frames if "id" in frame] == ["one", "two", "three"]
 
 
-async def test_what_was_missed_comes_once_and_in_order():
+async def test_what_was_missed_comes_once_and_in_order() -> None:
     async with member() as ada:
         for text in ("one", "two", "three"):
             await ada.say(text)
@@ -93,43 +100,45 @@ async def test_what_was_missed_comes_once_and_in_order():
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١", "999"])
-async def test_after_that_is_no_id(after):
-    await sync_to_async(Room.store)("lobby", "ada", "old")
+async def test_after_that_is_no_id(after: str) -> None:
+    await sync_to_async(Room.store_message)("lobby", "ada", "old")
     async with member(query=f"after={after}") as grace:
         assert await grace.receive_nothing()
 
 
-async def test_an_event_that_was_lost():
+async def test_an_event_that_was_lost() -> None:
     """The next event shows that one is missing."""
     async with member() as ada:
-        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
+        await sync_to_async(Room.store_message)("lobby", "grace", "without an event")
         await ada.say("hello")
-        assert [await ada.said() for _ in range(2)] == ["nobody was told", "hello"]
+        assert [await ada.said() for _ in range(2)] == ["without an event", "hello"]
 
 
-async def test_an_event_that_was_lost_with_none_after_it(monkeypatch):
+async def test_an_event_that_was_lost_with_none_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
-        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
-        assert await ada.said() == "nobody was told"
+        await sync_to_async(Room.store_message)("lobby", "grace", "without an event")
+        assert await ada.said() == "without an event"
 
 
-async def test_heartbeat_after_a_database_error(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+async def test_heartbeat_after_a_database_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     failed = asyncio.Event()
 
     async def fail(consumer: ChatConsumer) -> None:
-        monkeypatch.setattr(ChatConsumer, "be_present", be_present)
+        monkeypatch.setattr(ChatConsumer, "mark_present", mark_present)
         failed.set()
         raise OperationalError("away")
 
-    be_present = ChatConsumer.be_present
+    mark_present = ChatConsumer.mark_present
     async with member(query="presence=1") as ada:
-        await ada.receive_json_from()  # after its first `be_present`
-        monkeypatch.setattr(ChatConsumer, "be_present", fail)
+        await ada.receive_json_from()  # after its first `mark_present`
+        monkeypatch.setattr(ChatConsumer, "mark_present", fail)
         await asyncio.wait_for(failed.wait(), 5)
-        await sync_to_async(Room.store)("lobby", "grace", "nobody was told")
-        assert await ada.said() == "nobody was told"
+        await sync_to_async(Room.store_message)("lobby", "grace", "without an event")
+        assert await ada.said() == "without an event"
     assert "A heartbeat failed" in caplog.text
 
 
@@ -140,7 +149,7 @@ async def test_a_message_while_a_member_catches_up(monkeypatch: pytest.MonkeyPat
     async def catch_up_and_miss_one(consumer: ChatConsumer) -> None:
         monkeypatch.setattr(ChatConsumer, "catch_up", catch_up)
         await catch_up(consumer)
-        message, previous = await sync_to_async(Room.store)("lobby", "grace", "just now")
+        message, previous = await sync_to_async(Room.store_message)("lobby", "grace", "just now")
         event = {"type": "chat.message", "previous": previous, "message": message.as_dict()}
         await consumer.channel_layer.group_send("chat.lobby", event)
 
@@ -158,7 +167,7 @@ async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.Mon
         await asyncio.gather(catch_up(consumer), original(consumer, *args))
 
     monkeypatch.setattr(ChatConsumer, method, with_heartbeat)
-    await sync_to_async(Room.store)("lobby", "grace", "old")
+    await sync_to_async(Room.store_message)("lobby", "grace", "old")
     async with member(query="after=0") as ada:
         for text in ("new", "newer"):
             await ada.say(text)
@@ -167,11 +176,12 @@ async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def channel_layer(settings) -> InMemoryChannelLayer:
+def channel_layer(settings: Settings) -> InMemoryChannelLayer:
     """A channel layer of the test's own, whatever `REDIS_URL` says."""
     backend = "channels.layers.InMemoryChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
-    return get_channel_layer()
+    layer: InMemoryChannelLayer = get_channel_layer()
+    return layer
 
 
 async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> None:
@@ -185,7 +195,7 @@ async def test_without_the_channel_layer(
     error: type[Exception],
     channel_layer: InMemoryChannelLayer,
     monkeypatch: pytest.MonkeyPatch,
-    caplog,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Messages are stored, the one who sent it gets it at once, and members can leave."""
 
@@ -201,7 +211,7 @@ async def test_without_the_channel_layer(
     assert not await Presence.objects.aexists()
 
 
-async def test_a_message_that_is_sent_twice():
+async def test_a_message_that_is_sent_twice() -> None:
     key = "k" * 36
     async with member() as ada:
         for _ in range(2):
@@ -215,17 +225,19 @@ async def test_a_message_that_is_sent_twice():
     assert await Message.objects.acount() == 1
 
 
-async def test_keys_are_optional():
+async def test_keys_are_optional() -> None:
     async with member() as ada:
         for key in (None, "", None, ""):
             await ada.say("hello", key=key)
             assert await ada.said() == "hello"
 
 
-async def test_names(async_client):
-    page = await async_client.get("/chat/lobby/")
-    guest = re.search(r"You are <strong>(Guest \w{8})</strong>", page.text)[1]
-    assert guest in (await async_client.get("/chat/lobby/")).text
+async def test_names(async_client: AsyncClient) -> None:
+    page = (await async_client.get("/chat/lobby/")).content.decode()
+    found = re.search(r"You are <strong>(Guest \w{8})</strong>", page)
+    assert found
+    guest = found[1]
+    assert guest in (await async_client.get("/chat/lobby/")).content.decode()
     user = await get_user_model().objects.acreate_user("ada")
     signed_in = type(async_client)()
     await signed_in.aforce_login(user)
@@ -236,11 +248,11 @@ async def test_names(async_client):
                 assert (await socket.receive_json_from())["user"] == name
 
 
-def cookies_of(browser):
+def cookies_of(browser: AsyncClient) -> str:
     return "; ".join(f"{name}={cookie.value}" for name, cookie in browser.cookies.items())
 
 
-async def test_guests_cannot_choose_their_name(async_client):
+async def test_guests_cannot_choose_their_name(async_client: AsyncClient) -> None:
     assert len({new_guest_name() for _ in range(1000)}) == 1000
     forged = signing.TimestampSigner(key="of somebody else").sign("Guest 22222222")
     for cookie in ("Guest 22222222", forged, ""):
@@ -249,7 +261,7 @@ async def test_guests_cannot_choose_their_name(async_client):
             assert (await socket.receive_json_from())["user"] != "Guest 22222222"
 
 
-async def test_guests_have_no_session(async_client):
+async def test_guests_have_no_session(async_client: AsyncClient) -> None:
     await async_client.get("/chat/lobby/")
     async with member(cookie=cookies_of(async_client)) as socket:
         await socket.say("hello")
@@ -257,25 +269,29 @@ async def test_guests_have_no_session(async_client):
     assert not await Session.objects.aexists()
 
 
-async def sign_out(browser, user):
+async def sign_out(browser: AsyncClient, user: Any) -> None:
     await browser.post("/accounts/logout/")
 
 
-async def deactivate(browser, user):
+async def deactivate(browser: AsyncClient, user: Any) -> None:
     await type(user).objects.filter(pk=user.pk).aupdate(is_active=False)
 
 
-async def change_password(browser, user):
+async def change_password(browser: AsyncClient, user: Any) -> None:
     user.set_password("difference-engine")
     await user.asave()
 
 
-async def delete(browser, user):
+async def delete(browser: AsyncClient, user: Any) -> None:
     await user.adelete()
 
 
 @pytest.mark.parametrize("end", [sign_out, deactivate, change_password, delete])
-async def test_end_of_a_users_session(end, async_client, monkeypatch):
+async def test_end_of_a_users_session(
+    end: Callable[[AsyncClient, Any], Awaitable[None]],
+    async_client: AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The next heartbeat closes the connection."""
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     user = await get_user_model().objects.acreate_user("ada")
@@ -298,10 +314,10 @@ async def test_end_of_a_users_session(end, async_client, monkeypatch):
 INVALID = 'Send JSON like {"message": "hello"}.'
 TOO_LONG = "A message may have 2,000 characters."
 BAD_FRAMES = dict.fromkeys(["hello", "null", "[]", "1", "{}", "[" * 30_000], INVALID)
-BAD_MESSAGES = dict.fromkeys([1, None, "\0", "\ud800"], INVALID)
+BAD_MESSAGES: dict[object, str] = dict.fromkeys([1, None, "\0", "\ud800"], INVALID)
 BAD_MESSAGES |= {" ": "A message needs text in it."}
 BAD_MESSAGES |= dict.fromkeys(["x" * 2001, "x" * 50_000], TOO_LONG)
-BAD_KEYS = {1: INVALID, "\0": INVALID, "k" * 37: "A key may have 36 characters."}
+BAD_KEYS: dict[object, str] = {1: INVALID, "\0": INVALID, "k" * 37: "A key may have 36 characters."}
 BAD_FRAMES |= {json.dumps({"message": each}): error for each, error in BAD_MESSAGES.items()}
 BAD_FRAMES |= {json.dumps({"message": "a", "key": key}): error for key, error in BAD_KEYS.items()}
 
@@ -331,7 +347,7 @@ async def test_client_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sent) == 1
 
 
-async def test_binary_frames():
+async def test_binary_frames() -> None:
     async with member() as grace:
         async with member() as ada:
             await ada.send_to(bytes_data=b"\x00")
@@ -413,7 +429,7 @@ async def test_client_that_answers_pings_or_not(
 
 
 @pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
-async def test_odd_rooms(room, async_client):
+async def test_odd_rooms(room: str, async_client: AsyncClient) -> None:
     socket = Socket(f"/ws/chat/{room}/", [(b"origin", b"http://testserver")])
     connected, _ = await socket.connect()
     assert not connected
@@ -422,13 +438,13 @@ async def test_odd_rooms(room, async_client):
 
 
 @pytest.mark.parametrize("headers", [[], [(b"origin", b"https://evil.example")]])
-async def test_other_sites(headers):
+async def test_other_sites(headers: list[tuple[bytes, bytes]]) -> None:
     connected, _ = await Socket("/ws/chat/lobby/", headers).connect()
     assert not connected
 
 
 async def wait_for_here(socket: Socket, names: list[str]) -> None:
-    """A heartbeat that was in progress may still tell who was here before."""
+    """Wait: a heartbeat in progress may still send who was here before."""
     async with asyncio.timeout(5):
         while (await socket.receive_json_from(timeout=5))["here"] != names:
             pass
@@ -443,7 +459,7 @@ async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
             assert await grace.receive_nothing()
         await wait_for_here(ada, [name])
         # A process that was killed leaves its members behind.
-        seen = timezone.now() - consumers.GONE / 2
+        seen = timezone.now() - consumers.PRESENCE_TIMEOUT / 2
         await Presence.objects.aupdate(seen=seen)
         zoe = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
         presence = await Presence.objects.acreate(seen=timezone.now(), **zoe)
@@ -451,7 +467,7 @@ async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
         async with asyncio.timeout(5):
             while (await Presence.objects.aget(user=name)).seen == seen:
                 pass
-        presence.seen -= consumers.GONE
+        presence.seen -= consumers.PRESENCE_TIMEOUT
         await presence.asave()
         await wait_for_here(ada, [name])
     assert not await Presence.objects.aexists()
@@ -466,14 +482,14 @@ async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPat
         time.sleep(0.05)
         steps.append("written")
 
-    async def be_present(consumer: ChatConsumer) -> None:
+    async def mark_present(consumer: ChatConsumer) -> None:
         await asyncio.to_thread(write)
 
     async def leave(consumer: ChatConsumer) -> None:
         steps.append("left")
 
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0)
-    monkeypatch.setattr(ChatConsumer, "be_present", be_present)
+    monkeypatch.setattr(ChatConsumer, "mark_present", mark_present)
     monkeypatch.setattr(ChatConsumer, "leave", leave)
     async with member():
         assert await asyncio.to_thread(in_progress.wait, 5)
@@ -481,7 +497,7 @@ async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPat
     assert steps[-1] == "left"
 
 
-async def test_two_tabs_have_one_name(async_client) -> None:
+async def test_two_tabs_have_one_name(async_client: AsyncClient) -> None:
     await async_client.get("/chat/lobby/")
     cookie = cookies_of(async_client)
     async with member(query="presence=1", cookie=cookie) as tab, member(cookie=cookie):
@@ -493,16 +509,16 @@ async def test_two_tabs_have_one_name(async_client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/chat/lobby/"])
-async def test_signed_in_user(path: str, async_client) -> None:
+async def test_signed_in_user(path: str, async_client: AsyncClient) -> None:
     await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
-    assert ">ada</a>" in (await async_client.get(path)).text
+    assert ">ada</a>" in (await async_client.get(path)).content.decode()
 
 
-def test_pages(client):
+def test_pages(client: Client) -> None:
     page = client.get("/")
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
     for number in range(60):
-        Room.store("lobby", "ada", f"<b>{number}</b>")
+        Room.store_message("lobby", "ada", f"<b>{number}</b>")
     assert "/chat/lobby/" in client.get("/").text
     room = client.get("/chat/?room=Lobby!", follow=True)
     assert room.redirect_chain == [("/chat/lobby/", 302)]

@@ -1,21 +1,23 @@
 from django.conf import settings
 from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
 
 from .models import Message, Room
-from .names import GUEST_COOKIE, name_of
+from .names import GUEST_COOKIE, get_display_name
 
-LATEST = 50  # messages that a page shows
+MAX_MESSAGES_SHOWN = 50
+MAX_ROOMS_SHOWN = 100
 
 
-async def index(request):
-    rooms = [room async for room in Room.objects.order_by("name")[:100]]
+async def index(request: HttpRequest) -> HttpResponse:
+    rooms = [room async for room in Room.objects.order_by("name")[:MAX_ROOMS_SHOWN]]
     return await page(request, "index", rooms=rooms)
 
 
-async def join(request):
-    """From the form on the index to the room, whose name is made of what was typed."""
+async def join(request: HttpRequest) -> HttpResponse:
+    """Redirect from the form on the index to the room, whose name is a slug of what was typed."""
     room = slugify(request.GET.get("room", ""))[:50]
     if not room:
         messages.error(request, "A room's name needs letters or digits, a to z and 0 to 9.")
@@ -23,13 +25,12 @@ async def join(request):
     return redirect("room", room)
 
 
-async def room(request, room):
+async def room(request: HttpRequest, room: str) -> HttpResponse:
     user = await request.auser()
-    name = name_of(user, request.COOKIES)
-    latest = Message.objects.filter(room__name=room).order_by("-id")[:LATEST]
-    context = {"room": room, "name": name}
-    context["latest"] = [message async for message in latest][::-1]
-    response = await page(request, "room", **context)
+    name = get_display_name(user, request.COOKIES)
+    latest = Message.objects.filter(room__name=room).order_by("-id")[:MAX_MESSAGES_SHOWN]
+    shown = [message async for message in latest][::-1]
+    response = await page(request, "room", room=room, name=name, latest=shown)
     if not user.is_authenticated:
         response.set_signed_cookie(
             GUEST_COOKIE,
@@ -42,7 +43,7 @@ async def room(request, room):
     return response
 
 
-async def page(request, template, /, **context):
-    # A template in an async view cannot ask the database for the user, so this does.
+async def page(request: HttpRequest, template: str, /, **context: object) -> HttpResponse:
+    # A template in an async view cannot query the database for the user.
     context["user"] = await request.auser()
     return render(request, f"chat/{template}.html", context)

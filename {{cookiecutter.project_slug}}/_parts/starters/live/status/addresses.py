@@ -1,4 +1,4 @@
-"""Which URLs are checked. The board is public, and each check sends a request from this machine."""
+"""The URLs that may be checked. The board is public, and each check sends a request from this machine."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ def validate_url(url: str) -> None:
 
 
 def is_local(host: str) -> bool:
-    """Whether this is localhost, or a loopback, link-local or unspecified address."""
+    """Return whether this is localhost, or a loopback, link-local or unspecified address."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -43,11 +43,11 @@ def is_local(host: str) -> bool:
     return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
-def refuse_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
+def reject_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
     """Return a `trace` for httpx2 that raises LocalAddressError.
 
-    It looks at the addresses before the connection, so that not even the open ports of this machine
-    show, and at the one that was connected to, since a name may resolve differently the next time.
+    It checks the addresses before the connection, so that not even the open ports of this machine
+    show, and the address of the connection, since a name may resolve differently the next time.
     """
     host = httpx2.URL(url).raw_host.decode()
     is_direct = False

@@ -1,4 +1,4 @@
-"""Health checks of services, one after the other or concurrently."""
+"""Health checks of services, sequential or concurrent."""
 
 import asyncio
 import time
@@ -10,9 +10,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from .addresses import refuse_local_addresses, validate_url
+from .addresses import reject_local_addresses, validate_url
 from .models import Result, Service
-from .tasks import tell_staff
+from .tasks import notify_staff
 
 CHECK_TIMEOUT_SECONDS = 5
 SLOW_MILLISECONDS = 1000
@@ -20,8 +20,8 @@ MAX_CONCURRENT_CHECKS = 20
 
 
 def check_sequentially(services: Iterable[Service]) -> list[Result]:
-    """Check the services one after the other; the results are not saved."""
-    # Async code, since httpx2's synchronous client has no deadline for a whole request.
+    """Check one service at a time; the results are not saved."""
+    # Async, since httpx2's synchronous client has no timeout for a whole request.
     return async_to_sync(check_each)(list(services))
 
 
@@ -31,29 +31,29 @@ async def check_each(services: list[Service]) -> list[Result]:
 
 
 async def check_concurrently(services: Iterable[Service], save: bool = False) -> list[Result]:
-    """Check the services, at most `MAX_CONCURRENT_CHECKS` of them at the same time.
+    """Check up to `MAX_CONCURRENT_CHECKS` services at a time.
 
-    With `save`, each result is saved as soon as it is there.
+    With `save`, each result is saved as soon as its check is complete.
     """
-    slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+    semaphore = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
 
-    async def check_in_slot(service: Service) -> Result:
-        async with slots:
+    async def check_and_save(service: Service) -> Result:
+        async with semaphore:
             result = await check(client, service)
         if save:
-            await sync_to_async(keep)(result)
+            await sync_to_async(save_result)(result)
         return result
 
     async with new_client() as client, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(check_in_slot(service)) for service in services]
+        tasks = [group.create_task(check_and_save(service)) for service in services]
     return [task.result() for task in tasks]
 
 
 def new_client() -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
-        # `check` has a deadline; the client's timeouts would start again with every byte it reads.
+        # `check` has a timeout; the client's own start again with every byte it reads.
         timeout=None,
-        # A service could send the check elsewhere; that it redirects shows that it is up.
+        # A service that redirects is up, and it could redirect the check to any address.
         follow_redirects=False,
         headers={"User-Agent": "status board"},
     )
@@ -62,29 +62,29 @@ def new_client() -> httpx2.AsyncClient:
 async def check(client: httpx2.AsyncClient, service: Service) -> Result:
     start = time.perf_counter()
     try:
-        validate_url(service.url)  # which may have come another way than through the admin
+        validate_url(service.url)  # the admin is not the only way to add one
         async with (
             asyncio.timeout(CHECK_TIMEOUT_SECONDS),
             client.stream("GET", service.url, extensions=get_extensions(service)) as response,
         ):
             return build_result(service, start, status=response.status_code)
-    except Exception as error:  # noqa: BLE001 (whatever a URL or a service causes, others are checked)
+    except Exception as error:  # noqa: BLE001 (no error may end the other checks)
         return build_result(service, start, error=error)
 
 
 def get_extensions(service: Service) -> dict[str, object]:
     if settings.STATUS_ALLOW_LOCAL_ADDRESSES:
         return {}
-    return {"trace": refuse_local_addresses(service.url)}
+    return {"trace": reject_local_addresses(service.url)}
 
 
-def keep(result: Result) -> None:
-    """Save it, and in the same transaction the tasks to tell the staff what has changed."""
-    with suppress(IntegrityError), transaction.atomic():  # the service was deleted meanwhile
-        last = result.service.results.last()
+def save_result(result: Result) -> None:
+    """Save the result and, in the same transaction, the tasks that notify the staff of a change."""
+    with suppress(IntegrityError), transaction.atomic():  # if the service has just been deleted
+        previous = result.service.results.last()
         result.save()
-        if result.is_down != (last is not None and last.is_down):
-            tell_staff(result)
+        if result.is_down != (previous is not None and previous.is_down):
+            notify_staff(result)
 
 
 def build_result(

@@ -1,6 +1,7 @@
 import re
 import uuid
 from datetime import timedelta
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -10,7 +11,7 @@ from .addresses import validate_url
 
 
 class Service(models.Model):
-    """Somebody's site that is looked after."""
+    """A site that is checked."""
 
     name = models.CharField(max_length=100)
     url = models.URLField("URL", unique=True, validators=[validate_url])
@@ -18,17 +19,17 @@ class Service(models.Model):
     class Meta:
         ordering = ["name"]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
     @property
     def public_url(self) -> str:
-        """The URL without credentials, which a row that was not saved in the admin may hold."""
+        """Return the URL without credentials. (The admin rejects them, other ways to add a URL do not.)"""
         return re.sub("//[^/?#]*@", "//", self.url)
 
 
 class Result(models.Model):
-    """What came of one look at a service."""
+    """The result of one check of a service."""
 
     class State(models.TextChoices):
         UP = "up"
@@ -44,20 +45,20 @@ class Result(models.Model):
     class Meta:
         ordering = ["id"]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.service}: {self.state}, {self.milliseconds} ms"
 
     @property
-    def is_down(self):
+    def is_down(self) -> bool:
         return self.state == self.State.DOWN
 
     @property
-    def height(self):
-        """Of its bar in the chart, from 1 to 30."""
+    def height(self) -> int:
+        """Return the height of its bar in the chart, from 1 to 30."""
         return max(1, min(30, round(self.milliseconds * 30 / 2000)))
 
-    def as_dict(self):
-        """What an open page receives, ready for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return what an open page receives, ready for JSON."""
         return {
             "id": self.id,
             "service": self.service_id,
@@ -70,22 +71,23 @@ class Result(models.Model):
 
 
 class Lease(models.Model):
-    """Held by the one checker that is at work; a checker that died holds it until it expires."""
+    """A lock for the one active checker, which expires if the checker was killed."""
 
     holder = models.UUIDField()
     expires = models.DateTimeField()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.holder} until {self.expires}"
 
     @classmethod
-    async def take(cls, holder: uuid.UUID, seconds: float) -> bool:
-        """Hold it for some seconds from now; False if somebody else does."""
+    async def acquire(cls, holder: uuid.UUID, seconds: float) -> bool:
+        """Acquire or renew the lease; return False if another checker has it."""
         now = timezone.now()
         await cls.objects.aget_or_create(id=1, defaults={"holder": holder, "expires": now})
-        free = cls.objects.filter(Q(holder=holder) | Q(expires__lte=now), id=1)
-        return bool(await free.aupdate(holder=holder, expires=now + timedelta(seconds=seconds)))
+        available = cls.objects.filter(Q(holder=holder) | Q(expires__lte=now), id=1)
+        expires = now + timedelta(seconds=seconds)
+        return bool(await available.aupdate(holder=holder, expires=expires))
 
     @classmethod
-    async def give_back(cls, holder: uuid.UUID):
+    async def release(cls, holder: uuid.UUID) -> None:
         await cls.objects.filter(holder=holder).adelete()

@@ -1,7 +1,7 @@
-"""Mails to the staff, as tasks: they wait in the database until the worker has sent them.
+"""Mails to the staff, as background tasks: the database is their queue, and the worker runs them.
 
-The checker gives back, for a day, what failed and what was in the hands of a worker that was
-killed, even if that had just finished it: a mail may come twice, rather than never.
+For a day the checker requeues tasks that failed, or whose worker was killed. Such a worker may have
+sent the mail already: one may arrive twice, but none is lost.
 """
 
 from datetime import timedelta
@@ -18,8 +18,10 @@ from django_tasks import TaskResultStatus, task
 {% endif %}
 from django_tasks_db.models import DBTaskResult
 
-LONGEST = timedelta(minutes=2)  # that any task takes, unless its worker was killed
-GIVE_UP = timedelta(days=1)
+from .models import Result
+
+TASK_TIMEOUT = timedelta(minutes=2)  # a worker that takes longer was killed
+RETRY_PERIOD = timedelta(days=1)
 
 
 @task
@@ -27,8 +29,8 @@ def mail(address: str, subject: str, message: str) -> None:
     send_mail(subject, message, None, [address])
 
 
-def tell_staff(result):
-    """Have it mailed to all staff with an address that a service went down, or is up again."""
+def notify_staff(result: Result) -> None:
+    """Enqueue a mail to each member of the staff: a service went down, or is up again."""
     subject = f"{result.service} is {'down' if result.is_down else 'up again'}"
     message = f"{result.service.public_url}: {result.detail}, after {result.milliseconds} ms."
     staff = get_user_model().objects.filter(is_staff=True, is_active=True).exclude(email="")
@@ -36,13 +38,13 @@ def tell_staff(result):
         mail.enqueue(user.email, subject, message)
 
 
-async def try_again():
-    """Give back to the worker what failed or was killed with it, and forget what is older than a day."""
+async def retry_failed_tasks() -> None:
+    """Requeue tasks that failed or whose worker was killed, and delete what is older than a day."""
     now = timezone.now()
-    killed = Q(status=TaskResultStatus.RUNNING, started_at__lt=now - LONGEST)
+    killed = Q(status=TaskResultStatus.RUNNING, started_at__lt=now - TASK_TIMEOUT)
     failed = Q(status=TaskResultStatus.FAILED)
-    lost = DBTaskResult.objects.filter(killed | failed)
-    await lost.filter(enqueued_at__gt=now - GIVE_UP).aupdate(status=TaskResultStatus.READY)
-    done = Q(status=TaskResultStatus.SUCCESSFUL)
-    old = DBTaskResult.objects.filter(killed | failed | done, enqueued_at__lte=now - GIVE_UP)
-    await old.adelete()
+    successful = Q(status=TaskResultStatus.SUCCESSFUL)
+    is_recent = Q(enqueued_at__gt=now - RETRY_PERIOD)
+    unfinished = DBTaskResult.objects.filter(killed | failed, is_recent)
+    await unfinished.aupdate(status=TaskResultStatus.READY)
+    await DBTaskResult.objects.filter(killed | failed | successful, ~is_recent).adelete()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import AsyncMock
 from uuid import uuid4
 
@@ -19,11 +20,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage
 from django.core.management import call_command
 from django.db import OperationalError, connection
+from django.test import AsyncClient, Client
 from django.utils import timezone
 from django.utils.html import escape
 from django_tasks_db.models import DBTaskResult
+from pytest_django import Settings
 
 from status import addresses, checks, events, tasks, views
 from status.management.commands import check_services
@@ -90,14 +94,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def local_addresses(settings) -> None:
-    """Those of the services in these tests."""
+def local_addresses(settings: Settings) -> None:
+    """The services in these tests have local addresses."""
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = True
 
 
 @pytest.fixture(autouse=True)
 def new_event_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "newest", events.Newest())
+    monkeypatch.setattr(events, "newest_id", events.NewestIdCache())
     monkeypatch.setattr(events, "POLL_INTERVAL_SECONDS", 0.01)
 
 
@@ -112,24 +116,25 @@ def services(site: Site, clock: Clock) -> list[Service]:
 STATES = {"up": "up", "moved": "up", "bad request": "down"}
 STATES |= {"away": "down", "not HTTP": "down", "no URL": "down", "no port": "down"}
 
-each_way = pytest.mark.parametrize(
+Check = Callable[[list[Service]], list[Result]]
+sequentially_and_concurrently = pytest.mark.parametrize(
     "check",
     [checks.check_sequentially, async_to_sync(checks.check_concurrently)],
     ids=["sequentially", "concurrently"],
 )
 
 
-@each_way
-def test_states(check: Callable, services: list[Service]) -> None:
+@sequentially_and_concurrently
+def test_states(check: Check, services: list[Service]) -> None:
     results = check(services)
     assert {result.service.name: result.state for result in results} == STATES
     assert [result.detail for result in results[:4]] == ["200", "301", "400", "ConnectError"]
 
 
-@each_way
+@sequentially_and_concurrently
 @pytest.mark.parametrize(("milliseconds", "state"), [(999, "up"), (1000, "slow")])
 def test_slow_services(
-    check: Callable, milliseconds: int, state: str, site: Site, clock: Clock
+    check: Check, milliseconds: int, state: str, site: Site, clock: Clock
 ) -> None:
     user_agents = []
 
@@ -143,8 +148,8 @@ def test_slow_services(
     assert (result.state, result.milliseconds) == (state, milliseconds)
 
 
-@each_way
-def test_deadline(check: Callable, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@sequentially_and_concurrently
+def test_deadline(check: Check, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that sends something now and then, but no response, does not hold up the check."""
     monkeypatch.setattr(checks, "CHECK_TIMEOUT_SECONDS", 0.2)
     checked = threading.Event()
@@ -162,8 +167,8 @@ def test_deadline(check: Callable, site: Site, monkeypatch: pytest.MonkeyPatch) 
     assert (result.state, result.detail) == ("down", "TimeoutError")
 
 
-@each_way
-def test_local_addresses(check: Callable, site: Site, settings) -> None:
+@sequentially_and_concurrently
+def test_local_addresses(check: Check, site: Site, settings: Settings) -> None:
     """Neither by their numbers nor by a name, and no request is sent."""
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     requests: list[Handler] = []
@@ -175,7 +180,9 @@ def test_local_addresses(check: Callable, site: Site, settings) -> None:
     assert not requests
 
 
-def test_name_that_resolves_to_another_address_later(site: Site, settings, monkeypatch) -> None:
+def test_name_that_resolves_to_another_address_later(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     monkeypatch.setattr(addresses, "resolve", AsyncMock(return_value=["192.0.2.1"]))
     monkeypatch.setattr(checks, "validate_url", lambda url: None)
@@ -211,13 +218,13 @@ def test_redirects_are_not_followed(site: Site) -> None:
         ("http://app.localhost/", "loopback or link-local"),
     ],
 )
-def test_urls_that_no_service_may_have(url: str, reason: str, settings) -> None:
+def test_urls_that_no_service_may_have(url: str, reason: str, settings: Settings) -> None:
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     with pytest.raises(ValidationError, match=reason):
         Service(name="site", url=url).full_clean()
 
 
-def test_urls_that_a_service_may_have(settings) -> None:
+def test_urls_that_a_service_may_have(settings: Settings) -> None:
     Service(name="site", url="http://127.0.0.1/").full_clean()
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     for url in ("https://example.com/@ada?a=b@c", "http://10.0.0.7:8000/", "http://[2001:db8::1]/"):
@@ -226,14 +233,14 @@ def test_urls_that_a_service_may_have(settings) -> None:
         assert service.public_url == url
 
 
-def test_board_without_credentials(client) -> None:
+def test_board_without_credentials(client: Client) -> None:
     Service.objects.create(name="site", url="http://ada:secret@example.com/@bob")
     page = client.get("/").text
     assert 'href="http://example.com/@bob"' in page
     assert "secret" not in page
 
 
-def test_checker(services: list[Service], caplog) -> None:
+def test_checker(services: list[Service], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "status")
     old, kept = (
         Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
@@ -250,23 +257,25 @@ def test_checker(services: list[Service], caplog) -> None:
     assert not Lease.objects.exists()
 
 
-async def test_check_run_that_fails(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+async def test_check_run_that_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The next one runs all the same."""
     runs: list[int] = []
     second = asyncio.Event()
 
-    async def check_round() -> None:
+    async def run_checks() -> None:
         runs.append(len(runs))
         if len(runs) == 1:
             raise OperationalError("away")
         second.set()
 
-    monkeypatch.setattr(check_services, "check_round", check_round)
+    monkeypatch.setattr(check_services, "run_checks", run_checks)
     checker = asyncio.create_task(check_services.check_services(interval=0))
     is_set = asyncio.create_task(second.wait())
     await asyncio.wait({checker, is_set}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     assert second.is_set()
-    assert "A round was not finished" in caplog.text
+    assert "A check run failed" in caplog.text
     checker.cancel()
     with suppress(asyncio.CancelledError):
         await checker
@@ -276,11 +285,11 @@ async def test_check_run_that_fails(monkeypatch: pytest.MonkeyPatch, caplog) -> 
 async def test_lease_lasts_until_the_next_check_run(monkeypatch: pytest.MonkeyPatch) -> None:
     remaining = []
 
-    async def check_round() -> None:
+    async def run_checks() -> None:
         lease = await Lease.objects.aget()
         remaining.append((lease.expires - timezone.now()).total_seconds())
 
-    monkeypatch.setattr(check_services, "check_round", check_round)
+    monkeypatch.setattr(check_services, "run_checks", run_checks)
     await check_services.check_services(interval=1000, once=True)
     assert remaining[0] > 1000 + check_services.CHECK_RUN_TIMEOUT_SECONDS
 
@@ -291,7 +300,7 @@ async def test_check_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(check_services, "CHECK_RUN_TIMEOUT_SECONDS", 0.01)
     monkeypatch.setattr(check_services, "check_concurrently", hang)
-    check_run = asyncio.create_task(check_services.check_round())
+    check_run = asyncio.create_task(check_services.run_checks())
     await asyncio.wait({check_run}, timeout=5)
     assert check_run.done()
     assert isinstance(check_run.exception(), TimeoutError)
@@ -307,7 +316,7 @@ async def test_service_that_is_deleted_during_its_check(site: Site) -> None:
     assert not await DBTaskResult.objects.aexists()
 
 
-def test_staff_are_told_of_changes(mailoutbox):
+def test_staff_get_mail_about_changes(mailoutbox: list[EmailMessage]) -> None:
     service = Service.objects.create(name="shop", url="http://127.0.0.1:1/")
     users = get_user_model().objects
     users.create_user("ada", "ada@example.com", is_staff=True)
@@ -315,7 +324,7 @@ def test_staff_are_told_of_changes(mailoutbox):
     users.create_user("eve", "eve@example.com")
     users.create_user("joe", "joe@example.com", is_staff=True, is_active=False)
     for state in ("up", "down", "down", "slow", "up"):
-        checks.keep(Result(service=service, state=state, milliseconds=7, detail="200"))
+        checks.save_result(Result(service=service, state=state, milliseconds=7, detail="200"))
     waiting = DBTaskResult.objects.ready().order_by("enqueued_at")
     assert len(waiting) == 2
     for task in waiting:
@@ -327,9 +336,9 @@ def test_staff_are_told_of_changes(mailoutbox):
     assert mailoutbox[0].body == "http://127.0.0.1:1/: 200, after 7 ms."
 
 
-async def test_tasks_are_tried_again():
+async def test_failed_tasks_are_retried() -> None:
     now = timezone.now()
-    states = {
+    states: dict[str, dict[str, object]] = {
         "waiting": {"enqueued_at": now - timedelta(days=2)},
         "running": {"status": "RUNNING", "started_at": now},
         "killed": {"status": "RUNNING", "started_at": now - timedelta(minutes=3)},
@@ -354,7 +363,7 @@ async def test_tasks_are_tried_again():
     ids = {name: (await tasks.mail.aenqueue("ada@example.com", name, "")).id for name in states}
     for name, state in states.items():
         await DBTaskResult.objects.filter(id=ids[name]).aupdate(**state)
-    await tasks.try_again()
+    await tasks.retry_failed_tasks()
     statuses = {str(task.id): task.status async for task in DBTaskResult.objects.all()}
     assert {name: statuses.get(ids[name]) for name in states} == {
         "waiting": "READY",
@@ -368,9 +377,9 @@ async def test_tasks_are_tried_again():
     }
 
 
-@each_way
+@sequentially_and_concurrently
 def test_time_to_wait_for_other_checks_is_not_measured(
-    check: Callable, site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    check: Check, site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "MAX_CONCURRENT_CHECKS", 1)
     site.before_response = lambda handler: clock.advance(0.5)
@@ -396,57 +405,59 @@ async def test_bound_on_concurrent_checks(site: Site, monkeypatch: pytest.Monkey
     assert [result.service for result in await checking] == services
 
 
-async def test_one_checker_at_a_time(services):
+async def test_one_checker_at_a_time(services: list[Service]) -> None:
     first, second = uuid4(), uuid4()
-    assert await Lease.take(first, 60)
-    assert await Lease.take(first, 60)
-    assert not await Lease.take(second, 60)
+    assert await Lease.acquire(first, 60)
+    assert await Lease.acquire(first, 60)
+    assert not await Lease.acquire(second, 60)
     await check_services.check_services(interval=0, once=True)
     assert not await Result.objects.aexists()
-    await Lease.give_back(second)
-    assert not await Lease.take(second, 60)
-    await Lease.give_back(first)
-    assert await Lease.take(second, -1)
-    assert await Lease.take(first, 60), "the second one died"
-    assert not await Lease.take(second, 60)
+    await Lease.release(second)
+    assert not await Lease.acquire(second, 60)
+    await Lease.release(first)
+    assert await Lease.acquire(second, -1)
+    assert await Lease.acquire(first, 60), "the second one died"
+    assert not await Lease.acquire(second, 60)
 
 
-def test_board(client, services):
-    assert "not checked lately" in client.get("/").text
-    up = {"service": services[0], "state": "up", "detail": "200"}
+def test_board(client: Client, services: list[Service]) -> None:
+    assert "not checked recently" in client.get("/").text
+    up: dict[str, Any] = {"service": services[0], "state": "up", "detail": "200"}
     for number in range(40):
-        last = Result.objects.create(milliseconds=number * 50, **up)
+        last_result = Result.objects.create(milliseconds=number * 50, **up)
     page = client.get("/")
     assert f'<a class="site-name" href="/">{escape(settings.SITE_NAME)}</a>' in page.text
     assert "1950 ms, 200" in page.text
     heights = [int(height) for height in re.findall(r'height="(\d+)"></rect>', page.text)]
     assert len(heights) == 30
     assert heights == sorted(heights)
-    assert f'data-events="/events/?after={last.id}"' in page.text
+    assert f'data-events="/events/?after={last_result.id}"' in page.text
 
 
-async def test_signed_in_user(async_client) -> None:
+async def test_signed_in_user(async_client: AsyncClient) -> None:
     await async_client.aforce_login(await get_user_model().objects.acreate_user("ada"))
-    assert ">ada</a>" in (await async_client.get("/")).text
+    assert ">ada</a>" in (await async_client.get("/")).content.decode()
 
 
-def test_board_of_old_results(client, services):
+def test_board_of_old_results(client: Client, services: list[Service]) -> None:
     old = Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
     Result.objects.update(checked=timezone.now() - timedelta(hours=2))
     page = client.get("/")
-    assert page.text.count("not checked lately") == len(services)
+    assert page.text.count("not checked recently") == len(services)
     assert f'data-events="/events/?after={old.id}"' in page.text
 
 
-def test_board_without_services(client):
+def test_board_without_services(client: Client) -> None:
     page = client.get("/")
     assert "There are no services yet" in page.text
     assert 'data-events="/events/?after=0"' in page.text
 
 
-async def stream(async_client, count, path="/events/", **headers):
-    """The first chunks of the event stream."""
-    response = await async_client.get(path, headers=headers)
+async def stream(
+    async_client: AsyncClient, count: int, path: str = "/events/", **headers: str
+) -> list[str]:
+    """Return the first chunks of the event stream."""
+    response: Any = await async_client.get(path, headers=headers)
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["Cache-Control"] == "no-cache, no-transform"
     assert response.headers["X-Accel-Buffering"] == "no"
@@ -456,7 +467,7 @@ async def stream(async_client, count, path="/events/", **headers):
     return seen
 
 
-async def test_events(async_client):
+async def test_events(async_client: AsyncClient) -> None:
     service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
     results = [
         await Result.objects.acreate(service=service, state="up", milliseconds=number, detail="200")
@@ -481,10 +492,17 @@ async def test_events(async_client):
     assert chunk.startswith(f"id: {last}\n")
 
 
-async def test_events_after_a_long_absence(async_client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_after_a_long_absence(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "MAX_MISSED_RESULTS", 3)
     service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
-    up = {"service": service, "state": "up", "milliseconds": 1, "detail": "200"}
+    up: dict[str, Any] = {
+        "service": service,
+        "state": "up",
+        "milliseconds": 1,
+        "detail": "200",
+    }
     ids = [(await Result.objects.acreate(**up)).id for _ in range(5)]
     _, *chunks = await stream(async_client, 4, "/events/?after=0")
     sent = [int(chunk.split("\n")[0].removeprefix("id: ")) for chunk in chunks]
@@ -494,7 +512,7 @@ async def test_events_after_a_long_absence(async_client, monkeypatch: pytest.Mon
 async def test_one_query_for_all_event_streams(clock: Clock) -> None:
     queries: list[str] = []
 
-    def count(execute: Callable, sql: str, *args: object) -> object:
+    def count(execute: Callable[..., object], sql: str, *args: object) -> object:
         queries.append(sql)
         return execute(sql, *args)
 
@@ -502,19 +520,24 @@ async def test_one_query_for_all_event_streams(clock: Clock) -> None:
     await sync_to_async(lambda: connection.execute_wrappers.append(count))()
     clock.advance(1)
     for number in range(1, 4):
-        await asyncio.gather(*[events.newest.get() for _ in range(10)])
+        await asyncio.gather(*[events.newest_id.get() for _ in range(10)])
         assert len(queries) == number
         clock.advance(events.POLL_INTERVAL_SECONDS)
     await sync_to_async(lambda: connection.execute_wrappers.remove(count))()
 
 
 @pytest.mark.parametrize("after", ["", "x", "-1", "9" * 19, "9" * 5000])
-async def test_events_from_now_on(async_client, after: str) -> None:
+async def test_events_from_now_on(async_client: AsyncClient, after: str) -> None:
     service = await Service.objects.acreate(name="up", url="http://127.0.0.1:1/")
-    up = {"service": service, "state": "up", "milliseconds": 1, "detail": "200"}
+    up: dict[str, Any] = {
+        "service": service,
+        "state": "up",
+        "milliseconds": 1,
+        "detail": "200",
+    }
     assert await events.get_newest_id() == 0
     await Result.objects.acreate(**up)
-    response = await async_client.get("/events/", headers={"Last-Event-ID": after})
+    response: Any = await async_client.get("/events/", headers={"Last-Event-ID": after})
     new = await Result.objects.acreate(**up)
     chunks = response.streaming_content
     await anext(chunks)
@@ -535,18 +558,23 @@ async def test_keep_alive(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None
     chunks = events.stream(0)
     await anext(chunks)
     for seconds in (16, 32):
-        assert await anext(chunks) == ": still here\n\n"
+        assert await anext(chunks) == ": keep-alive\n\n"
         assert clock.now == seconds
     await Result.objects.acreate(service=service, state="up", milliseconds=1, detail="200")
     assert (await anext(chunks)).startswith("id: ")
-    assert await anext(chunks) == ": still here\n\n"
+    assert await anext(chunks) == ": keep-alive\n\n"
     assert clock.now == 33 + 16
     await chunks.aclose()
 
 
 @pytest.mark.parametrize(("view", "slowest"), [("sync", "up"), ("async", "slow")])
 async def test_comparison(
-    async_client, view: str, slowest: str, site: Site, clock: Clock, monkeypatch
+    async_client: AsyncClient,
+    view: str,
+    slowest: str,
+    site: Site,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A service is slow here if it is checked together with others, as `/async/` does."""
     monkeypatch.setattr(views, "MAX_COMPARED_SERVICES", 3)
@@ -556,7 +584,7 @@ async def test_comparison(
     cache.set(f"comparing-{view}", True)
     busy = await async_client.get(f"/{view}/")
     assert (busy.status_code, busy.headers["Retry-After"]) == (429, "5")
-    assert busy.json()["error"].startswith("Somebody else has just asked for this.")
+    assert busy.json()["error"].startswith("A comparison is already running.")
     cache.delete(f"comparing-{view}")
     for _ in range(2):
         answer = (await async_client.get(f"/{view}/")).json()

@@ -1,70 +1,68 @@
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.core.cache import cache
 from django.db.models import Prefetch
-from django.http import JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
 
 from .checks import check_concurrently, check_sequentially
 from .models import Result, Service
 
-LATELY = timedelta(hours=1)
-IN_CHART = 30
+CHART_PERIOD = timedelta(hours=1)
+MAX_CHART_RESULTS = 30
 MAX_COMPARED_SERVICES = 10
 
 
-async def board(request):
-    lately = Result.objects.filter(checked__gt=timezone.now() - LATELY)
-    latest = Prefetch("results", lately.order_by("-id")[:IN_CHART], to_attr="latest")
-    services = [service async for service in Service.objects.prefetch_related(latest)]
-    for service in services:
-        service.chart = service.latest[::-1]
-        service.result = service.latest[0] if service.latest else None
+async def board(request: HttpRequest) -> HttpResponse:
+    recent = Result.objects.filter(checked__gt=timezone.now() - CHART_PERIOD).order_by("-id")
+    latest = Prefetch("results", recent[:MAX_CHART_RESULTS], to_attr="latest")
+    services = Service.objects.prefetch_related(latest)
     newest = await Result.objects.order_by("-id").afirst()
     context = {
-        "services": services,
+        "services": [(service, service.latest[::-1]) async for service in services],
         "last": newest.id if newest else 0,
-        # A template in an async view cannot ask the database for the user.
+        # A template in an async view cannot query the database for the user.
         "user": await request.auser(),
     }
     return render(request, "status/board.html", context)
 
 
-def sync_view(request):
-    """Asks the services one after the other: takes as long as all of them together."""
+def sync_view(request: HttpRequest) -> HttpResponse:
+    """Check sequentially: takes as long as all checks together."""
     if not cache.add("comparing-sync", True):
-        return busy()
+        return too_many_requests()
     start = time.perf_counter()
     try:
-        return answer(start, check_sequentially(Service.objects.all()[:MAX_COMPARED_SERVICES]))
+        return report(start, check_sequentially(Service.objects.all()[:MAX_COMPARED_SERVICES]))
     finally:
         cache.delete("comparing-sync")
 
 
-async def async_view(request):
-    """Asks them all at once: takes as long as the slowest."""
+async def async_view(request: HttpRequest) -> HttpResponse:
+    """Check concurrently: takes as long as the slowest check."""
     if not await cache.aadd("comparing-async", True):
-        return busy()
+        return too_many_requests()
     start = time.perf_counter()
     try:
         services = [service async for service in Service.objects.all()[:MAX_COMPARED_SERVICES]]
-        return answer(start, await check_concurrently(services))
+        return report(start, await check_concurrently(services))
     finally:
         await cache.adelete("comparing-async")
 
 
-def answer(start, results):
+def report(start: float, results: Iterable[Result]) -> JsonResponse:
     milliseconds = round((time.perf_counter() - start) * 1000)
     states = {result.service.name: result.state for result in results}
     return JsonResponse({"milliseconds": milliseconds, "services": states})
 
 
-def busy():
-    """One at a time in each process: it sends requests to others, and anybody may ask for it."""
+def too_many_requests() -> JsonResponse:
+    """Limit each view to one request at a time per process, since everyone can make it send many."""
     return JsonResponse(
-        {"error": "Somebody else has just asked for this. Try again in a moment."},
+        {"error": "A comparison is already running. Try again in a moment."},
         status=429,
         headers={"Retry-After": "5"},
     )

@@ -13,15 +13,15 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 
-# What no file may be called on one system or another. A dot at the start would hide the file.
-FORBIDDEN = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
-RESERVED = re.compile(
+# Invalid in file names on some systems. A dot at the start would hide the file.
+FORBIDDEN_CHARACTERS = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
+RESERVED_NAMES = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
 )
 
 
-def list_entries():
-    """The titles of all entries, in alphabetical order.
+def list_entries() -> list[str]:
+    """Return the titles of all entries, in alphabetical order.
 
     Symbolic links are not entries: they may point to files outside the folder.
     """
@@ -35,13 +35,13 @@ def list_entries():
     return sorted(filter(str.isprintable, titles), key=fold)
 
 
-def save_entry(title, content):
-    """Save an entry, in place of the one with this title if there is one.
+def save_entry(title: str, content: str) -> None:
+    """Save an entry; one that has this title is overwritten.
 
-    Raises ValueError, with a sentence for people to read, if there can be no entry with this title.
+    Raises ValueError, with a message for users, if the title is invalid.
     """
-    check(title)
-    existing_title = find(title)
+    validate_title(title)
+    existing_title = find_title(title)
     name = f"{existing_title or unicodedata.normalize('NFC', title)}.md"
     if existing_title is None and os.path.lexists(entries_storage().path(name)):
         raise ValueError(f"“{title}” cannot be a title: {name} exists and is not a regular file.")
@@ -50,49 +50,51 @@ def save_entry(title, content):
     entries_storage().save(name, ContentFile(lines))
 
 
-def get_entry(title):
-    """The Markdown of the entry with this title, upper or lower case, or None."""
-    title = find(title)
-    if title is None:
+def get_entry(title: str) -> str | None:
+    """Return the Markdown of the entry with this title, upper or lower case, or None."""
+    existing_title = find_title(title)
+    if existing_title is None:
         return None
-    with entries_storage().open(f"{title}.md") as file:
-        # Some editors begin a file with a byte order mark, or save it in another encoding than UTF-8.
-        return file.read().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    with entries_storage().open(f"{existing_title}.md") as file:
+        content: bytes = file.read()
+    # Some editors begin a file with a byte order mark, or use another encoding than UTF-8.
+    return content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
-def entries_storage():
-    """The folder `entries/` beside manage.py, wherever the command was started."""
+def entries_storage() -> FileSystemStorage:
+    """Return the storage of `entries/` beside manage.py, whatever the working directory."""
     folder = Path(settings.MEDIA_ROOT or settings.BASE_DIR, "entries")
     return FileSystemStorage(folder, allow_overwrite=True)
 
 
-def find(title):
-    """The title as the entry has it, or None."""
+def find_title(title: str) -> str | None:
+    """Return the title as the entry has it, or None."""
     titles = list_entries()
     if title in titles:
         return title
     return next((each for each in titles if fold(each) == fold(title)), None)
 
 
-def fold(title):
-    """The same for titles that differ only in upper and lower case or in how accents are encoded."""
+def fold(title: str) -> str:
+    """Return the same for titles that differ only in case or in how accents are encoded."""
     return unicodedata.normalize("NFC", title).casefold()
 
 
-def check(title):
+def validate_title(title: str) -> None:
     if not title:
         raise ValueError("An entry needs a title.")
     if len(title.encode(errors="replace")) > 200:
         raise ValueError("This title is too long: 200 bytes are the limit.")
-    # What cannot be printed could also make a title look like another one: U+202E reverses it.
-    if not title.isprintable() or FORBIDDEN.search(title) or RESERVED.fullmatch(title):
+    # Characters that do not print can make a title look like another: U+202E reverses it.
+    is_forbidden = FORBIDDEN_CHARACTERS.search(title) or RESERVED_NAMES.fullmatch(title)
+    if is_forbidden or not title.isprintable():
         raise ValueError(
             f"“{title}” cannot be a title: it has to work as a file name on every system, so it may "
             'not hold any of \\ / : * ? " < > |, nor begin or end with a dot or a space.'
         )
 
 
-# Files have no async form of their own: these run in a thread.
+# Files have no async API: these run in a thread.
 alist_entries = sync_to_async(list_entries)
 asave_entry = sync_to_async(save_entry)
 aget_entry = sync_to_async(get_entry)

@@ -65,7 +65,7 @@ class GracefulServer(Server):
         request_id.set("-")  # Twisted's timers run in the context of some request or other
         super().application_checker()
 
-    def kill_all_applications(self) -> Deferred:
+    def kill_all_applications(self) -> Deferred[None]:
         return Deferred.fromFuture(asyncio.ensure_future(self.shut_down()))
 
     async def shut_down(self) -> None:

@@ -1,5 +1,7 @@
 """Hardening for daphne: what a client must not be able to do, and no option prevents."""
 
+from collections.abc import Callable
+
 import daphne.server
 from daphne.http_protocol import WebRequest
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
@@ -8,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.protocols.policies import TimeoutMixin
 from twisted.web.http import HTTPChannel
 
-process = WebRequest.process
+process_request: Callable[[WebRequest], Deferred[None]] = WebRequest.process
 MAX_QUEUED_MESSAGES = 10
 POLL_INTERVAL_SECONDS = 0.05
 
@@ -20,13 +22,13 @@ def install() -> None:
     HTTPChannel.resetTimeout = reset_timeout_for_body  # type: ignore[assignment, method-assign]
 
 
-def process_without_root_path(request: WebRequest) -> Deferred:
+def process_without_root_path(request: WebRequest) -> Deferred[None]:
     """Drop a header by which anybody could choose the beginning of all URLs, also in mails.
 
     Daphne has no option for it: https://github.com/django/daphne/issues/125
     """
     request.requestHeaders.removeHeader(b"daphne-root-path")
-    return process(request)
+    return process_request(request)
 
 
 def reset_timeout_for_body(channel: HTTPChannel) -> None:
@@ -35,7 +37,7 @@ def reset_timeout_for_body(channel: HTTPChannel) -> None:
     It has KEEP_ALIVE_SECONDS for all of the head, as a `HTTPChannel.resetTimeout`.
     """
     if not channel.line_mode:
-        TimeoutMixin.resetTimeout(channel)
+        TimeoutMixin.resetTimeout(channel)  # type: ignore[no-untyped-call]
 
 
 class LimitedWebSocketProtocol(WebSocketProtocol):

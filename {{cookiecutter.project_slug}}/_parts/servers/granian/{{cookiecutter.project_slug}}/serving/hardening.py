@@ -2,21 +2,15 @@
 
 import asyncio
 
-from asgiref.typing import (
-    ASGI3Application,
-    ASGIReceiveCallable,
-    ASGIReceiveEvent,
-    ASGISendCallable,
-    ASGISendEvent,
-    Scope,
-    WebSocketDisconnectEvent,
-)
+from asgiref.typing import ASGIReceiveEvent, ASGISendEvent, WebSocketDisconnectEvent
+
+from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
 SEND_TIMEOUT_SECONDS = 10  # for a client that no longer reads
 
 
-def harden_websocket(app: ASGI3Application, max_message_bytes: int) -> ASGI3Application:
+def harden_websocket(app: ASGIApplication, max_message_bytes: int) -> ASGIApplication:
     return CloseMiddleware(MessageLimitMiddleware(app, max_message_bytes))
 
 
@@ -28,12 +22,10 @@ class CloseMiddleware:
     does not read: here a send raises TimeoutError, which is an OSError, as other servers raise.
     """
 
-    def __init__(self, app: ASGI3Application) -> None:
+    def __init__(self, app: ASGIApplication) -> None:
         self.app = app
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pending: asyncio.Future[ASGIReceiveEvent] | None = None
         interrupted, closed = False, asyncio.Event()
 
@@ -66,13 +58,11 @@ class CloseMiddleware:
 class MessageLimitMiddleware:
     """Closes a WebSocket when a message has more than `limit` bytes."""
 
-    def __init__(self, app: ASGI3Application, limit: int) -> None:
+    def __init__(self, app: ASGIApplication, limit: int) -> None:
         self.app = app
         self.limit = limit
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_limited() -> ASGIReceiveEvent:
             message = await receive()
             if message["type"] == "websocket.receive":

@@ -31,8 +31,8 @@ def install() -> None:
     asyncio.Server.wait_closed = return_at_once  # type: ignore[assignment, method-assign]
     asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
     run._exception_handler = ignore_closed_listener
-    run.TCPServer = GracefulServer  # type: ignore[misc]
-    hypercorn.protocol.H2Protocol = GracefulH2Protocol  # type: ignore[misc]
+    run.TCPServer = GracefulServer  # type: ignore[attr-defined]
+    hypercorn.protocol.H2Protocol = GracefulH2Protocol  # type: ignore[attr-defined]
     if parent_process():
         # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM would end
         # them at once; they get it, too, if it goes to all processes of a container or session, or

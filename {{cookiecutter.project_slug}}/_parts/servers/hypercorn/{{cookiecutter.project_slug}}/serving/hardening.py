@@ -19,12 +19,12 @@ from wsproto.frame_protocol import CloseReason
 
 def install() -> None:
     """Change what hypercorn accepts. Call this when the application is loaded."""
-    hypercorn.protocol.H11Protocol = HardenedH11Protocol  # type: ignore[misc]
-    hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[assignment, misc]
-    hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[assignment, misc]
+    hypercorn.protocol.H11Protocol = HardenedH11Protocol  # type: ignore[attr-defined]
+    hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
+    hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
     ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
     # Hypercorn checks the size of a message after it has decompressed all of it.
-    ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment]
+    ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment, attr-defined]
 
 
 class HardenedH11Protocol(H11Protocol):

@@ -1,4 +1,4 @@
-// The page of a room: shows what arrives, sends what is typed, and connects again when the connection is lost.
+// A room's page: shows and sends messages, and reconnects after a lost connection.
 
 const list = document.getElementById("messages");
 const form = document.getElementById("say");
@@ -6,23 +6,23 @@ const input = document.getElementById("message");
 const status = document.getElementById("status");
 const here = document.getElementById("here");
 
-const FIRST_PAUSE = 500; // ms; doubles with each attempt that fails
-const LONGEST_PAUSE = 30_000;
-const REFUSED = [3000, 4003, 4008]; // close codes that another attempt would only meet again
+const MIN_RETRY_DELAY_MS = 500; // doubles with each attempt that fails
+const MAX_RETRY_DELAY_MS = 30_000;
+const FINAL_CLOSE_CODES = [3000, 4003, 4008]; // to reconnect would not help
 
-const unsent = new Map(); // key → text, until the server says that it is stored
-let last = Number(list.lastElementChild?.dataset.id ?? 0);
-let pause = FIRST_PAUSE;
+const unsent = new Map(); // key → text, until the server has stored the message
+let lastId = Number(list.lastElementChild?.dataset.id ?? 0);
+let retryDelay = MIN_RETRY_DELAY_MS;
 let socket;
 let timer;
 
 function connect() {
   clearTimeout(timer);
-  const url = new URL(`${list.dataset.socket}?after=${last}&presence=1`, location.href);
+  const url = new URL(`${list.dataset.socket}?after=${lastId}&presence=1`, location.href);
   url.protocol = url.protocol.replace("http", "ws");
   socket = new WebSocket(url);
   socket.addEventListener("open", () => {
-    pause = FIRST_PAUSE;
+    retryDelay = MIN_RETRY_DELAY_MS;
     status.textContent = "Connected.";
     sendNext();
   });
@@ -31,19 +31,19 @@ function connect() {
 }
 
 function reconnect(event) {
-  if (REFUSED.includes(event.code)) {
+  if (FINAL_CLOSE_CODES.includes(event.code)) {
     status.textContent = `The server closed the connection: ${event.reason} Load the page to try again.`;
     return;
   }
-  const wait = pause * (0.75 + Math.random() / 2); // not all pages at the same moment
-  pause = Math.min(2 * pause, LONGEST_PAUSE);
-  status.textContent = `Connection lost. Trying again in ${Math.ceil(wait / 1000)} s.`;
-  timer = setTimeout(connect, wait);
+  const delay = retryDelay * (0.75 + Math.random() / 2); // not all pages at the same moment
+  retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
+  status.textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s.`;
+  timer = setTimeout(connect, delay);
 }
 
 function receive(frame) {
   if ("id" in frame) {
-    if (frame.id > last) show(frame);
+    if (frame.id > lastId) show(frame);
   } else if ("ping" in frame) {
     socket.send(JSON.stringify(frame));
   } else if ("here" in frame) {
@@ -65,7 +65,7 @@ function receive(frame) {
 }
 
 function show({ id, user, message, sent }) {
-  last = id;
+  lastId = id;
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 50;
   const item = document.createElement("li");
   const [name, time, text] = ["strong", "time", "p"].map((tag) => document.createElement(tag));
@@ -95,13 +95,13 @@ form.addEventListener("submit", (event) => {
   } else status.textContent = "Not connected: your message is sent as soon as it works again.";
 });
 
-// One after the other: the next one when the one before it is stored.
+// One at a time: the next message when the previous one is stored.
 function sendNext() {
   const [next] = unsent;
   if (next && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ key: next[0], message: next[1] }));
 }
 
-// As crypto.randomUUID does, which is there with https and on localhost only.
+// crypto.randomUUID exists with https and on localhost only.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -4,29 +4,29 @@ import signal
 import uuid
 from datetime import timedelta
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from status.checks import check_concurrently
 from status.models import Lease, Result, Service
-from status.tasks import try_again
+from status.tasks import retry_failed_tasks
 
 logger = logging.getLogger(__name__)
 
 CHECK_RUN_TIMEOUT_SECONDS = 55
-LEASE_SECONDS = 60  # longer than a check run takes, with what it does before
-KEEP = timedelta(days=2)
+LEASE_SECONDS = 60  # longer than a check run with its preparation
+RESULT_RETENTION = timedelta(days=2)
 
 
 class Command(BaseCommand):
-    help = "Check all services again and again, and store what comes of it. Of several, one works."
+    help = "Check all services periodically and store the results. One checker is active at a time."
 
-    def add_arguments(self, parser):
-        parser.add_argument("--interval", type=float, default=30, help="seconds between two rounds")
-        parser.add_argument("--once", action="store_true", help="one round, then stop")
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--interval", type=float, default=30, help="seconds between check runs")
+        parser.add_argument("--once", action="store_true", help="run the checks once, then stop")
 
-    def handle(self, *, interval, once, **options):
-        # A host stops a process with SIGTERM, which Python does not clean up after, as it does after Ctrl-C.
+    def handle(self, *, interval: float, once: bool, **options: object) -> None:
+        # Hosts stop a process with SIGTERM. Python would run no `finally` then, as it does after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             asyncio.run(check_services(interval, once))
@@ -34,27 +34,27 @@ class Command(BaseCommand):
             self.stdout.write("Stopped.")
 
 
-async def check_services(interval, once=False):
+async def check_services(interval: float, once: bool = False) -> None:
     holder = uuid.uuid4()
     try:
         while True:
             try:
-                if await Lease.take(holder, LEASE_SECONDS + interval):
-                    await check_round()
+                if await Lease.acquire(holder, LEASE_SECONDS + interval):
+                    await run_checks()
                 else:
-                    logger.info("Another checker is at work.")
-            except Exception:  # the database, say, may be back for the next round
-                logger.exception("A round was not finished")
+                    logger.info("Another checker is active.")
+            except Exception:  # such as an outage of the database: the next check run may succeed
+                logger.exception("A check run failed")
             if once:
                 break
             await asyncio.sleep(interval)
     finally:
-        await Lease.give_back(holder)
+        await Lease.release(holder)
 
 
-async def check_round():
-    await try_again()
-    await Result.objects.filter(checked__lt=timezone.now() - KEEP).adelete()
+async def run_checks() -> None:
+    await retry_failed_tasks()
+    await Result.objects.filter(checked__lt=timezone.now() - RESULT_RETENTION).adelete()
     services = [service async for service in Service.objects.all()]
     async with asyncio.timeout(CHECK_RUN_TIMEOUT_SECONDS):
         await check_concurrently(services, save=True)

@@ -1,12 +1,12 @@
-// Keeps the board as it is now: the server sends each new result as an event.
+// Updates the board: the server sends each new result as an event.
 
 const board = document.getElementById("board");
 const connection = document.getElementById("connection");
-const BARS = 30;
-const LONGEST_PAUSE = 30_000; // ms
+const MAX_BARS = 30;
+const MAX_RETRY_DELAY_MS = 30_000;
 
 let url = board.dataset.events;
-let pause = 1000;
+let retryDelay = 1000;
 let source;
 
 // Only while the page is visible: over HTTP/1.1 a browser opens six connections to a site, for all of its tabs.
@@ -15,7 +15,7 @@ function connect() {
   source = new EventSource(url);
   source.addEventListener("open", () => {
     connection.textContent = "";
-    pause = 1000;
+    retryDelay = 1000;
   });
   source.addEventListener("message", (event) => {
     url = url.replace(/after=\d+/, `after=${event.lastEventId}`);
@@ -23,17 +23,17 @@ function connect() {
   });
   source.addEventListener("error", () => {
     connection.textContent = "Connection lost. Trying again.";
-    // The browser tries again by itself, unless the server answered with an error.
+    // The browser reconnects by itself, unless the server responded with an error.
     if (source.readyState === EventSource.CLOSED) {
-      setTimeout(connect, pause);
-      pause = Math.min(2 * pause, LONGEST_PAUSE);
+      setTimeout(connect, retryDelay);
+      retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
     }
   });
 }
 
 function show({ service, state, milliseconds, detail, height, checked }) {
   const card = board.querySelector(`[data-service="${service}"]`);
-  if (!card) return location.reload(); // a service that was added since
+  if (!card) return location.reload(); // a new service
   const badge = card.querySelector(".state");
   badge.className = `state ${state}`;
   badge.textContent = state;
@@ -47,7 +47,7 @@ function show({ service, state, milliseconds, detail, height, checked }) {
   bar.setAttribute("width", 3);
   bar.setAttribute("height", height);
   chart.append(bar);
-  if (chart.children.length > BARS) chart.firstElementChild.remove();
+  if (chart.children.length > MAX_BARS) chart.firstElementChild.remove();
   Array.from(chart.children).forEach((each, index) => each.setAttribute("x", 4 * index));
 }
 
