@@ -31,6 +31,8 @@ def replace_classes(slug: str) -> None:
         replacement = ours.import_async_middleware(path)
         assert issubclass(replacement, ours.AsyncMiddlewareMixin)
         setattr(importlib.import_module(module), name, replacement)
+    # These paths now lead to classes with their mixin, which the handler would add again.
+    ours.ASYNC_MIXINS.clear()
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
     for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
         vars(importlib.import_module(module_path))["ASGIHandler"] = handler

@@ -42,6 +42,9 @@ STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
+# For test_existing_projects.py, besides Django.
+EXISTING_PROJECT_LIBRARIES = ["asgiref>=3.13", "daphne", "django-allauth>=65", "django-ninja>=1.4"]
+EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "psycopg[binary]", "uvicorn", "wagtail>=7"]
 # Of production.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -211,15 +214,25 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
         files.append(generate(folder / server, **answers).path / "pyproject.toml")
     libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
     wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
+    for file in files:
+        libraries += ["--requirements", str(file), "--group", f"{file}:dev"]
+    return install_environment(base, wanted, libraries)
+
+
+def make_existing_project_environment(django_version: str) -> Path:
+    """The interpreter of an environment for projects that the template did not make, kept in build/ as well."""
+    requirements = [f"django~={django_version}.0", *EXISTING_PROJECT_LIBRARIES]
+    return install_environment(choose_python(), " ".join([str(choose_python()), *requirements]), requirements)
+
+
+def install_environment(base: Path, wanted: str, requirements: list[str]) -> Path:
+    """The interpreter of an environment that is kept in build/ until something else is wanted."""
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if not (environment / "complete").exists():
             uv("venv", "--clear", "--python", str(base), str(environment))
-            install = ["pip", "install", "--compile-bytecode", "--python", str(environment), *libraries]
-            for file in files:
-                install += ["--requirements", str(file), "--group", f"{file}:dev"]
-            uv(*install)
+            uv("pip", "install", "--compile-bytecode", "--python", str(environment), *requirements)
             (environment / "complete").touch()
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
@@ -238,6 +251,7 @@ class Project:
     answers: Answers
     python: Path = Path(sys.executable)  # `make_project` gives one that has the project's dependencies
     variables: dict[str, str] = field(default_factory=dict)
+    ready_path: str = "/livez"  # answers 200 as soon as the server is ready
 
     @property
     def slug(self) -> str:
@@ -321,7 +335,7 @@ class Project:
             )
         server = Server(process, port, log)
         try:
-            server.wait_until_ready()
+            server.wait_until_ready(self.ready_path)
             yield server
         finally:
             server.kill()
@@ -349,8 +363,8 @@ class Server:
             options |= {"base_url": "https://example.com", "transport": ProxyTransport(self.url)}
         return httpx.Client(**{"base_url": self.url, "timeout": 20, **options})
 
-    def wait_until_ready(self) -> None:
-        self.wait_until(lambda: httpx.get(f"{self.url}/livez", timeout=5).status_code == 200)
+    def wait_until_ready(self, path: str = "/livez") -> None:
+        self.wait_until(lambda: httpx.get(f"{self.url}{path}", timeout=5).status_code == 200)
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         """Wait until the condition holds; it may raise TransportError until then. The error has the server's output."""

@@ -428,10 +428,10 @@ from django.db import connection, transaction
 from chat.models import Message, Room
 
 Room.objects.create(name="lobby")
-second = threading.Thread(target=Room.store, args=("lobby", "grace", "second"))
+second = threading.Thread(target=Room.store_message, args=("lobby", "grace", "second"))
 waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 with transaction.atomic():
-    Room.store("lobby", "ada", "first")
+    Room.store_message("lobby", "ada", "first")
     second.start()
     with connection.cursor() as cursor:
         while second.is_alive() and not cursor.execute(waiting).fetchone()[0]:
@@ -686,7 +686,7 @@ def test_checker(make_production_project: MakeProject, site: Site) -> None:
     with project.run_server("web", "checker") as running:
         running.wait_until(lambda: site.requests == 1)
         output = project.manage("check_services", "--once")
-        assert "Another checker is at work" in output.stdout
+        assert "Another checker is active" in output.stdout
         assert site.requests == 1
         running.process.terminate()
         running.process.wait(15)

@@ -1,12 +1,15 @@
 """Write the ASGI core, from the same files as in generated projects, into the package of an existing project."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
 PROJECT = "{{ '{{cookiecutter.project_slug}}' }}"
-SOURCE = Path(ANSWERS["_repo_dir"]).resolve().parent / PROJECT / PROJECT / "serving"
+# A relative path to the template starts where cookiecutter does, which is the output folder unless another was given.
+SOURCE = Path(ANSWERS["_output_dir"], ANSWERS["_repo_dir"]).resolve().parent / PROJECT / PROJECT / "serving"
 CORE_FILES = (
     "__init__.py",
     "apps.py",
@@ -24,12 +27,15 @@ CORE_FILES = (
 
 def main() -> None:
     new, package = Path.cwd(), ANSWERS["package"]
+    if not SOURCE.is_dir():
+        sys.exit(f"There is no core in {SOURCE}. Give the whole path of the template, or no --output-dir.")
     (new / "README").unlink()
     for name in CORE_FILES:
         shutil.copyfile(SOURCE / name, new / name)
-    new.rename(new.parent / package / "serving")
+    os.chdir(new.parent)  # Windows moves no folder that a process runs in
+    new.rename(Path(package, "serving"))
     print(
-        f"\nThe ASGI core is in {package}/serving. It needs Django 5.2 or newer and asgiref 3.13 or newer."
+        f"\nThe ASGI core is in {package}/serving. It needs Python 3.11, Django 5.2 and asgiref 3.13, or newer."
         f"\nIn {package}/asgi.py, replace\n"
         "\n  from django.core.asgi import get_asgi_application\n"
         "\nby\n"

@@ -1,20 +1,35 @@
 """Refuse a package that the core cannot be written to. Nothing has been written yet."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
-PACKAGE = json.loads(r"""{{ cookiecutter | jsonify }}""")["package"]
+ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
+PACKAGE = ANSWERS["package"]
 
 
 def package_error(folder: Path) -> str | None:
-    if not (folder / "asgi.py").is_file():
-        return f"there is no {PACKAGE}/asgi.py here. Run this in the folder that holds the package."
-    if (folder / "serving").exists():
-        return f"there is a {PACKAGE}/serving already, which is not overwritten. To update it, remove it first."
+    """Return why the core cannot be written to the package of this folder."""
+    if not PACKAGE.isidentifier():
+        return "that is not the name of a package. Answer with one such as mysite."
+    if not (folder / PACKAGE).is_dir():
+        return f"there is no {PACKAGE} in {folder}. Run this in the folder that holds the package."
+    if not (folder / PACKAGE / "asgi.py").is_file():
+        return f"there is no {PACKAGE}/asgi.py. If that is the package of the settings, write one as startproject does."
+    for name in ("serving", "serving.py"):
+        if os.path.lexists(folder / PACKAGE / name):
+            return (
+                f"there is a {PACKAGE}/{name} already, which is not overwritten. To update the core, remove it first."
+            )
     return None
 
 
 # The hook runs in a folder beside the package.
-if error := package_error(Path.cwd().parent / PACKAGE):
-    sys.exit(f"package {PACKAGE!r} cannot be used: {error}")
+new = Path.cwd()
+if error := package_error(new.parent):
+    sys.exit(f"package {PACKAGE[:80]!r} cannot be used: {error}")
+if "_repo_dir" not in ANSWERS:
+    sys.exit("The core is not written by cruft, which could not update it. Use cookiecutter itself.")
+if any(new.iterdir()):
+    sys.exit(f"{new} is not empty, and is not overwritten. Move it away.")
