@@ -34,6 +34,8 @@ def replace_classes(slug: str) -> None:
     # These paths now lead to classes with their mixin, which the handler would add again.
     ours.ASYNC_MIXINS.clear()
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
+    # Django's ASGIStaticFilesHandler, which inherits from this one here, does not call the constructor that sets it.
+    handler.pool = importlib.import_module(f"{slug}.serving.threads").ThreadPool()
     for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
         vars(importlib.import_module(module_path))["ASGIHandler"] = handler
 

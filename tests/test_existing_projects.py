@@ -151,7 +151,7 @@ def post_form(client: httpx.Client, path: str, form: dict[str, str], **options: 
     return client.post(path, data=form | {"csrfmiddlewaretoken": token[1]}, **options)
 
 
-async def ask_many(url: str, clients: int, requests: int) -> list[Any]:
+async def send_requests(url: str, clients: int, requests: int) -> list[Any]:
     answers = []
     async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=clients), timeout=60) as client:
 
@@ -193,7 +193,7 @@ def test_startproject(
         assert sign_in(client).is_redirect
         assert "Site administration" in client.get("/admin/").text
         assert "Select user to change" in client.get("/admin/auth/user/").text
-        answers = asyncio.run(ask_many(running.url, clients=48, requests=5))
+        answers = asyncio.run(send_requests(running.url, clients=48, requests=5))
         assert len(answers) == 240
         assert {answer["users"] for answer in answers} == {1}
         assert {answer["thread"] for answer in answers} <= {f"asgi-{number + 1}" for number in range(PROBE_THREADS)}
