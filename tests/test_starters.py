@@ -661,7 +661,7 @@ async def open_streams(running: Server, project: Project) -> None:
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
 
-        async def follow(opened: asyncio.Semaphore) -> Any:
+        async def wait_for_event(opened: asyncio.Semaphore) -> Any:
             async with client.stream("GET", "/events/") as response:
                 opened.release()
                 async for line in response.aiter_lines():
@@ -669,7 +669,7 @@ async def open_streams(running: Server, project: Project) -> None:
                         return json.loads(line.removeprefix("data: "))
 
         opened = asyncio.Semaphore(0)
-        streams = [asyncio.create_task(follow(opened)) for _ in range(40)]
+        streams = [asyncio.create_task(wait_for_event(opened)) for _ in range(40)]
         for _ in streams:
             await opened.acquire()
         for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
