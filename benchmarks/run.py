@@ -29,9 +29,22 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import clients
-from tests.template import CHOICES, SERVERS, Project, edit, first_match, free_port, generate, make_environment, uv
+from tests.template import (
+    CHOICES,
+    SERVERS,
+    Project,
+    edit,
+    first_match,
+    free_port,
+    generate,
+    make_environment,
+    make_existing_project_environment,
+    uv,
+)
+from tests.test_existing_projects import add_core, start_wagtail_site
 
-VIEWS = ["async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page", "static"]
+BENCH_VIEWS = ["async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page"]
+VIEWS = [*BENCH_VIEWS, "static", "wagtail_home"]
 SERVER_CORE, CLIENT_CORE = "0", "1"
 # What is added to the settings that `startproject` writes.
 STOCK_SETTINGS = """
@@ -39,6 +52,10 @@ DEBUG = False
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS += ["bench"]
 STATIC_ROOT = BASE_DIR / "staticfiles"
+"""
+WAGTAIL_SETTINGS = """
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
 """
 # Neither stock Django nor gunicorn, as started here, writes an access log.
 WITHOUT_ACCESS_LOG = '\nLOGGING["loggers"]["site_1.serving.monitoring"] = {"level": "WARNING"}\n'
@@ -175,7 +192,7 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
             candidates.append(make_candidate(name, project, command or web_process(project), views))
 
     make_ours = partial(make_generated_project, options.django)
-    queries = [view for view in VIEWS if view != "static"]
+    our_views = [*BENCH_VIEWS, "static"]
     uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
     gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
     persistent = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
@@ -183,10 +200,11 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
     bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
     for kind in ("postgresql", "sqlite"):
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            add(f"generated, {server}, {kind}", VIEWS, None, make_ours, server, kind, database, WITHOUT_ACCESS_LOG)
-        add(f"stock ASGI, uvicorn, {kind}", queries, uvicorn, make_stock_project, kind, database)
-        add(f"WSGI, gunicorn gthread, {kind}", queries, gunicorn, make_stock_project, kind, database, persistent)
-    add("generated, with its access log", VIEWS[:2], None, make_ours, "uvicorn", "sqlite", database)
+            add(f"generated, {server}, {kind}", our_views, None, make_ours, server, kind, database, WITHOUT_ACCESS_LOG)
+        add(f"stock ASGI, uvicorn, {kind}", BENCH_VIEWS, uvicorn, make_stock_project, kind, database)
+        add(f"stock with the core, uvicorn, {kind}", BENCH_VIEWS, uvicorn, make_stock_project_with_core, kind, database)
+        add(f"WSGI, gunicorn gthread, {kind}", BENCH_VIEWS, gunicorn, make_stock_project, kind, database, persistent)
+    add("generated, with its access log", BENCH_VIEWS[:2], None, make_ours, "uvicorn", "sqlite", database)
     pooled = ["async_query", "sync_query"]
     add("stock ASGI, psycopg pool of 10", pooled, uvicorn, make_stock_project, "postgresql", database, pool)
     add(
@@ -199,6 +217,11 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
         WITH_WHITENOISE,
     )
     add("a bare ASGI callable, uvicorn", ["async_hello"], bare, make_stock_project, "sqlite", database)
+    wagtail, home = partial(make_wagtail_site, options.django), ["wagtail_home"]
+    uvicorn, gunicorn = uvicorn.replace("stock", "mysite"), gunicorn.replace("stock", "mysite")
+    add("Wagtail, stock ASGI, uvicorn", home, uvicorn, wagtail)
+    add("Wagtail with the core, uvicorn", home, uvicorn, wagtail, "", True)
+    add("Wagtail, WSGI, gunicorn gthread", home, gunicorn, wagtail, f"from .base import DATABASES\n{persistent}")
     return candidates
 
 
@@ -280,6 +303,21 @@ def make_stock_project(folder: Path, python: Path, kind: str, database: PostgreS
     return prepare(project)
 
 
+def make_stock_project_with_core(folder: Path, python: Path, kind: str, database: PostgreSQL) -> Project:
+    """Make what an existing project is after docs/existing-projects.md."""
+    project = make_stock_project(folder, python, kind, database)
+    add_core(project, "stock")
+    return project
+
+
+def make_wagtail_site(django: str, folder: Path, _: Path, settings: str = "", with_core: bool = False) -> Project:
+    """Make a site of `wagtail start`, on SQLite."""
+    project = start_wagtail_site(folder, make_existing_project_environment(django), WAGTAIL_SETTINGS + settings)
+    if with_core:
+        add_core(project, "mysite")
+    return project
+
+
 def measure(candidates: list[Candidate], options: argparse.Namespace, database: PostgreSQL) -> None:
     """Measure all servers in alternation: a temporary disturbance of the machine affects them all."""
     with ExitStack() as stack:
@@ -301,14 +339,18 @@ def measure(candidates: list[Candidate], options: argparse.Namespace, database: 
 
 
 def load(candidate: Candidate, port: int, view: str, seconds: int, warm_up: bool) -> None:
-    path = static_path(candidate.project) if view == "static" else f"/bench/{view}/"
+    path = view_path(candidate.project, view)
     result = clients.wrk(port, path, candidate.cookie if "page" in view else "", seconds, CLIENT_CORE)
     candidate.record("failed requests", result.failed)
     if not warm_up:
         candidate.record(view, result.requests_per_second)
 
 
-def static_path(project: Project) -> str:
+def view_path(project: Project, view: str) -> str:
+    if view == "wagtail_home":
+        return "/"
+    if view != "static":
+        return f"/bench/{view}/"
     [path] = project.path.glob("staticfiles/admin/css/base.*.css")
     return f"/static/admin/css/{path.name}"
 

@@ -44,7 +44,7 @@ DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "
 TENANT_LIBRARIES = ["django-tenants"]
 # For test_existing_projects.py, besides Django.
 EXISTING_PROJECT_LIBRARIES = ["asgiref>=3.13", "daphne", "django-allauth>=65", "django-ninja>=1.4"]
-EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "psycopg[binary]", "uvicorn", "wagtail>=7"]
+EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "gunicorn", "psycopg[binary]", "uvicorn", "wagtail>=7"]
 # Of production.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "

@@ -21,12 +21,23 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests import template
-from tests.template import CHOICES, IN_CI, ROOT, MakeProbeProject, MakeProject, code_blocks, first_match, free_port
+from tests.template import (
+    CHOICES,
+    IN_CI,
+    ROOT,
+    MakeProbeProject,
+    MakeProject,
+    Project,
+    code_blocks,
+    edit,
+    first_match,
+    free_port,
+)
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Each has its test here, except for updating.md (test_updates.py) and observability.md (test_observability.py).
-PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "http2.md"}
-PAGES_WITH_COMMANDS |= {"kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
+PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
@@ -415,3 +426,63 @@ def test_pages_name_existing_files_and_settings() -> None:
     settings = "".join((package / name).read_text(encoding="utf-8") for name in ("settings.py", "serving/conf.py"))
     for variable in set(re.findall(r"\b(?:DJANGO|ASGI)_[A-Z_]+\b", texts)) - {"DJANGO_SETTINGS_MODULE"}:
         assert variable in settings, variable
+
+
+ROUTING_WITH_CONSUMER = """
+import threading
+
+from asgiref.sync import sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.contrib.auth.models import User
+from django.urls import path
+
+
+class Where(AsyncJsonWebsocketConsumer):
+    async def receive_json(self, content):
+        name = await sync_to_async(lambda: User.objects.count() or threading.current_thread().name)()
+        await self.send_json({"thread": name})
+
+
+websocket_urlpatterns = [path("ws/where/", Where.as_asgi())]
+"""
+
+
+def test_existing_projects(run_commands: RunCommands, environments: Callable[[str], Path], tmp_path: Path) -> None:
+    """In a project of startproject: the core added, measured, with WebSockets, updated and removed."""
+    add, servers, loads, update, remove = code_blocks("existing-projects.md", "sh")
+    app, _, websockets = code_blocks("existing-projects.md", "python")
+    [change] = code_blocks("existing-projects.md", "diff")
+    old, new = [line[1:] for line in change.splitlines()]
+    python, path = environments("5.2"), tmp_path / "mysite"
+    path.mkdir()
+    subprocess.run([python, "-m", "django", "startproject", "mysite", path], check=True)
+    project = Project(path, {}, python, ready_path="/admin/login/")
+    project.manage("migrate")
+    asgi, serving = path / "mysite" / "asgi.py", path / "mysite" / "serving"
+
+    run_commands(add, path)
+    edit(asgi, old, new)
+    append(path / "mysite" / "settings.py", app)
+    assert "no issues" in project.manage("check").stdout
+    for server, load in zip(servers.splitlines(), loads.splitlines(), strict=True):
+        named_port = first_match(r"--port (\d+)", server)
+        assert f"localhost:{named_port}/" in load
+        port = free_port()
+        with project.run_process(["env", *shlex.split(server.replace(named_port, str(port)))], port):
+            if shutil.which("wrk"):
+                run_commands(load.replace(named_port, str(port)).replace("--duration 10", "--duration 1"), path)
+
+    (path / "mysite" / "routing.py").write_text(ROUTING_WITH_CONSUMER)
+    asgi.write_text(websockets)
+    port = free_port()
+    with project.run_process(["uvicorn", "mysite.asgi:application", "--port", str(port)], port) as running:
+        with connect(f"ws://127.0.0.1:{port}/ws/where/") as socket:
+            socket.send("{}")
+            assert socket.recv() == '{"thread": "asgi-background"}'
+        assert "Traceback" not in running.output
+
+    (serving / "handler.py").write_text("")
+    run_commands(update, path)
+    assert "def get_asgi_application" in (serving / "handler.py").read_text()
+    run_commands(remove, path)
+    assert not serving.exists()

@@ -31,6 +31,7 @@ from tests.template import (
     make_existing_project_environment,
 )
 
+THREADS = 3
 COMMANDS = {
     "uvicorn": "uvicorn mysite.asgi:application --port {port} --no-access-log",
     "daphne": "daphne --port {port} mysite.asgi:application",
@@ -84,12 +85,12 @@ def cookiecutter(folder: Path, *answers: str, options: tuple[str, ...] = ()) -> 
     return result.returncode, [line.strip() for line in result.stdout.strip().splitlines()]
 
 
-def add_core(project: Project) -> tuple[str, str]:
+def add_core(project: Project, package: str = "mysite") -> tuple[str, str]:
     """Do what a user does: run the command, then change the line that it prints. Returns the old line and the new."""
-    status, lines = cookiecutter(project.path, f"package={project.slug}")
+    status, lines = cookiecutter(project.path, f"package={package}")
     assert status == 0, lines
     old, new = [line for line in lines if line.startswith("from ")]
-    edit(project.path / project.slug / "asgi.py", old, new)
+    edit(project.path / package / "asgi.py", old, new)
     return old, new
 
 
@@ -362,18 +363,15 @@ def compare(project: Project, talk: Callable[[httpx.Client], Transcript]) -> Tra
     return heard
 
 
-@pytest.fixture
-def wagtail_site(tmp_path: Path, django_version: str) -> Project:
-    """What `wagtail start` makes, with asgi.py as docs/existing-projects.md has it."""
-    path = tmp_path / "mysite"
-    path.mkdir()
+def start_wagtail_site(path: Path, python: Path, settings: str = "") -> Project:
+    """Run `wagtail start`, with asgi.py as docs/existing-projects.md has it, and create the database."""
+    path.mkdir(parents=True)
     # Wagtail writes sets of words into its pages, in an order that is another in each process.
     variables = {"DJANGO_SETTINGS_MODULE": "mysite.settings.dev", "PYTHONHASHSEED": "0"}
-    python = make_existing_project_environment(django_version)
     project = Project(path, {}, python, variables, "/admin/login/")
     project.run(str(python.parent / "wagtail"), "start", "mysite", str(path))
-    asgi = code_blocks("existing-projects.md", "python")[1]
-    (path / "mysite" / "asgi.py").write_text(asgi)
+    (path / "mysite" / "asgi.py").write_text(code_blocks("existing-projects.md", "python")[1])
+    (path / "mysite" / "settings" / "local.py").write_text(settings)
     create_database(project)
     return project
 
@@ -400,8 +398,9 @@ def talk_with_wagtail(client: httpx.Client) -> Transcript:
 
 
 @pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.0", "6.1")])
-def test_wagtail(wagtail_site: Project) -> None:
-    said = compare(wagtail_site, talk_with_wagtail)
+def test_wagtail(django_version: str, tmp_path: Path) -> None:
+    site = start_wagtail_site(tmp_path / "mysite", make_existing_project_environment(django_version))
+    said = compare(site, talk_with_wagtail)
     assert [said[step][0] for step in ("signed in", "page added", "image added")] == [302] * 3
     assert b"Threads and loops" in said["/search/?query=threads"][2]
     assert b"Threads and loops" in said["/admin/pages/search/?q=loops"][2]

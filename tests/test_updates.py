@@ -97,6 +97,24 @@ def test_from_url_tag_zip_and_folder(template: Path, git: Git, tmp_path: Path) -
         readme = (output / "my_site" / "README.md").read_text()
         assert ("A newer Django project" in readme) == (name != "tag"), name
         assert (output / "my_site" / "manage.py").exists()
+        package = output / "mysite"
+        package.mkdir()
+        (package / "asgi.py").touch()
+        run(*command, "--directory", "core", cwd=tmp_path)
+        assert (package / "serving" / "handler.py").exists()
+        assert not (output / "serving.new").exists()
+
+
+def test_cruft_is_told_that_it_cannot_write_the_core(template: Path, tmp_path: Path) -> None:
+    package = tmp_path / "mysite"
+    package.mkdir()
+    (package / "asgi.py").touch()
+    command = [str(TOOLS / "cruft"), "create", str(template), "--no-input", "--directory", "core"]
+    result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "The core is not written by cruft" in result.stderr
+    assert [path.name for path in package.iterdir()] == ["asgi.py"]
+    assert not (tmp_path / "serving.new").exists()
 
 
 def test_updating(template: Path, git: Git, tmp_path: Path) -> None:
