@@ -314,6 +314,7 @@ def test_own_user_model(django_version: str, make_project: MakeProject) -> None:
                 sign_in(client, path, "grace", "amazing-compiler")
             assert ">grace</a>" in client.get("/").text
     project.run(str(project.python), "-m", "pytest", "-q", "-W", "error")
+    project.run(project.python, "-m", "mypy")
 
 
 def sign_in(client: httpx.Client, path: str, username: str, password: str) -> None:
