@@ -37,7 +37,7 @@ for user, text in [
     ("Guest 7kqm2xvd", "May a guest listen?"),
     ("charles", "Of course. We start at five."),
 ]:
-    Room.store("analytical-engine", user, text)
+    Room.store_message("analytical-engine", user, text)
 """,
     "live": """
 from status.models import *

@@ -31,7 +31,11 @@ def replace_classes(slug: str) -> None:
         replacement = ours.import_async_middleware(path)
         assert issubclass(replacement, ours.AsyncMiddlewareMixin)
         setattr(importlib.import_module(module), name, replacement)
+    # These paths now lead to classes with their mixin, which the handler would add again.
+    ours.ASYNC_MIXINS.clear()
     handler = importlib.import_module(f"{slug}.serving.handler").ASGIHandler
+    # Django's ASGIStaticFilesHandler, which inherits from this one here, does not call the constructor that sets it.
+    handler.pool = importlib.import_module(f"{slug}.serving.threads").ThreadPool()
     for module_path in ("django.core.handlers.asgi", "django.core.asgi"):
         vars(importlib.import_module(module_path))["ASGIHandler"] = handler
 

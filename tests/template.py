@@ -42,7 +42,7 @@ STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
 # For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
-# What the existing projects of test_existing_projects.py consist of, besides Django.
+# For test_existing_projects.py, besides Django.
 EXISTING_PROJECT_LIBRARIES = ["asgiref>=3.13", "daphne", "django-allauth>=65", "django-ninja>=1.4"]
 EXISTING_PROJECT_LIBRARIES += ["djangorestframework>=3.16", "gunicorn", "psycopg[binary]", "uvicorn", "wagtail>=7"]
 # Of production.
@@ -77,12 +77,14 @@ def code_blocks(page: str, language: str) -> list[str]:
 
 def run_commands(commands: str, folder: Path, answers: str = "", environment: Mapping[str, str] | None = None) -> None:
     """Run a page's commands as one script; their prompts get these answers, then the default."""
-    environment = environment or os.environ
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    environment = dict(environment or os.environ)
+    # A project that sees it takes this for a run of its own tests, which need no variables.
+    environment.pop("PYTEST_VERSION", None)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
-        env={**environment, "PATH": path},
+        env=environment,
         input=answers + "\n" * 20,
         check=False,
         capture_output=True,

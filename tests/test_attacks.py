@@ -209,7 +209,7 @@ class Measure(AsyncWebsocketConsumer):
 
 
 @pytest.fixture
-def measured(make_production_project: MakeProject) -> Callable[[str], Project]:
+def make_websocket_project(make_production_project: MakeProject) -> Callable[[str], Project]:
     """A project with a consumer at /ws/measure/ that returns the size of each message in bytes."""
 
     def make(server: str) -> Project:

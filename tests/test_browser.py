@@ -354,7 +354,7 @@ def test_live(run_project: RunProject, open_page: OpenPage) -> None:
     with run_project(starter="live") as (project, server):
         add_services(project, server.url)
         with open_page(server.url) as page:
-            expect(page.locator(".state")).to_have_text(["not checked lately"] * 2)
+            expect(page.locator(".state")).to_have_text(["not checked recently"] * 2)
             project.manage("check_services", "--once")
             expect(page.locator(".state")).to_have_text(["up", "down"])
             expect(page.locator(".chart rect")).to_have_count(2)
@@ -396,7 +396,7 @@ def test_seven_tabs_and_the_admin(make_project: MakeProject, window: BrowserCont
         for number in range(1, 8):
             tabs.append(window.new_page())
             tabs[-1].goto(server.url)
-            expect(tabs[-1].locator(".state")).to_have_text(["not checked lately"] * 2)
+            expect(tabs[-1].locator(".state")).to_have_text(["not checked recently"] * 2)
             wait_for_streams(number, number - 1)
         admin = window.new_page()
         admin.goto(f"{server.url}/admin/")

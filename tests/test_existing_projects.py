@@ -153,7 +153,7 @@ def post_form(client: httpx.Client, path: str, form: dict[str, str], **options: 
     return client.post(path, data=form | {"csrfmiddlewaretoken": token[1]}, **options)
 
 
-async def ask_many(url: str, clients: int, requests: int) -> list[dict[str, Any]]:
+async def send_requests(url: str, clients: int, requests: int) -> list[Any]:
     answers = []
     async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=clients), timeout=60) as client:
 
@@ -195,7 +195,7 @@ def test_startproject(
         assert sign_in(client).is_redirect
         assert "Site administration" in client.get("/admin/").text
         assert "Select user to change" in client.get("/admin/auth/user/").text
-        answers = asyncio.run(ask_many(running.url, clients=48, requests=5))
+        answers = asyncio.run(send_requests(running.url, clients=48, requests=5))
         assert len(answers) == 240
         assert {answer["users"] for answer in answers} == {1}
         assert {answer["thread"] for answer in answers} <= {f"asgi-{number + 1}" for number in range(THREADS)}
@@ -358,8 +358,8 @@ def compare(project: Project, talk: Callable[[httpx.Client], Transcript]) -> Tra
     expected, heard = transcripts
     assert heard.keys() == expected.keys()
     for step, answer in heard.items():
-        before, after = [each[2].decode(errors="replace").splitlines() for each in (expected[step], answer)]
-        assert answer == expected[step], "\n".join([step, *unified_diff(before, after, n=0, lineterm="")])
+        old, new = (body.decode(errors="replace").splitlines() for *_, body in (expected[step], answer))
+        assert answer == expected[step], "\n".join([step, *unified_diff(old, new, n=0, lineterm="")])
     assert len(set(tracebacks)) == 1
     return heard
 

@@ -159,6 +159,55 @@ def test_style_fails_no_first_push(ci: str, starter: str, make_project: MakeProj
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+@pytest.mark.parametrize(("ci", "starter", "server"), [("github", "chat", "granian"), ("gitlab", "blank", "uvicorn")])
+def test_types_in_the_pipeline(ci: str, starter: str, server: str, make_project: MakeProject) -> None:
+    """Its command fails for a wrong type or a missing annotation in the project's own modules, and in no other app for the latter."""
+    project = make_project(ci=ci, starter=starter, server=server, channels=True)
+    required, _ = split_commands(project.path, ci)
+    [command] = [command for command in required if "mypy" in command]
+    course = project.path / "auctions"
+    course.mkdir()
+    (course / "__init__.py").write_text("")
+    (course / "views.py").write_text(COURSE_VIEWS)
+    assert not fails(project, command)
+    app = "chat" if starter == "chat" else "pages"
+    for path, wrong in (
+        ("wiki/serving/limits.py", "\n\nBodyLimitMiddleware(send_413, limit='100 MB')\n"),
+        (
+            "accounts/views.py",
+            "\n\ndef network(request: HttpRequest) -> int:\n    return get_client_network(request)\n",
+        ),
+        ("wiki/settings.py", "\n\ndef unannotated(value):\n    return value\n"),
+        (f"{app}/views.py", "\n\ndef unannotated(request):\n    return render(request, 'base.html')\n"),
+        (f"{app}/tests.py", "\n\nclient: int = 'no number'\n"),
+    ):
+        text = (project.path / path).read_text()
+        (project.path / path).write_text(text + wrong)
+        assert fails(project, command), path
+        (project.path / path).write_text(text)
+
+
+# Without annotations, with a library that has no types, and with a class of Django's that is generic for mypy alone.
+COURSE_VIEWS = """
+import markdown2
+from django.shortcuts import render
+from django.views.generic import ListView
+
+class Comments(ListView):
+    template_name = "comments.html"
+
+def shout(text, times: int):
+    return markdown2.markdown(text.upper() * times)
+
+GREETING = shout("hello", 2)
+
+def index(request):
+    if request.user.listings.count():
+        return render(request, "index.html", {"greeting": GREETING})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
 def test_code_of_a_course_is_left_out(make_project: MakeProject) -> None:
     """With the lines of docs/course-projects.md, neither ruff nor mypy looks at it."""
     project = make_project(project_name="project4")

@@ -428,10 +428,10 @@ from django.db import connection, transaction
 from chat.models import Message, Room
 
 Room.objects.create(name="lobby")
-second = threading.Thread(target=Room.store, args=("lobby", "grace", "second"))
+second = threading.Thread(target=Room.store_message, args=("lobby", "grace", "second"))
 waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 with transaction.atomic():
-    Room.store("lobby", "ada", "first")
+    Room.store_message("lobby", "ada", "first")
     second.start()
     with connection.cursor() as cursor:
         while second.is_alive() and not cursor.execute(waiting).fetchone()[0]:
@@ -603,7 +603,7 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
     project = make_production_project(**answers)
     add_service(project, site.url)
     with project.run_server() as running, running.client() as client:
-        assert "not checked lately" in client.get("/").text
+        assert "not checked recently" in client.get("/").text
         with client.stream("GET", "/events/") as response:
             assert response.headers["content-type"] == "text/event-stream"
             assert response.headers["x-accel-buffering"] == "no"
@@ -661,7 +661,7 @@ async def open_streams(running: Server, project: Project) -> None:
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
 
-        async def follow(opened: asyncio.Semaphore) -> Any:
+        async def wait_for_event(opened: asyncio.Semaphore) -> Any:
             async with client.stream("GET", "/events/") as response:
                 opened.release()
                 async for line in response.aiter_lines():
@@ -669,7 +669,7 @@ async def open_streams(running: Server, project: Project) -> None:
                         return json.loads(line.removeprefix("data: "))
 
         opened = asyncio.Semaphore(0)
-        streams = [asyncio.create_task(follow(opened)) for _ in range(40)]
+        streams = [asyncio.create_task(wait_for_event(opened)) for _ in range(40)]
         for _ in streams:
             await opened.acquire()
         for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
@@ -686,7 +686,7 @@ def test_checker(make_production_project: MakeProject, site: Site) -> None:
     with project.run_server("web", "checker") as running:
         running.wait_until(lambda: site.requests == 1)
         output = project.manage("check_services", "--once")
-        assert "Another checker is at work" in output.stdout
+        assert "Another checker is active" in output.stdout
         assert site.requests == 1
         running.process.terminate()
         running.process.wait(15)

@@ -32,8 +32,15 @@ def main() -> None:
     (new / "README").unlink()
     for name in CORE_FILES:
         shutil.copyfile(SOURCE / name, new / name)
-    os.chdir(new.parent)  # Windows moves no folder that a process runs in
-    new.rename(Path(package, "serving"))
+    os.chdir(new.parent)
+    serving = Path(package, "serving")
+    serving.mkdir()
+    for name in CORE_FILES:
+        (new / name).rename(serving / name)
+    try:
+        new.rmdir()
+    except PermissionError:  # on Windows, where it is the working directory of the shell that runs this
+        print(f"Remove the empty folder {new.name}: Windows keeps it until this command has ended.")
     print(
         f"\nThe ASGI core is in {package}/serving. It needs Python 3.11, Django 5.2 and asgiref 3.13, or newer."
         f"\nIn {package}/asgi.py, replace\n"

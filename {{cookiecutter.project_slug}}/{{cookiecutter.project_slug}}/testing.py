@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,10 @@ def temporary_file_settings(folder: Path) -> dict[str, Any]:
 {% else %}
     """Return the settings with which file storages lead to `folder`."""
 {% endif %}
-    storages = {}
-    for alias, storage in settings.STORAGES.items():
-        options = storage.get("OPTIONS", {})
-        if "location" in options:
-            options = options | {"location": folder / alias}
-        storages[alias] = storage | {"OPTIONS": options}
+    storages: dict[str, Any] = deepcopy(settings.STORAGES)
+    for alias, storage in storages.items():
+        if "location" in storage.get("OPTIONS", {}):
+            storage["OPTIONS"]["location"] = folder / alias
     return {"MEDIA_ROOT": folder, "STORAGES": storages}
 
 
