@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -552,7 +553,7 @@ def install_app(project: Project, app: str) -> None:
             target = project.path / app / str(file.relative_to(student)).replace("network", app)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.read_text().replace("network", app))
-    section = first_match(rf"^## \w+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS)
+    section = first_match(rf"^## [\w ]+\n\n([^#]+`\"{app}\",`[^#]+)", COURSE_PROJECTS)
     lines = re.findall(r"^\| `(\w+\.py)` \| `(.+?)`", section, re.MULTILINE)
     replaced = ['"pages",', 'AUTH_USER_MODEL = "accounts.User"', 'path("", include("pages.urls")),']
     assert len(lines) == len(replaced)
@@ -648,6 +649,99 @@ def use_course_project(page: Page, name: str) -> None:
     expect(like).to_have_text("0")
     like.click()
     expect(like).to_have_text("1")
+
+
+def test_final_project(make_project: MakeProject, chromium: Browser) -> None:
+    """An app with its own user, a WebSocket, an API and an event stream, made by the lines of docs/course-projects.md."""
+    assert "`project_name=capstone channels=true`" in COURSE_PROJECTS
+    project = make_project(project_name="capstone", channels=True)
+    install_app(project, "forum")
+    section = COURSE_PROJECTS.partition("\n## A final project\n")[2].partition("\n## ")[0]
+    add_lines_of_final_project(project, section)
+    project.run(sys.executable, "-m", "ruff", "check", "--no-cache", project.slug)
+    with project.run_dev_server() as server, visit(chromium, server.url) as (page, _):
+        use_final_project(page, "ada")
+
+    project.in_production()
+    project.manage("collectstatic", "--no-input")
+    with visit_in_production(project, chromium) as (page, _):
+        use_final_project(page, "alan")
+
+    beside = code_blocks("other-asgi.md", "python")[1]
+    for new, old in re.findall(r"`([\w.]+)` for `([\w.]+)`", section):
+        assert old in beside
+        beside = beside.replace(old, new)
+    asgi = project.path / project.slug / "asgi.py"
+    asgi.write_text(asgi.read_text() + beside)
+    with project.run_server() as server, server.client() as client:
+        assert client.get("/api/users").json() == {"users": 2}
+        assert "alan: hello from alan" in client.get("/").text
+
+
+def add_lines_of_final_project(project: Project, section: str) -> None:
+    """Add what the section's second table names, where it says."""
+    rows = re.findall(r"^\| [\w ]*\| `([\w/]+\.py)` \| (.+) \|$", section, re.MULTILINE)
+    lines = [(file, re.findall("`(.+?)`", cell)) for file, cell in rows]
+    assert [file.rpartition("/")[2] for file, _ in lines] == [
+        *("consumers.py", "routing.py", "routing.py"),
+        *("views.py", "views.py", "urls.py"),
+        *("views.py", "views.py", "urls.py"),
+    ]
+    consumer, imported, path, api_imports, api, api_path, stream_imports, stream, stream_path = (at for _, at in lines)
+
+    echo = code_blocks("websockets.md", "python")[0].partition("\n\n\n")[0]
+    last = first_match("its last line `(.+?)`", section)
+    echo, count = re.subn(r"\S.*\Z", last, echo)
+    assert count == 1
+    (project.path / "forum" / "consumers.py").write_text(f"{consumer[0]}\n\n\n{echo}\n")
+    routing = project.path / project.slug / "routing.py"
+    edit(routing, imported[1], f"{imported[0]}\n\n{imported[1]}")
+    edit(routing, path[1].rstrip(","), f"{path[0]}\n    {path[1].rstrip(',')}")
+
+    [added] = [block for block in code_blocks("course-projects.md", "python") if block in section]
+    assert all(f"async def {name}(" in added for name in (api[0], stream[0]))
+    events = re.search(rf"async def {stream[1]}\(.+", code_blocks("streams.md", "python")[0], re.DOTALL)
+    assert events
+    views = project.path / "forum" / "views.py"
+    top = "\n".join(api_imports + stream_imports)
+    often = events[0].replace("sleep(5)", "sleep(0.1)")
+    views.write_text(f"{top}\n{views.read_text()}\n\n{added}\n\n{often}")
+    paths = "urlpatterns = [\n"
+    edit(project.path / "forum" / "urls.py", paths, f"{paths}    {api_path[0]}\n    {stream_path[0]}\n")
+
+
+def use_final_project(page: Page, name: str) -> None:
+    """Use each of its parts, first signed in and then signed out."""
+    use_course_project(page, name)
+    assert page.evaluate(SEND_MESSAGE, "hello") == {"author": name, "content": "hello"}
+    page.evaluate(SHOW_EVENTS)
+    expect(page).to_have_title(re.compile(f"hello from {name}"))
+    page.get_by_label("Post").fill(f"news from {name}")
+    page.get_by_role("button", name="Post").click()
+    expect(page).to_have_title(re.compile(f"news from {name}"))
+    status, answer = page.evaluate(FETCH_POSTS)
+    assert status == 200
+    assert answer["posts"][0] == {"author__username": name, "text": f"news from {name}"}
+
+    page.get_by_role("link", name="Log out").click()
+    expect(page.get_by_role("link", name="Log in")).to_be_visible()
+    assert page.evaluate(SEND_MESSAGE, "hello") == {"author": "", "content": "hello"}
+    page.evaluate(SHOW_EVENTS)
+    expect(page).to_have_title(re.compile(f"news from {name}"))
+    assert page.evaluate(FETCH_POSTS) == [401, {"error": "Log in first."}]
+
+
+SEND_MESSAGE = """message => new Promise((resolve, reject) => {
+  const socket = new WebSocket("/ws/echo/");
+  socket.onopen = () => socket.send(JSON.stringify(message));
+  socket.onmessage = event => resolve(JSON.parse(event.data));
+  socket.onclose = reject;
+})"""
+SHOW_EVENTS = """() => {
+  const events = new EventSource("/events");
+  events.onmessage = event => { document.title = event.data; };
+}"""
+FETCH_POSTS = """() => fetch("/api/posts").then(async response => [response.status, await response.json()])"""
 
 
 def check_console(console: list[str], reported: bool) -> None:
