@@ -53,6 +53,7 @@ CONTENT_SECURITY_POLICY = (
 PROBE_THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
 EXHAUSTIVE = pytest.mark.exhaustive
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 IN_CI = bool(os.environ.get("CI"))
 
 
@@ -264,6 +265,8 @@ class Project:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "default",
             "DJANGO_SETTINGS_MODULE": f"{self.slug}.settings",
+            # Most of what mypy reads is the same in all projects of an environment. Its caches are not for several processes.
+            "MYPY_CACHE_DIR": str(ROOT / "build" / "mypy" / self.python.parent.parent.name / WORKER),
         }
         inherited = ("HOME", "SYSTEMROOT", "TMPDIR", "SSL_CERT_FILE")
         return {key: os.environ[key] for key in inherited if key in os.environ} | environment | self.variables
