@@ -682,11 +682,8 @@ def add_lines_of_final_project(project: Project, section: str) -> None:
     """Add what the section's second table names, where it says."""
     rows = re.findall(r"^\| [\w ]*\| `([\w/]+\.py)` \| (.+) \|$", section, re.MULTILINE)
     lines = [(file, re.findall("`(.+?)`", cell)) for file, cell in rows]
-    assert [file.rpartition("/")[2] for file, _ in lines] == [
-        *("consumers.py", "routing.py", "routing.py"),
-        *("views.py", "views.py", "urls.py"),
-        *("views.py", "views.py", "urls.py"),
-    ]
+    files = ["consumers.py", "routing.py", "routing.py", *["views.py", "views.py", "urls.py"] * 2]
+    assert [Path(file).name for file, _ in lines] == files
     consumer, imported, path, api_imports, api, api_path, stream_imports, stream, stream_path = (at for _, at in lines)
 
     echo = code_blocks("websockets.md", "python")[0].partition("\n\n\n")[0]
