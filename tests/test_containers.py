@@ -51,7 +51,7 @@ def check_dockerfile(project: Project) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@on_servers("uvicorn", "daphne")
+@on_servers("uvicorn")  # the stacks below have the images of the others
 def test_image(server: str, docker: Docker, tmp_path: Path) -> None:
     project = generate(tmp_path, lock=True, project_name="wiki", server=server)
     project.path.joinpath("db.sqlite3").write_text("local data")

@@ -30,10 +30,11 @@ from tests.template import (
     edit,
     first_match,
     free_port,
+    on_servers,
 )
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "granian")
 def test_256_clients_and_few_connections(
     server: str, make_probe_project: MakeProbeProject, connections: Callable[[], int]
 ) -> None:

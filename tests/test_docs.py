@@ -183,9 +183,8 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     paths = "path('dashboard/', views.dashboard), path('stream/', views.events)"
     append(project.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
     routing = project.path / "wiki" / "routing.py"
-    before, _, after = routing.read_text().partition('websocket_urlpatterns = [\n    re_path("", not_found),\n]\n')
-    imported = "from channels.generic.websocket import AsyncJsonWebsocketConsumer\n"
-    routing.write_text(f"{imported}{before}{consumer}{after}")
+    [patterns] = re.findall(r"^websocket_urlpatterns = \[$.+?^\]$", routing.read_text(), re.MULTILINE | re.DOTALL)
+    edit(routing, patterns, f"from channels.generic.websocket import AsyncJsonWebsocketConsumer\n\n\n{consumer}")
     with project.run_server(port=port) as running:
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:

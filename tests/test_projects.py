@@ -1,16 +1,37 @@
 """Generated projects pass Django's checks and their own tests, on both databases."""
 
 import shutil
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 
 import httpx
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests import test_isolation
-from tests.template import CHOICES, ROOT, SERVERS, Answers, MakeProject, Project, edit, label, pairwise
+from tests.template import (
+    CHOICES,
+    ROOT,
+    SERVERS,
+    Answers,
+    MakeProject,
+    Project,
+    also_in_test_all,
+    edit,
+    label,
+    pairwise,
+)
 
 
-@pytest.mark.parametrize("answers", pairwise("starter", "server", "database", "channels", "django_version"), ids=label)
+def pairs_of_answers() -> list[Answers | ParameterSet]:
+    """The pairs of all answers but the server, which the projects' own tests do not start, and in test-all with it."""
+    pairs = pairwise("starter", "database", "channels", "django_version")
+    chosen: list[Answers] = [
+        {**answers, "server": server} for answers, server in zip(pairs, cycle(SERVERS), strict=False)
+    ]
+    return [*chosen, *also_in_test_all(*pairwise("starter", "server", "database", "channels", "django_version"))]
+
+
+@pytest.mark.parametrize("answers", pairs_of_answers(), ids=label)
 def test_checks_and_own_tests(answers: Answers, make_project: MakeProject, request: pytest.FixtureRequest) -> None:
     check_project(make_project(**answers), request)
 
@@ -99,7 +120,7 @@ def test_tests_where_tutorials_put_them(make_project: MakeProject) -> None:
     """Each command finds an app's `tests.py`, and `test_*.py` beside it, but no uploaded files."""
     project = make_project()
     project.manage("startapp", "polls")
-    polls, pytest_command = project.path / "polls", (str(project.python), "-m", "pytest", "-q")
+    polls, pytest_command = project.path / "polls", (str(project.python), "-m", "pytest", "-q", "-k", "Tests")
     edit(project.path / "wiki" / "settings.py", '    "pages",', '    "pages",\n    "polls",')
     (polls / "models.py").write_text(POLLS_MODELS)
     (polls / "tests.py").write_text(POLLS_TESTS)
@@ -281,7 +302,7 @@ urlpatterns = [
 }
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_own_user_model(django_version: str, make_project: MakeProject) -> None:
     """An app's `User` takes the place of ours: three lines, then pages, admin and tests work with it."""
     project = make_project(django_version=django_version)
