@@ -39,8 +39,8 @@ class Socket(WebsocketCommunicator):
         websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
         super().__init__(websockets, path, [(b"host", b"testserver"), *headers])
 
-    async def receive_output(self, timeout: float = 1) -> Any:
-        return await super().receive_output(10 * timeout)  # a busy machine may take longer
+    def receive_json_from(self, timeout: float = 10) -> Any:
+        return super().receive_json_from(timeout)  # a busy machine may take longer than a second
 
     async def say(self, text: str, **others: str | None) -> None:
         await self.send_json_to({"message": text, **others})
