@@ -17,9 +17,9 @@ def middleware_that_needs_threads(app_configs: object, **kwargs: object) -> list
     warnings: list[CheckMessage] = []
     for name in settings.MIDDLEWARE:
         middleware = import_async_middleware(name)
-        # That of MiddlewareMixin, which Django 6.2 moves.
-        hops = getattr(middleware, "__acall__", None) is SecurityMiddleware.__acall__
-        if hops or not getattr(middleware, "async_capable", False):
+        # MiddlewareMixin's own method, taken from a subclass: Django 6.2 moves MiddlewareMixin itself.
+        uses_threads = getattr(middleware, "__acall__", None) is SecurityMiddleware.__acall__
+        if uses_threads or not getattr(middleware, "async_capable", False):
             message = f"{name} costs every request to an async view a thread."
             warnings.append(Warning(message, hint=hint, id="serving.W001"))
     return warnings
