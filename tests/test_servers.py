@@ -192,11 +192,13 @@ def test_development(server: str, make_project: MakeProject) -> None:
 def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) -> None:
     """Otherwise the proxy would send a request on one that was just closed. All servers are tested at once, to wait once."""
     with ExitStack() as stack:
-        opened = {}
+        ports = {}
         for server in SERVERS:
             project = make_project(server=server, project_name=f"site_{server}").in_production()
-            running = stack.enter_context(project.run_server())
-            connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", running.port, timeout=10)))
+            ports[server] = stack.enter_context(project.run_server()).port
+        opened = {}
+        for server, port in ports.items():
+            connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=10)))
             assert get_status(connection) == 200
             opened[connection] = server
         closed = wait_until_closed(opened, PROXY_IDLE_SECONDS + 5)
