@@ -126,6 +126,13 @@ def serve(command: str, folder: Path, port: int) -> None:
         process.communicate(timeout=20)
 
 
+def test_make_lists_its_targets() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^make (\S+) +\S", listed, re.MULTILINE) == targets
+    assert {"demo", "test", "check", "clean"} < set(targets)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
 @pytest.mark.skipif(shutil.which("wrk") is None and not IN_CI, reason="wrk is not installed")
 def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:

@@ -325,7 +325,13 @@ def fails(project: Project, command: str) -> bool:
 def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     """With the project's own locked tools: no network is asked, and what is wrong is found."""
     project = generate(tmp_path, lock=True, project_name="wiki")
-    run_all(["uv sync --locked", "git init --quiet", "git add ."], project.path, {})
+    readme = (project.path / "README.md").read_text()
+    assert re.findall("^    (git init|uvx pre-commit install) ", readme, re.MULTILINE) == [
+        "git init",
+        "uvx pre-commit install",
+    ]
+    run_all(["uv sync --locked", "git init", "pre-commit install", "git add ."], project.path, {})
+    assert (project.path / ".git" / "hooks" / "pre-commit").exists()
     environment = os.environ | {
         "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
         "UV_OFFLINE": "1",
@@ -335,7 +341,7 @@ def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4
-    with (project.path / "pages" / "views.py").open("a") as file:
+    with (project.path / "pages" / "urls.py").open("a") as file:
         file.write("import os\n")
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
