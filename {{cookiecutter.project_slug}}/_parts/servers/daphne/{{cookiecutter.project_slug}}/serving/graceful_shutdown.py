@@ -25,7 +25,7 @@ GRACE_PERIOD_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 POLL_INTERVAL_SECONDS = 0.05
 SERVICE_RESTART = 1012  # the close code of a WebSocket
-STARTUP_FAILURE = 3  # the exit status, as uvicorn's
+STARTUP_FAILURE = 3  # an exit status
 
 
 def install() -> None:
