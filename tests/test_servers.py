@@ -1,13 +1,10 @@
 """Each server, started by its Procfile line and tested over real sockets, as in production and in development."""
 
 import asyncio
-import os
 import re
 import select
-import shutil
 import signal
 import socket
-import subprocess
 import time
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -252,31 +249,6 @@ def test_streams(server: str, make_probe_project: MakeProbeProject) -> None:
         for event_bytes in (1, 1_000_000):  # with the larger ones the server waits for the client
             leave_stream(running, event_bytes)
         assert "Traceback" not in running.output
-
-
-@on_servers("uvicorn")
-def test_client_that_loses_its_network(server: str, make_probe_project: MakeProbeProject) -> None:
-    """Its stream is closed soon, though no packet says that it has gone."""
-    program = shutil.which("iptables", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None or subprocess.run([program, "--list"], check=False, capture_output=True).returncode:
-        pytest.skip("iptables cannot be used")
-    project = make_probe_project(server)
-    edit(project.path / "wiki" / "serving" / "streams.py", "_MS = 40_000", "_MS = 2_000")
-    with (
-        project.run_server() as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=5) as client,
-    ):
-        client.sendall(
-            b"GET /probe/watched_stream/?size=1 HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
-        )
-        while b"data: x" not in client.recv(1000):
-            pass
-        rule = ["INPUT", "--protocol", "tcp", "--dport", str(client.getsockname()[1]), "--jump", "DROP"]
-        subprocess.run([program, "--insert", *rule], check=True)
-        try:
-            running.wait_until(lambda: "closed a stream" in running.output, seconds=8)
-        finally:
-            subprocess.run([program, "--delete", *rule], check=True)
 
 
 def leave_stream(running: Server, event_bytes: int) -> None:

@@ -2,14 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
-import socket
-import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import cast
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -17,7 +12,6 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 KEEP_ALIVE_SECONDS = 15  # proxies close connections that are idle for longer, many after 30 seconds
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
-ACKNOWLEDGMENT_TIMEOUT_MS = 40_000
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,6 @@ async def encode_events(
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
-    notice_lost_clients()
     yield KEEP_ALIVE_COMMENT  # some servers send the headers with the first part
     # A task for the whole iterator, as `asyncio.timeout` in it needs, and of its own: the timeout
     # below would cancel what the iterator waits for.
@@ -111,22 +104,6 @@ async def encode_events(
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-@cache
-def notice_lost_clients() -> None:
-    """End connections whose client acknowledges or takes nothing any more, as a phone without network.
-
-    Linux would try for 15 minutes, and servers have no option. Listening sockets pass this one on.
-    """
-    if sys.platform == "linux":
-        for name in os.listdir("/proc/self/fd"):
-            with (
-                suppress(OSError),  # it is no socket of TCP
-                socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as copy,
-            ):
-                option = socket.TCP_USER_TIMEOUT
-                copy.setsockopt(socket.IPPROTO_TCP, option, ACKNOWLEDGMENT_TIMEOUT_MS)
 
 
 def get_last_event_id(request: HttpRequest) -> int | None:
