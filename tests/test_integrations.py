@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -242,7 +244,7 @@ def test_in_production(
                 assert set(executor.map(lambda path: client.get(path).status_code, paths)) == {500}
             check_sentry(running, backend)
             check_threads(client)
-            check_allauth(client, backend)
+            check_allauth(client, backend, project)
             check_celery(running, client)
             check_opentelemetry(running, backend, project)
             assert "Failed to detach" not in running.output
@@ -386,7 +388,7 @@ def post_form(client: httpx.Client, path: str, **form: str) -> httpx.Response:
     return client.post(path, data=form | {"csrfmiddlewaretoken": token}, headers=headers)
 
 
-def check_allauth(client: httpx.Client, backend: Backend) -> None:
+def check_allauth(client: httpx.Client, backend: Backend, project: Project) -> None:
     """Sign-up, sign-in, sign-in by the provider, and the limit on wrong passwords, in the site's own look."""
     sign_up = client.get("/accounts/signup/")
     assert 'class="site-header"' in sign_up.text
@@ -407,9 +409,13 @@ def check_allauth(client: httpx.Client, backend: Backend) -> None:
     assert ">grace</a>" in client.get("/").text
     assert post_form(client, "/accounts/logout/").is_redirect
 
-    wrong = [post_form(client, "/accounts/login/", login="ada", password="wrong").status_code for _ in range(12)]
-    assert wrong[-1] != 302
+    for _ in range(12):
+        assert not post_form(client, "/accounts/login/", login="ada", password="wrong").is_redirect
     assert not post_form(client, "/accounts/login/", login="ada", password="analytical-engine").is_redirect
+    query = "SELECT failures_since_start FROM axes_accessattempt WHERE username = 'ada'"
+    with closing(sqlite3.connect(project.path / "db.sqlite3")) as database:
+        [(failures,)] = database.execute(query)
+    assert failures > 1, "the project's own limit counts them as well"
 
 
 def check_celery(running: Server, client: httpx.Client) -> None:
