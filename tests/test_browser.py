@@ -461,7 +461,7 @@ def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium:
         page.goto("/accounts/password_change/")
         page.get_by_role("main").get_by_role("link", name="Sign up").click()
         page.get_by_label("Username").fill("grace")
-        page.get_by_label("Password", exact=True).fill("nanoseconds")
+        page.get_by_label("Password:", exact=True).fill("nanoseconds")
         page.get_by_label("Password confirmation").fill("nanoseconds")
         page.get_by_role("button", name="Sign up").click()
         expect(page.get_by_role("heading", name="Password change")).to_be_visible()

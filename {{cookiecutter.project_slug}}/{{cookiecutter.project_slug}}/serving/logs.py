@@ -96,7 +96,7 @@ def logging_config(formatter: str) -> dict[str, Any]:
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
             # Their own handlers would print in another format, or a second time.
-            "django": {"handlers": ["mail"], "propagate": True},
+            "django": {**to_root, "handlers": ["mail"]},
 {% if cookiecutter.server == "uvicorn" %}
             "uvicorn": to_root,
             "uvicorn.error": {**to_root, "filters": ["cancelled"]},
