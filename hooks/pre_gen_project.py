@@ -21,16 +21,16 @@ MIN_FREE_BYTES = 5_000_000  # several times the size of a project
 # packages that are installed for each combination of answers.
 RESERVED_NAMES = """
     accounts annotated_doc annotated_types anyio asgi asgiref ast_serialize async_timeout attr attrs autobahn
-    automat axes blib2to3 brotli build cbor2 cffi channels channels_redis chat click compose conftest
-    constantly cryptography csp daphne deploy dj_database_url dj_email_url django django_redis django_stubs_ext django_tasks
+    automat axes blib2to3 boto3 botocore brotli build cbor2 cffi channels channels_redis chat click compose conftest
+    constantly cryptography csp daphne dateutil deploy dj_database_url dj_email_url django django_redis django_stubs_ext django_tasks
     django_tasks_db django_tenants django_valkey docs dotenv encyclopedia entries environs execnet
     fastapi google granian gunicorn h11 h2 hpack httpcore2 httptools httpx httpx2 hypercorn hyperframe
-    hyperlink idna incremental iniconfig librt main manage markdown2 markdown_it marshmallow mdurl media msgpack multipart mypy
+    hyperlink idna incremental iniconfig jmespath librt main manage markdown2 markdown_it marshmallow mdurl media msgpack multipart mypy
     mypy_django_plugin mypy_extensions mypyc nh3 openssl opentelemetry packaging pages pathspec pluggy
     priority psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser pydantic pydantic_core
-    pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff servestatic
-    service_identity settings sniffio sqlparse starlette static staticfiles status templates test
-    tests truststore twisted txaio typing_extensions typing_inspection tzdata ujson urls uv uvicorn
+    pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff s3transfer servestatic
+    service_identity settings six sniffio sqlparse starlette static staticfiles status storages templates test
+    tests truststore twisted txaio typing_extensions typing_inspection tzdata ujson urllib3 urls uv uvicorn
     uvicorn_worker uvloop valkey venv watchfiles websockets wsgi wsproto xdist yaml zope
 """.split()  # noqa: SIM905 (a list would have a hundred lines)
 
