@@ -22,12 +22,12 @@ from websockets.typing import Origin
 
 from tests import template
 from tests.template import (
-    CHOICES,
     IN_CI,
     ROOT,
     MakeProbeProject,
     MakeProject,
     Project,
+    also_in_test_all,
     code_blocks,
     edit,
     first_match,
@@ -140,7 +140,7 @@ def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:
     assert re.search(r"sync_hello +[\d,.]+\n", (tmp_path / "figures").read_text())
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_background_tasks(django_version: str, make_project: MakeProject, run_commands: RunCommands) -> None:
     settings, task, view = code_blocks("background-tasks.md", "python")
     add, add_to_old, work = code_blocks("background-tasks.md", "sh")
@@ -281,7 +281,7 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 """
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
     """Views that fail after sign-in log the reason; the code in docs/async-views.md works."""
     project = make_production_project(django_version=django_version)

@@ -27,6 +27,7 @@ from tests.template import (
     MakeProbeProject,
     Project,
     Server,
+    also_in_test_all,
     connect,
     edit,
     first_match,
@@ -200,7 +201,7 @@ def count_processes(running: Server) -> int:
     return len({httpx.get(f"{running.url}/probe/state/", headers=headers).json()["process"] for _ in range(20)})
 
 
-@pytest.mark.parametrize("server", [server for server in SERVERS if server != "daphne"])  # which has one process
+@pytest.mark.parametrize("server", ["gunicorn", "granian", *also_in_test_all("uvicorn", "hypercorn")])  # daphne has one
 def test_stop_of_all_processes(server: str, make_probe_project: MakeProbeProject) -> None:
     """Each of the server's processes gets the signal, as from systemd."""
     status, seconds = stop_in_case(make_probe_project(server), server, request_in_flight, processes=2)
