@@ -63,7 +63,7 @@ def test_error_pages(server: str, make_production_project: MakeProject) -> None:
     mails = project.path.parent / "mails"
     variables = {"EMAIL_URL": f"file:///{mails}", "ADMINS": "ada@example.com,grace@example.com"}
     variables["DEFAULT_FROM_EMAIL"] = "site@example.com"
-    with project.run_server(**variables) as running, running.client() as client:
+    with project.run_server(port=None, **variables) as running, running.client() as client:
         for path, (status, title) in ERROR_PAGES.items():
             check_error_page(client.get(path), status, title, home=status not in (400, 500))
         refused = client.post("/accounts/login/", data={"username": "ada"})
@@ -298,7 +298,7 @@ def s3(tmp_path: Path) -> Iterator[str]:
     python = install_environment(choose_python(), " ".join([str(choose_python()), *requirements]), lambda: requirements)
     port = free_port()
     with (tmp_path / "s3.log").open("w") as log:
-        command = [python, "-m", "moto.server", "--port", str(port)]
+        command = [str(python), "-m", "moto.server", "--port", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         server = Server(process, port, tmp_path / "s3.log")
@@ -334,6 +334,6 @@ def test_uploads_to_object_storage(django_version: str, make_project: MakeProjec
         for link in links:
             assert link.startswith(f"{s3}/files/pages/page")
             assert "Signature=" in link
-            file = httpx.get(link)
-            assert (file.text, file.headers["content-disposition"]) == ("<script>alert(1)</script>", "attachment")
+            kept = httpx.get(link)
+            assert (kept.text, kept.headers["content-disposition"]) == ("<script>alert(1)</script>", "attachment")
     assert not (project.path / "media.files").exists()

@@ -32,6 +32,7 @@ class SignUpForm(forms.UserCreationForm):
     class Meta(forms.UserCreationForm.Meta):
         model = get_user_model()
         fields = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
+        help_texts = {"email": "To reset a forgotten password, the site sends a link to it."}
 
 
 class PasswordResetForm(forms.PasswordResetForm):
