@@ -3,9 +3,12 @@ PYTHON = python3
 PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks kubernetes/hooks core tests benchmarks docs
+SOURCES = answer_checks.py hooks kubernetes/hooks core tests benchmarks docs
 
-.PHONY: demo test test-all stop-table bench screenshots check format clean
+.PHONY: help demo test test-all stop-table bench screenshots check format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed  ## generate the default project into build/ and serve it
 	rm -rf build/my_site
@@ -35,11 +38,11 @@ check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff format --check $(SOURCES)
 	$(VENV)/mypy
 
-format: .venv/installed
+format: .venv/installed  ## let ruff mend what it can
 	$(VENV)/ruff check --fix $(SOURCES)
 	$(VENV)/ruff format $(SOURCES)
 
-clean:
+clean:  ## delete .venv/ and build/
 	rm -rf .venv build
 
 .venv/installed: pyproject.toml

@@ -137,6 +137,84 @@ def lucky( request ):
 """
 
 
+# What a tutorial's reader writes in the first week, into the files that `startapp` has made.
+FIRST_WEEK = {
+    "models.py": """from django.conf import settings
+from django.db import models
+
+
+class Guess(models.Model):
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    number = models.IntegerField(default=0)
+    note = models.CharField(max_length=64, blank=True, null=True)
+""",
+    "views.py": """import random
+
+from django import forms
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.utils.safestring import mark_safe
+
+from .models import Guess
+
+
+class GuessForm(forms.ModelForm):
+    class Meta:
+        model = Guess
+        fields = "__all__"
+
+
+def lucky(request):
+    number = random.choice([1, 2, 3])
+    return render(request, "base.html", {"text": mark_safe("<b>lucky</b>"), "number": number})
+
+
+def detail(request, guess_id):
+    try:
+        guess = Guess.objects.get(pk=guess_id)
+    except Guess.DoesNotExist:
+        raise Http404("There is no such guess.")
+    if guess.number == 7:
+        word = "right"
+    else:
+        word = "wrong"
+    return HttpResponse("That is %s, {}.".format(guess.user) % word)
+""",
+    "tests.py": """from django.contrib.auth import get_user_model
+from django.test import TestCase
+
+from .models import Guess
+
+
+class GuessTests(TestCase):
+    def setUp(self):
+        user = get_user_model().objects.create_user(username="ada", password="analytical")
+        self.guess = Guess.objects.create(user=user, number=7)
+
+    def test_number(self):
+        self.assertEqual(self.guess.number, 7)
+""",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+@pytest.mark.parametrize(("ci", "django_version"), [("github", "5.2"), *also_in_test_all(("gitlab", "6.1"))])
+def test_the_first_week_passes(ci: str, django_version: str, make_project: MakeProject) -> None:
+    """What `startapp` makes, and then what a tutorial puts there, fails no command of the pipeline."""
+    project = make_project(ci=ci, django_version=django_version)
+    commands, _ = split_commands(project.path, ci)
+    project.manage("startapp", "guesses")
+    edit(project.path / "wiki" / "settings.py", '    "pages",\n', '    "pages",\n    "guesses",\n')
+    assert [command for command in commands if re.search("ruff|mypy", command) and fails(project, command)] == []
+    for name, text in FIRST_WEEK.items():
+        (project.path / "guesses" / name).write_text(text)
+    project.manage("makemigrations")
+    assert [command for command in commands if fails(project, command)] == []
+    (project.path / "guesses" / "urls.py").write_text("import os\n")
+    [lint] = [command for command in commands if "ruff check" in command]
+    assert fails(project, lint)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
 @pytest.mark.parametrize(
     ("ci", "starter"),
@@ -247,7 +325,13 @@ def fails(project: Project, command: str) -> bool:
 def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     """With the project's own locked tools: no network is asked, and what is wrong is found."""
     project = generate(tmp_path, lock=True, project_name="wiki")
-    run_all(["uv sync --locked", "git init --quiet", "git add ."], project.path, {})
+    readme = (project.path / "README.md").read_text()
+    assert re.findall("^    (git init|uvx pre-commit install) ", readme, re.MULTILINE) == [
+        "git init",
+        "uvx pre-commit install",
+    ]
+    run_all(["uv sync --locked", "git init", "pre-commit install", "git add ."], project.path, {})
+    assert (project.path / ".git" / "hooks" / "pre-commit").exists()
     environment = os.environ | {
         "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
         "UV_OFFLINE": "1",
@@ -257,7 +341,7 @@ def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4
-    with (project.path / "pages" / "views.py").open("a") as file:
+    with (project.path / "pages" / "urls.py").open("a") as file:
         file.write("import os\n")
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1

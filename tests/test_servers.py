@@ -4,6 +4,7 @@ import asyncio
 import re
 import select
 import signal
+import socket
 import time
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -71,8 +72,9 @@ def check_pages(client: httpx.Client, server: str) -> None:
     assert f"<dd>{server}</dd>" in home.text
     assert "<dd>ASGI</dd>" in home.text
     assert "Server-Timing" not in home.headers
-    for path in ("/async/", "/sync/"):
+    for path in ("/async/", "/sync/", "/robots.txt"):
         assert client.get(path).status_code == 200
+    assert client.get("/favicon.ico", follow_redirects=True).headers["content-type"] == "image/svg+xml"
     assert client.get("/livez").json() == {"status": "ok", "failing": []}
     assert client.get("/readyz").json() == {"status": "ok", "failing": []}
     assert client.get("/nothing-here/").status_code == 404
@@ -182,9 +184,10 @@ def test_development(server: str, make_project: MakeProject) -> None:
         login = client.get("/admin/login/")
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
             assert client.get(sheet).status_code == 200
-        lines = [line for line in running.output.splitlines() if "/admin/login/" in line]
-        # The commands of these two have an access log of their own.
-        assert len(lines) == (2 if server in ("daphne", "gunicorn") else 1), running.output
+        assert running.output.count("/admin/login/") == 1, running.output
+        icon = client.get("/favicon.ico", follow_redirects=True)
+        assert icon.headers["content-type"] == "image/svg+xml"
+        assert client.get("/robots.txt").text.startswith("User-agent: *\nDisallow: /")
         template = project.path / "pages" / "templates" / "pages" / "home.html"
         edit(template, "is up", "was changed")
         running.wait_until(lambda: "was changed" in client.get("/").text)
@@ -230,8 +233,8 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @on_servers("uvicorn", "daphne", "granian")
-def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> None:
-    """HEAD of an endless stream returns at once, and the connection can be reused."""
+def test_streams(server: str, make_probe_project: MakeProbeProject) -> None:
+    """HEAD of an endless stream returns at once, and an event stream is closed when its client leaves."""
     with (
         make_probe_project(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
@@ -245,7 +248,22 @@ def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> 
             assert (response.status, response.read()) == (200, b""), path
             assert get_status(connection) == 200, path
             assert connection.sock is opened, path
+        for event_bytes in (1, 1_000_000):  # with the larger ones the server waits for the client
+            leave_stream(running, event_bytes)
         assert "Traceback" not in running.output
+
+
+def leave_stream(running: Server, event_bytes: int) -> None:
+    """Close a stream's connection while the server waits for something to send, or for the client to read."""
+    closed = f"closed a stream of {event_bytes} bytes and 0 users"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as client:
+        head = "Host: example.com\r\nX-Forwarded-Proto: https\r\n"
+        client.sendall(f"GET /probe/watched_stream/?size={event_bytes} HTTP/1.1\r\n{head}\r\n".encode())
+        received = b""
+        while b"data: x" not in received or (event_bytes == 1 and not received.endswith(b": keep-alive\n\n\r\n")):
+            received += client.recv(1000)
+        assert closed not in running.output
+    running.wait_until(lambda: closed in running.output, seconds=5)
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -310,6 +328,9 @@ def test_runserver_speaks_websockets(make_project: MakeProject) -> None:
     with project.run_process([str(project.python), "manage.py", "runserver", "--noreload", str(port)], port) as running:
         with running.client(https=False) as client:
             assert "<dd>ASGI</dd>" in client.get("/").text
+            assert client.get("/nothing/").status_code == 404
+        for path in (" / ", " /nothing/ "):
+            assert running.output.count(path) == 1, running.output
         with pytest.raises(websockets.InvalidStatus) as refused:
             asyncio.run(open_and_close(f"ws://127.0.0.1:{port}/ws/nothing/"))
         assert refused.value.response.status_code == 403

@@ -209,11 +209,26 @@ def test_handing_in(make_project: MakeProject, tmp_path: Path) -> None:
 
 
 def test_students_work(make_project: MakeProject) -> None:
-    """The project's tests pass for a finished solution, except for the two that it makes obsolete."""
+    """The project's tests pass for a finished solution, except for the two that it makes obsolete, which say so."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
+    obsolete = project.run(str(project.python), "-m", "pytest", "-q", "-k", "until_you_build_it", check=False).stdout
+    assert "4 failed" in obsolete
+    reasons = re.findall(r"^E +AssertionError: (.+, that is right: .+)$", obsolete, re.MULTILINE)
+    assert [reason.partition(" ")[0] for reason in reasons] == ["An", "“search”", "“new_page”", "“random_page”"]
+
+    line = first_match("`html = (.+?)` in the view", (project.path / "README.md").read_text())
+    views = project.path / "encyclopedia" / "views.py"
+    edit(views, 'nh3.clean(MarkdownIt("commonmark").render(content))', line)
+    edit(views, "from markdown_it import MarkdownIt\n", "import markdown2\n")
+    show = "from django.test import Client; print(Client(headers={'host': 'localhost'}).get('/wiki/HTML').text)"
+    with (project.path / "entries" / "HTML.md").open("a") as file:
+        file.write("\n**bold** <script>alert(1)</script>\n")
+    page = project.manage("shell", "--no-imports", "--command", show).stdout
+    assert "<strong>bold</strong>" in page
+    assert "alert(1)" not in page
 
 
 # As the course's lecture writes them.
@@ -612,7 +627,7 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
             assert response.headers["content-type"] == "text/event-stream"
             assert response.headers["x-accel-buffering"] == "no"
             lines = response.iter_lines()
-            assert next(lines) == "retry: 2000"
+            assert [next(lines) for _ in range(3)] == [": keep-alive", "", "retry: 2000"]
             project.manage("check_services", "--once")
             first = next_event(lines)
         project.manage("check_services", "--once")
@@ -640,7 +655,7 @@ def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> N
         running.client(https=False) as client,
         client.stream("GET", "/events/") as response,
     ):
-        assert next(response.iter_lines()) == "retry: 2000"
+        assert next(response.iter_lines()) == ": keep-alive"
         time.sleep(3)  # each server has scanned the files by then
         urls = project.path / "status" / "urls.py"
         urls.write_text(urls.read_text() + '\nurlpatterns += [path("new/", views.board)]\n')

@@ -1,6 +1,7 @@
 """Projects from a URL, a tag, a zip file or a folder, and projects that follow the template."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,10 +67,13 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 
 def change_template(template: Path, git: Git) -> None:
-    """Change the README and the Procfile, as the next version of the template may."""
+    """Change the README, the Procfile and a filter's name, as the next version of the template may."""
     project = template / "{{cookiecutter.project_slug}}"
     edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
     edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
+    for name in ("answer_checks.py", "cookiecutter.json"):
+        file = template / name
+        file.write_text(file.read_text().replace("check_slug", "require_slug"))
     git(template, "commit", "--quiet", "--all", "--message", "two")
 
 
@@ -115,6 +119,21 @@ def test_cruft_is_told_that_it_cannot_write_the_core(template: Path, tmp_path: P
     assert "The core is not written by cruft" in result.stderr
     assert [path.name for path in package.iterdir()] == ["asgi.py"]
     assert not (tmp_path / "serving.new").exists()
+
+
+def test_cruft_refuses_a_slug_in_one_sentence(template: Path, tmp_path: Path) -> None:
+    command = [
+        str(TOOLS / "cruft"),
+        "create",
+        str(template),
+        "--no-input",
+        "--extra-context",
+        '{"project_slug": "test"}',
+    ]
+    result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert re.fullmatch(r"project_slug 'test' cannot be used: .+; try test_site\.\n", result.stderr), result.stderr
+    assert not (tmp_path / "test").exists()
 
 
 def test_updating(template: Path, git: Git, tmp_path: Path) -> None:

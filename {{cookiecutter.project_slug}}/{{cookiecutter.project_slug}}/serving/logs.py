@@ -104,9 +104,13 @@ def logging_config(formatter: str) -> dict[str, Any]:
 {% elif cookiecutter.server == "gunicorn" %}
             "gunicorn.error": to_root,
             "uvicorn.error": {**to_root, "filters": ["cancelled"]},
+            "uvicorn.access": {"propagate": False},  # monitoring.py logs each request
 {% elif cookiecutter.server == "granian" %}
             "_granian": to_root,
 {% endif %}
+            # Of `runserver`, whose requests monitoring.py logs, too.
+            "django.channels.server": {"handlers": ["null"], "propagate": False},
+            "django.server": {"level": "ERROR"},
             "axes": {"level": "WARNING"},
             # Requests for other hosts get 400. Scanners send many: a traceback for each would be noise.
             "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
