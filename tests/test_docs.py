@@ -35,9 +35,10 @@ from tests.template import (
 )
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Each has its test here, except for updating.md (test_updates.py) and observability.md (test_observability.py).
+# Each has its test here, except for updating.md (test_updates.py), observability.md (test_observability.py) and uploads.md
+# (test_pages.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
-PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md", "uploads.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"

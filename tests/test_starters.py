@@ -112,12 +112,15 @@ def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
         "util.save_entry('New', 'x')\n"
         "course_util.save_entry('Newer', 'x')\n"
         "assert course_util.list_entries() == util.list_entries()\n"
+        "assert course_util.default_storage.save('encyclopedia/evil.py', course_util.ContentFile('x')) == 'encyclopedia/evil.py'\n"
         "print(util.list_entries())\n"
     )
     command: list[str | Path] = [project.python, project.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
+    assert (project.path / "media.files" / "encyclopedia" / "evil.py").read_text() == "x"
+    assert not (project.path / "encyclopedia" / "evil.py").exists()
 
 
 def test_course_layout(make_project: MakeProject) -> None:
