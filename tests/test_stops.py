@@ -7,10 +7,11 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import pytest
 import websockets
 import yaml
 from filelock import FileLock
+from h2.connection import H2Connection
+from h2.events import DataReceived
 
 from tests.template import (
     ROOT,
@@ -116,9 +119,15 @@ async def stalled_download(running: Server, stop: Stop) -> None:
         await stop()
 
 
-async def event_stream(running: Server, stop: Stop) -> None:
-    async with open_connection(running, "/probe/event_stream/") as (reader, _):
-        await reader.readuntil(b"data: ")
+async def event_streams(running: Server, stop: Stop) -> None:
+    async with AsyncExitStack() as opened:
+
+        async def open_stream() -> None:
+            reader, _ = await opened.enter_async_context(open_connection(running, "/probe/event_stream/"))
+            await reader.readuntil(b"data: ")
+
+        for _ in range(10):  # fewer than a listener queues
+            await asyncio.gather(*[open_stream() for _ in range(50)])
         await stop()
 
 
@@ -140,7 +149,7 @@ CASES = {
     "an upload that takes two seconds": slow_upload,
     "a download that takes two seconds": slow_download,
     "a download that the client does not read": stalled_download,
-    "an event stream": event_stream,
+    "500 event streams": event_streams,
     "a WebSocket": websocket,
 }
 
@@ -224,12 +233,43 @@ async def stream_over_http2(running: Server, stop: Stop) -> None:
     """A request in flight and an event stream in one connection: the first completes, the second is cut off."""
     async with http2_client(running) as client, client.stream("GET", "/probe/event_stream/") as response:
         assert response.http_version == "HTTP/2"
-        assert await anext(response.aiter_lines()) == "data: 0"
+        lines = response.aiter_lines()
+        assert "data: 0" in [await anext(lines) for _ in range(3)]
         answer = asyncio.create_task(client.get("/probe/announced/"))
         await asyncio.to_thread(running.wait_until, lambda: "in the view" in running.output)
         stopping = asyncio.create_task(stop())
         assert (await answer).text == "announced"
         await stopping
+
+
+async def closed_streams_over_http2(running: Server, stop: Stop) -> None:
+    """An event stream is closed when its client resets it, and when its connection ends. (httpx resets no stream.)"""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.tls_port, ssl=context)
+    connection = H2Connection()
+    connection.initiate_connection()
+    # The first is more than the client lets the server send.
+    event_bytes = {1: 1_000_000, 3: 1}
+    for stream, size in event_bytes.items():
+        path = f"/probe/watched_stream/?size={size}"
+        request = {":method": "GET", ":scheme": "https", ":authority": "example.com", ":path": path}
+        connection.send_headers(stream, list(request.items()), end_stream=True)
+    writer.write(connection.data_to_send())
+    received: set[int] = set()
+    while received != {*event_bytes}:
+        events = connection.receive_data(await reader.read(65536))
+        received |= {
+            event.stream_id for event in events if isinstance(event, DataReceived) and b"data: x" in event.data
+        }
+    connection.reset_stream(1)
+    writer.write(connection.data_to_send())
+    await asyncio.to_thread(running.wait_until, lambda: "closed a stream of 1000000 bytes" in running.output, 5)
+    assert "closed a stream of 1 bytes" not in running.output
+    writer.transport.abort()
+    await asyncio.to_thread(running.wait_until, lambda: "closed a stream of 1 bytes" in running.output, 5)
+    await stop()
 
 
 async def download_over_http2(running: Server, stop: Stop) -> None:
@@ -244,7 +284,7 @@ async def download_over_http2(running: Server, stop: Stop) -> None:
     await stopping
 
 
-HTTP2_CASES = [idle_http2_connection, stream_over_http2, download_over_http2]
+HTTP2_CASES = [idle_http2_connection, stream_over_http2, closed_streams_over_http2, download_over_http2]
 # How these servers listen with TLS, besides the port on which the tests wait for them.
 ADD_TLS = {
     "daphne": ("--bind 0.0.0.0", "--bind 127.0.0.1 --endpoint ssl:$TLS_PORT:privateKey=key.pem:certKey=crt.pem"),
