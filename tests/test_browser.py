@@ -483,6 +483,7 @@ def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium:
     with visit_in_production(project, chromium) as (page, console):
         page.goto("/accounts/password_change/")
         page.get_by_role("main").get_by_role("link", name="Sign up").click()
+        check_accessibility(page)
         page.get_by_label("Username").fill("grace")
         page.get_by_label("Password:", exact=True).fill("nanoseconds")
         page.get_by_label("Password confirmation").fill("nanoseconds")
@@ -490,12 +491,14 @@ def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium:
         expect(page.get_by_role("heading", name="Password change")).to_be_visible()
         page.get_by_role("link", name="grace").click()
         expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+        check_accessibility(page)
         assert console == []
 
         forged = "() => { document.forms[0].querySelector('[name=csrfmiddlewaretoken]').value = 'forged'; }"
         page.evaluate(forged)
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", name="The form was not accepted")).to_be_visible()
+        check_accessibility(page)
         expect(page.get_by_role("link", name="grace")).to_be_visible()
         page.goto("/nothing/")
         expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
@@ -503,6 +506,7 @@ def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium:
         (project.path / "encyclopedia" / "templates" / "encyclopedia" / "index.html").unlink()
         page.get_by_role("link", name="To the home page").click()
         expect(page.get_by_role("heading", name="Server error")).to_be_visible()
+        check_accessibility(page)
         expect(page.locator("h1")).to_have_css("letter-spacing", re.compile("^-"))  # of the style sheet
         assert [text for text in console if not text.startswith("Failed to load resource: the server resp")] == []
 
