@@ -457,6 +457,11 @@ def first_match(pattern: str, text: str) -> str:
     return match[1]
 
 
+def data_lines(event_stream: str) -> list[str]:
+    """The data of an event stream's events."""
+    return re.findall(r"^data: (.*)$", event_stream, re.MULTILINE)
+
+
 class MakeProject(Protocol):
     """A fixture that generates projects, each with an environment that has its dependencies."""
 

@@ -27,6 +27,7 @@ from tests.template import (
     Project,
     Server,
     connect,
+    data_lines,
     edit,
     first_match,
     free_port,
@@ -111,7 +112,7 @@ def test_sqlite_connections_are_reused(make_probe_project: MakeProbeProject) -> 
         assert 1 <= client.get("/probe/count_connected/").json()["connected"] <= PROBE_THREADS
         for _ in range(2):  # the second call waits for the end of the first one's thread
             with client.stream("GET", "/probe/event_stream/") as response:
-                assert next(response.iter_lines()) == "data: 0"
+                assert next(line for line in response.iter_lines() if "data" in line) == "data: 0"
         assert "Traceback" not in running.output
 
 
@@ -126,7 +127,7 @@ def test_with_djangos_connection_pool(make_probe_project: MakeProbeProject, conn
         with running.client() as client:
             for _ in range(4):
                 assert client.get("/probe/change_setting/").text == "changed"
-            assert client.get("/probe/event_stream_setting/").text == "data: \n\n"
+            assert data_lines(client.get("/probe/event_stream_setting/").text) == [""]
 
 
 BACKEND_VIEWS = {"backend": PROBE_THREADS, "async_backend": PROBE_THREADS, "event_stream_backends": BACKGROUND_THREADS}
@@ -136,9 +137,15 @@ def test_connections_are_reused(make_probe_project: MakeProbeProject) -> None:
     """Later requests and later calls of event streams reuse them."""
     with make_probe_project().run_server() as running, running.client() as client:
         for view, most in BACKEND_VIEWS.items():
-            answers = [client.get(f"/probe/{view}/").json()["processes"] for _ in range(5 * PROBE_THREADS)]
+            answers = [get_processes(client, view) for _ in range(5 * PROBE_THREADS)]
             assert 1 <= len({process for answer in answers for process, _ in answer}) <= most, view
         assert "Traceback" not in running.output
+
+
+def get_processes(client: httpx.Client, view: str) -> list[tuple[int, float]]:
+    """The processes of PostgreSQL that responded to the view, with their age, from JSON or an event's data."""
+    answer: dict[str, list[tuple[int, float]]] = json.loads(first_match(r"({.+})", client.get(f"/probe/{view}/").text))
+    return answer["processes"]
 
 
 def test_connections_are_replaced_when_they_are_old(make_probe_project: MakeProbeProject) -> None:
@@ -149,7 +156,7 @@ def test_connections_are_replaced_when_they_are_old(make_probe_project: MakeProb
     with project.run_server() as running, running.client() as client:
 
         def check(view: str) -> None:
-            ages = [age for _, age in client.get(f"/probe/{view}/").json()["processes"]]
+            ages = [age for _, age in get_processes(client, view)]
             assert max(ages) < 2, view
 
         for used in ("backend", "event_stream_backends", "backend"):
@@ -205,7 +212,8 @@ async def stream_many(running: Server, streams: int) -> None:
         for _ in range(streams):
             response = await client.send(client.build_request("GET", "/probe/event_stream/"), stream=True)
             opened.append(response)
-            assert await anext(response.aiter_lines()) == "data: 0"
+            lines = response.aiter_lines()
+            assert "data: 0" in [await anext(lines) for _ in range(3)]
         for path in ("/probe/count/", "/probe/async_count/"):
             assert (await client.get(path)).json() == {"users": 0}
         for response in opened:

@@ -28,6 +28,7 @@ from tests.template import (
     Server,
     also_in_test_all,
     connect,
+    data_lines,
     first_match,
 )
 
@@ -199,7 +200,7 @@ async def request_owners(
         if response.status_code != 200:
             return [response.status_code]
         if "stream" in kind:
-            return [json.loads(line) for line in response.text.splitlines()]
+            return [json.loads(data) for data in data_lines(response.text)]
         return response.json()["owners"]
     except httpx.TransportError as error:
         return [repr(error)]
@@ -243,17 +244,22 @@ async def leave_and_inspect(running: Server) -> None:
     headers = {"Host": "www.example.com", "X-Forwarded-Proto": "https"}
     async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
 
-        async def get(path: str) -> object:
+        async def get(path: str) -> list[Any]:
+            """Return the data of the events, if it is an event stream."""
             response = await client.get(f"/isolation/{path}/")
             assert response.status_code < 300, running.output
-            return response.json() if response.status_code == 200 else None
+            return data_lines(response.text)
+
+        async def inspect_in_stream() -> Any:
+            [found] = await get("inspect_in_stream")
+            return json.loads(found)
 
         async def leave_in_task(open_transaction: int) -> None:
             await get(f"litter_in_task/{open_transaction}")
             await get("late_result/0")
 
         async def inspect_all() -> list[Any]:
-            streams: list[Coroutine[Any, Any, Any]] = [get("inspect_in_stream") for _ in range(5 * BACKGROUND_THREADS)]
+            streams: list[Coroutine[Any, Any, Any]] = [inspect_in_stream() for _ in range(5 * BACKGROUND_THREADS)]
             sockets = [exchange_message(running, {}) for _ in range(5 * BACKGROUND_THREADS)]
             return await asyncio.gather(*streams, *sockets)
 
@@ -269,6 +275,5 @@ async def leave_and_inspect(running: Server) -> None:
                 for found in await inspect_all():
                     assert found == CLEAN_STATE, f"left in a {name}"
             # Calls of the same stream share a context, and so the language, as in Django; nothing else stays.
-            own = (await client.get(f"/isolation/inspect_in_own_stream/{open_transaction}/")).text
-            for line in own.splitlines():
-                assert json.loads(line) == CLEAN_STATE | {"language": "de", "time_zone": "Asia/Kolkata"}
+            for found in await get(f"inspect_in_own_stream/{open_transaction}"):
+                assert json.loads(found) == CLEAN_STATE | {"language": "de", "time_zone": "Asia/Kolkata"}

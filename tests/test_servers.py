@@ -4,6 +4,7 @@ import asyncio
 import re
 import select
 import signal
+import socket
 import time
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -229,8 +230,8 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> None:
-    """HEAD of an endless stream returns at once, and the connection can be reused."""
+def test_streams(server: str, make_probe_project: MakeProbeProject) -> None:
+    """HEAD of an endless stream returns at once, and an event stream is closed when its client leaves."""
     with (
         make_probe_project(server).run_server() as running,
         closing(HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection,
@@ -244,7 +245,22 @@ def test_head_of_a_stream(server: str, make_probe_project: MakeProbeProject) -> 
             assert (response.status, response.read()) == (200, b""), path
             assert get_status(connection) == 200, path
             assert connection.sock is opened, path
+        for event_bytes in (1, 1_000_000):  # with the larger ones the server waits for the client
+            leave_stream(running, event_bytes)
         assert "Traceback" not in running.output
+
+
+def leave_stream(running: Server, event_bytes: int) -> None:
+    """Close a stream's connection while the server waits for something to send, or for the client to read."""
+    closed = f"closed a stream of {event_bytes} bytes and 0 users"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as client:
+        head = "Host: example.com\r\nX-Forwarded-Proto: https\r\n"
+        client.sendall(f"GET /probe/watched_stream/?size={event_bytes} HTTP/1.1\r\n{head}\r\n".encode())
+        received = b""
+        while b"data: x" not in received or (event_bytes == 1 and not received.endswith(b": keep-alive\n\n\r\n")):
+            received += client.recv(1000)
+        assert closed not in running.output
+    running.wait_until(lambda: closed in running.output, seconds=5)
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from wiki.serving.streams import EventStreamResponse
+from wiki.serving.streams import EventStreamResponse, ServerSentEvent
 
 from . import litter
 from .programs import read_owner, set_and_read_owner
@@ -74,7 +74,7 @@ def mixed_stream(request: HttpRequest, program: str, owner: str, number: int) ->
 
 
 def line(owner: str | None) -> str:
-    return f"{json.dumps(owner)}\n"
+    return f"data: {json.dumps(owner)}\n\n"
 
 
 async def read_in_background(program: str, owner: str) -> AsyncIterator[str | None]:
@@ -84,20 +84,17 @@ async def read_in_background(program: str, owner: str) -> AsyncIterator[str | No
     yield await async_pause_and_read(program)
 
 
-async def event_stream(request: HttpRequest, program: str, owner: str, number: int) -> EventStreamResponse:
-    async def lines() -> AsyncIterator[str]:
-        async for each in read_in_background(program, owner):
-            yield line(each)
+async def events_in_background(program: str, owner: str) -> AsyncIterator[ServerSentEvent]:
+    async for each in read_in_background(program, owner):
+        yield ServerSentEvent(json.dumps(each))
 
-    return EventStreamResponse(lines())
+
+async def event_stream(request: HttpRequest, program: str, owner: str, number: int) -> EventStreamResponse:
+    return EventStreamResponse(events_in_background(program, owner))
 
 
 def event_stream_of_sync_view(request: HttpRequest, program: str, owner: str, number: int) -> EventStreamResponse:
-    async def lines() -> AsyncIterator[str]:
-        async for each in read_in_background(program, owner):
-            yield line(each)
-
-    return EventStreamResponse(lines())
+    return EventStreamResponse(events_in_background(program, owner))
 
 
 async def late(request: HttpRequest, program: str, owner: str, number: int) -> HttpResponse:
@@ -127,28 +124,28 @@ async def closed_streams(request: HttpRequest) -> JsonResponse:
 
 
 async def litter_in_stream(request: HttpRequest, open_transaction: int) -> EventStreamResponse:
-    async def lines() -> AsyncIterator[str]:
-        yield json.dumps(await sync_to_async(litter.leave)(open_transaction))
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(await sync_to_async(litter.leave)(open_transaction))
 
-    return EventStreamResponse(lines())
+    return EventStreamResponse(events())
 
 
 async def inspect_in_stream(request: HttpRequest) -> EventStreamResponse:
-    async def lines() -> AsyncIterator[str]:
-        yield json.dumps(await sync_to_async(litter.inspect)())
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(await sync_to_async(litter.inspect)())
 
-    return EventStreamResponse(lines())
+    return EventStreamResponse(events())
 
 
 async def inspect_in_own_stream(request: HttpRequest, open_transaction: int) -> EventStreamResponse:
     """Leave state in one call, and look for it in later ones of the same stream."""
 
-    async def lines() -> AsyncIterator[str]:
+    async def events() -> AsyncIterator[ServerSentEvent]:
         await sync_to_async(litter.leave)(open_transaction)
         for _ in range(10):
-            yield json.dumps(await sync_to_async(litter.inspect)()) + "\n"
+            yield ServerSentEvent(await sync_to_async(litter.inspect)())
 
-    return EventStreamResponse(lines())
+    return EventStreamResponse(events())
 
 
 async def litter_in_task(request: HttpRequest, open_transaction: int) -> HttpResponse:

@@ -13,7 +13,7 @@ from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
-from wiki.serving.streams import EventStreamResponse
+from wiki.serving.streams import EventStreamResponse, ServerSentEvent
 
 User = get_user_model()
 CHUNK = b"x" * 65536
@@ -130,12 +130,12 @@ async def quarter_second_stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def event_stream(request: HttpRequest) -> EventStreamResponse:
-    async def lines() -> AsyncIterator[str]:
-        yield f"{await count_users()}\n"
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(await count_users())
         await async_released.wait()
-        yield f"{await count_users()}\n"
+        yield ServerSentEvent(await count_users())
 
-    return EventStreamResponse(lines())
+    return EventStreamResponse(events())
 
 
 def endless_sync_stream(request: HttpRequest) -> StreamingHttpResponse:

@@ -10,7 +10,7 @@ NAMES = """
     stuck stream_with_calls count_things event_stream announced
     let_finish async_wait_long cancel_a_call backend async_backend event_stream_backends
     vendor count_connected notify stream_with_timeout
-    change_setting event_stream_setting
+    change_setting event_stream_setting watched_stream
 """
 
 urlpatterns = [path(f"{name}/", getattr(views, name)) for name in NAMES.split()]

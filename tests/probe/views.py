@@ -1,7 +1,6 @@
 import asyncio
 import gc
 import hashlib
-import json
 import os
 import secrets
 import threading
@@ -22,7 +21,7 @@ from django.middleware.csrf import get_token
 from django.urls import get_script_prefix
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
-from wiki.serving.streams import EventStreamResponse
+from wiki.serving.streams import EventStreamResponse, ServerSentEvent
 
 from .caches import CountedCache
 
@@ -184,10 +183,10 @@ async def event_stream_setting(request: HttpRequest) -> EventStreamResponse:
             cursor.execute("SELECT current_setting('wiki.owner', true)")
             return cursor.fetchone()[0] or ""
 
-    async def parts() -> AsyncIterator[str]:
-        yield f"data: {await sync_to_async(read)()}\n\n"
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(await sync_to_async(read)())
 
-    return EventStreamResponse(parts())
+    return EventStreamResponse(events())
 
 
 def record_connected(**kwargs: object) -> None:
@@ -247,13 +246,26 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def event_stream(request: HttpRequest) -> EventStreamResponse:
-    async def events() -> AsyncIterator[str]:
-        yield f"data: {await User.objects.acount()}\n\n"
-        while True:
-            await asyncio.sleep(3600)
-            yield "data: more\n\n"
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(await User.objects.acount())
+        await asyncio.sleep(3600)
 
     return EventStreamResponse(events())
+
+
+async def watched_stream(request: HttpRequest) -> EventStreamResponse:
+    """Stream 20 events of this size, then wait; say when the stream is closed."""
+    size = int(request.GET["size"])
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        try:
+            for _ in range(20):
+                yield ServerSentEvent("x" * size)
+            await asyncio.sleep(3600)
+        finally:
+            print(f"closed a stream of {size} bytes and {await User.objects.acount()} users")
+
+    return EventStreamResponse(events(), keep_alive_seconds=0.2)
 
 
 def backend_process() -> tuple[int, float]:
@@ -274,12 +286,12 @@ async def async_backend(request: HttpRequest) -> JsonResponse:
 
 
 async def event_stream_backends(request: HttpRequest) -> EventStreamResponse:
-    async def parts() -> AsyncIterator[str]:
+    async def events() -> AsyncIterator[ServerSentEvent]:
         await sync_to_async(str)("a call without a query")
         processes = [await sync_to_async(backend_process)() for _ in range(10)]
-        yield json.dumps({"processes": processes})
+        yield ServerSentEvent({"processes": processes})
 
-    return EventStreamResponse(parts())
+    return EventStreamResponse(events())
 
 
 LARGE_BODY = b"x" * 20_000_000  # larger than the buffers between server and client

@@ -8,7 +8,7 @@ import asyncio
 import atexit
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
@@ -205,7 +205,8 @@ class ASGIHandler(asgi.ASGIHandler):
             response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
             request_thread.release()
-            return await self.send_response(response, send)
+            async with aclosing(response):  # Django closes only what it wraps around the iterator
+                return await self.send_response(response, send)
         mark = self.pool.mark_streaming
         timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, request_thread)
         try:
