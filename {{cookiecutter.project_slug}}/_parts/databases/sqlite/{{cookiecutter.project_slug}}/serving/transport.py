@@ -69,4 +69,5 @@ def get_last_id() -> int:
 def get_messages(after: int) -> list[tuple[int, str]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, message FROM serving_message WHERE id > %s ORDER BY id", [after])
-        return cursor.fetchall()
+        messages: list[tuple[int, str]] = cursor.fetchall()
+        return messages
