@@ -49,6 +49,8 @@ UNAUTHORIZED = 3000
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
 PING_TIMEOUT = 4408
 
+CHANNEL_LAYER_ERRORS = (Error, RedisError, OSError)  # of PostgreSQL or Redis
+
 
 class FrameError(Exception):
     """A frame cannot be accepted. The client gets the message of the exception."""
@@ -93,7 +95,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.mark_present()
 
     async def leave(self) -> None:
-        with suppress(RedisError, OSError):
+        with suppress(*CHANNEL_LAYER_ERRORS):
             await self.channel_layer.group_discard(self.group, self.channel_name)
         await Presence.objects.filter(channel=self.channel_name).adelete()
         await self.broadcast({"type": "chat.presence", "here": await get_present_names(self.room)})
@@ -154,7 +156,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.channel_layer.group_send(self.group, event)
         except PayloadTooLarge:
             return await self.broadcast({"type": "chat.refresh"})
-        except (Error, RedisError, OSError) as error:
+        except CHANNEL_LAYER_ERRORS as error:
             # Other members get the message with their next heartbeat.
             logger.warning("The channel layer does not answer: %s", error)
             return False

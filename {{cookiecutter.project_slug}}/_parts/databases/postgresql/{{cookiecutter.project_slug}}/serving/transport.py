@@ -28,8 +28,11 @@ async def receive() -> AsyncGenerator[str | None]:
     parameters |= NETWORK_TIMEOUTS
     for name in ("context", "cursor_factory"):  # Django's own, for its own connections
         del parameters[name]
-    async with await AsyncConnection.connect(**parameters, autocommit=True) as listener:
+    listener = await AsyncConnection.connect(**parameters, autocommit=True)
+    try:
         await listener.execute(f"LISTEN {CHANNEL}")
         yield None
         async for notification in listener.notifies():
             yield notification.payload
+    finally:  # not `async with`, which would wait: a second cancellation would leave it open
+        await listener.close()
