@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from psycopg import AsyncConnection
 
-# Of PostgreSQL. All channels of `publish` share it, so that one LISTEN is enough.
+# Of PostgreSQL, for whatever is published: one LISTEN is enough.
 CHANNEL = "pubsub"
 # So that an outage of the network is noticed within half a minute; in seconds, the last in milliseconds.
 NETWORK_TIMEOUTS = {
