@@ -112,14 +112,31 @@ def django_version() -> str:
 
 
 @pytest.fixture
-def make_project(tmp_path: Path, environments: MakeEnvironment, python: str, django_version: str) -> MakeProject:
+def make_project(
+    tmp_path: Path,
+    generate_once: Callable[..., Project],
+    environments: MakeEnvironment,
+    python: str,
+    django_version: str,
+) -> MakeProject:
     """`make_project(**answers)` generates a project and gives it an environment with its dependencies."""
 
     def make(**answers: Unpack[Answers]) -> Project:
         answers = {"django_version": django_version, **answers}
-        project = generate(tmp_path / "projects", **answers)
-        project.python = environments(answers["django_version"], python)
-        return project
+        generated = generate_once(*sorted(answers.items()))
+        path = shutil.copytree(generated.path, tmp_path / "projects" / generated.slug)
+        return Project(path, generated.answers, environments(answers["django_version"], python))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def generate_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """`generate_once(*answers)`: a project to copy, since rendering a template takes a multiple of that."""
+
+    @cache
+    def make(*answers: tuple[str, Any]) -> Project:
+        return generate(tmp_path_factory.mktemp("generated"), **dict(answers))
 
     return make
 

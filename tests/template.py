@@ -29,6 +29,7 @@ from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT_TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES: dict[str, list[str]] = {
     key: value for key, value in QUESTIONS.items() if isinstance(value, list) and not key.startswith("_")
@@ -197,13 +198,21 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
     """Return the interpreter of an environment with the dependencies of all generated projects of this Django version.
 
     They share one, since an environment for each combination would take longer than all tests. It is built from the
-    dependencies of projects that are generated in `folder`, and cached in build/ until these change.
+    dependencies of projects that are generated in `folder`, and cached in build/ until what decides on these changes.
     Without `request`, its Python is the one of `choose_python`. Raises LookupError if there is no such Python.
     """
     base = find_python(request) if request else choose_python()
     if base is None:
         raise LookupError(f"There is no Python {request} to test Django {django_version} on")
-    files = []
+    sources = (ROOT / "cookiecutter.json", ROOT / "hooks" / "post_gen_project.py", PROJECT_TEMPLATE / "pyproject.toml")
+    libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
+    wanted = "".join([str(base), django_version, *(file.read_text() for file in sources), *libraries])
+    return install_environment(base, wanted, lambda: libraries + get_requirements(django_version, folder))
+
+
+def get_requirements(django_version: str, folder: Path) -> list[str]:
+    """Return the options of `uv pip install` for what projects of this Django version depend on."""
+    options = []
     for server in SERVERS:
         answers: Answers = {
             "server": server,
@@ -212,28 +221,25 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
             "channels": True,
             "starter": "live",  # which has an additional dependency
         }
-        files.append(generate(folder / server, **answers).path / "pyproject.toml")
-    libraries = [*STUDENT_LIBRARIES, *DOCS_LIBRARIES, *TENANT_LIBRARIES]
-    wanted = "".join([str(base), *(file.read_text() for file in files), *libraries])
-    for file in files:
-        libraries += ["--requirements", str(file), "--group", f"{file}:dev"]
-    return install_environment(base, wanted, libraries)
+        file = generate(folder / server, **answers).path / "pyproject.toml"
+        options += ["--requirements", str(file), "--group", f"{file}:dev"]
+    return options
 
 
 def make_existing_project_environment(django_version: str) -> Path:
     """The interpreter of an environment for projects that the template did not make, kept in build/ as well."""
     requirements = [f"django~={django_version}.0", *EXISTING_PROJECT_LIBRARIES]
-    return install_environment(choose_python(), " ".join([str(choose_python()), *requirements]), requirements)
+    return install_environment(choose_python(), " ".join([str(choose_python()), *requirements]), lambda: requirements)
 
 
-def install_environment(base: Path, wanted: str, requirements: list[str]) -> Path:
+def install_environment(base: Path, wanted: str, list_requirements: Callable[[], list[str]]) -> Path:
     """The interpreter of an environment that is kept in build/ until something else is wanted."""
     environment = ROOT / "build" / "environments" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     environment.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if not (environment / "complete").exists():
             uv("venv", "--clear", "--python", str(base), str(environment))
-            uv("pip", "install", "--compile-bytecode", "--python", str(environment), *requirements)
+            uv("pip", "install", "--compile-bytecode", "--python", str(environment), *list_requirements())
             (environment / "complete").touch()
     return environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
@@ -364,10 +370,12 @@ class Server:
         """Return an HTTP client; with `https` its requests look as from a proxy in front of a production site."""
         if https:
             options |= {"base_url": "https://example.com", "transport": ProxyTransport(self.url)}
-        return httpx.Client(**{"base_url": self.url, "timeout": 20, **options})
+        # Not verified: there is no TLS, and to load the certificates of all authorities takes longer than most requests.
+        return httpx.Client(**{"base_url": self.url, "timeout": 20, "verify": False, **options})
 
     def wait_until_ready(self, path: str = "/livez") -> None:
-        self.wait_until(lambda: httpx.get(f"{self.url}{path}", timeout=5).status_code == 200)
+        with self.client(https=False, timeout=5) as client:
+            self.wait_until(lambda: client.get(path).status_code == 200)
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         """Wait until the condition holds; it may raise TransportError until then. The error has the server's output."""
@@ -407,7 +415,7 @@ class ProxyTransport(httpx.HTTPTransport):
     """Sends requests for any https:// URL to a server's own http:// one, as a reverse proxy does."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
+        super().__init__(verify=False)
         self.url = httpx.URL(url)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

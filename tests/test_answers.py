@@ -221,7 +221,7 @@ def check_project(project: Path, answers: Answers, inspect_project: InspectProje
 
 
 @pytest.mark.parametrize("run_number", RUNS)
-@examples(in_ci=25)
+@examples(in_ci=12)
 @given(answers=ANSWERS, name=NAMES)
 @example(answers=DEFAULTS, name="\r\n")
 @example(answers={**DEFAULTS, "channels": True}, name="\ud800")
@@ -230,7 +230,7 @@ def test_names(answers: Answers, name: str, run_number: int, inspect_project: In
 
 
 @pytest.mark.parametrize("run_number", RUNS)
-@examples(in_ci=100)
+@examples(in_ci=50)
 @given(answers=ANSWERS, slug=SLUGS)
 @example(answers={**DEFAULTS, "channels": True}, slug="a" * 30)
 def test_slugs(answers: Answers, slug: str, run_number: int, inspect_project: InspectProject) -> None:

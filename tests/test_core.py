@@ -35,7 +35,7 @@ from tests.template import (
 )
 
 
-@on_servers("uvicorn", "daphne", "granian")
+@on_servers("uvicorn", "daphne")
 def test_256_clients_and_few_connections(
     server: str, make_probe_project: MakeProbeProject, connections: Callable[[], int]
 ) -> None:

@@ -1,5 +1,6 @@
 """The commands and the code of the pages in docs/, run in a generated project."""
 
+import itertools
 import os
 import re
 import shlex
@@ -22,12 +23,12 @@ from websockets.typing import Origin
 
 from tests import template
 from tests.template import (
-    CHOICES,
     IN_CI,
     ROOT,
     MakeProbeProject,
     MakeProject,
     Project,
+    also_in_test_all,
     code_blocks,
     edit,
     first_match,
@@ -139,7 +140,7 @@ def test_benchmarks(run_commands: RunCommands, tmp_path: Path) -> None:
     assert re.search(r"sync_hello +[\d,.]+\n", (tmp_path / "figures").read_text())
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_background_tasks(django_version: str, make_project: MakeProject, run_commands: RunCommands) -> None:
     settings, task, view = code_blocks("background-tasks.md", "python")
     add, add_to_old, work = code_blocks("background-tasks.md", "sh")
@@ -168,19 +169,18 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     """Views, a stream, a consumer and a bare application, as the pages show them."""
     [bare] = code_blocks("asgi.md", "python")
     [dashboard] = code_blocks("async-views.md", "python")
-    [stream] = code_blocks("streams.md", "python")
+    streams = "\n".join(code_blocks("streams.md", "python"))
     [consumer] = code_blocks("websockets.md", "python")
     project = make_project(starter="live", channels=True)
     project.manage("migrate")
     port = free_port()
     append(project.path / "bare.py", bare)
-    imports = (
-        "import asyncio, httpx2\nfrom django.http import StreamingHttpResponse\nfrom django.shortcuts import render"
-    )
+    imports = "import asyncio\nfrom accounts.models import User\nfrom django.shortcuts import render"
     named = f"WEATHER = NEWS = 'http://127.0.0.1:{port}/livez'\nasync def latest():\n    return 'news'"
-    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{stream}")
+    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{streams}")
     (project.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
-    paths = "path('dashboard/', views.dashboard), path('stream/', views.events)"
+    paths = "path('dashboard/', views.dashboard), path('stream/', views.events), path('signups/', views.signups)"
+    project.manage("shell", "--command", "User.objects.create_user('ada'); User.objects.create_user('bob')")
     append(project.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
     routing = project.path / "wiki" / "routing.py"
     [patterns] = re.findall(r"^websocket_urlpatterns = \[$.+?^\]$", routing.read_text(), re.MULTILINE | re.DOTALL)
@@ -188,7 +188,10 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     with project.run_server(port=port) as running:
         assert httpx.get(f"{running.url}/dashboard/").text == "ok, ok"
         with httpx.stream("GET", f"{running.url}/stream/") as response:
-            assert next(response.iter_lines()) == "data: news"
+            assert "data: news" in itertools.islice(response.iter_lines(), 3)
+        for headers, first in (({}, 1), ({"Last-Event-ID": "1"}, 2)):
+            with httpx.stream("GET", f"{running.url}/signups/", headers=headers) as response:
+                assert f"id: {first}" in itertools.islice(response.iter_lines(), 3)
         with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=Origin(f"http://127.0.0.1:{port}")) as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'
@@ -280,7 +283,7 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 """
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
     """Views that fail after sign-in log the reason; the code in docs/async-views.md works."""
     project = make_production_project(django_version=django_version)

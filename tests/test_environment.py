@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 import yaml
 
-from tests.template import CHOICES, SERVERS, Docker, MakeProject
+from tests.template import SERVERS, Docker, MakeProject, also_in_test_all
 
 INVALID_VALUES = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
@@ -156,7 +156,7 @@ SHOW_MAIL = (
 )
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_mail_urls(django_version: str, make_project: MakeProject) -> None:
     project = make_project(django_version=django_version)
     for url, expected in MAIL_URLS.items():

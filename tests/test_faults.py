@@ -18,7 +18,6 @@ import pytest
 import websockets
 
 from tests.template import (
-    SERVERS,
     MakeProbeProject,
     MakeProject,
     PostgresServer,
@@ -29,10 +28,10 @@ from tests.template import (
     edit,
     first_match,
     free_port,
+    on_servers,
 )
 
 StartProxy = Callable[[list[int]], AbstractContextManager[tuple[str, Callable[[], str]]]]
-from tests.template import on_servers
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
 
@@ -109,7 +108,7 @@ class Load:
         return {key: times for key, times in self.results.items() if key[1] != 200}
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "granian")
 def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, nginx: StartProxy) -> None:
     """Two processes behind a proxy are replaced in turn, and neither drops a request in progress.
 
@@ -146,7 +145,7 @@ def test_rolling_restart(server: str, make_probe_project: MakeProbeProject, ngin
         assert len([line for line in dropped if '"GET /kept/' not in line]) <= 2, dropped
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "hypercorn")
 def test_no_connection_is_accepted_during_shutdown(server: str, make_probe_project: MakeProbeProject) -> None:
     """The server refuses connections while it completes requests in flight, so a proxy can use another server."""
     head = b"Host: example.com\r\nX-Forwarded-Proto: https\r\n\r\n"
@@ -169,7 +168,7 @@ def test_no_connection_is_accepted_during_shutdown(server: str, make_probe_proje
         assert announced.recv(100).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("daphne", "granian")
 def test_a_broken_urlconf_stops_startup(server: str, make_project: MakeProject) -> None:
     """The error does not wait for the first request, after a deployment was reported as successful."""
     project = make_project(server=server).in_production()
@@ -180,7 +179,7 @@ def test_a_broken_urlconf_stops_startup(server: str, make_project: MakeProject) 
     assert "No module named 'is_not_there'" in str(ended.value)
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne")
 def test_static_files_are_not_read_after_a_disconnect(server: str, make_probe_project: MakeProbeProject) -> None:
     project = make_probe_project(server)
     size = 300_000_000
@@ -297,7 +296,7 @@ async def exchange(running: Server) -> bool:
     return False
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "granian")
 def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
     """Two thousand silent connections, slow ones and invalid requests do not block others."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -332,7 +331,7 @@ def test_bad_clients(server: str, make_probe_project: MakeProbeProject) -> None:
         assert "Traceback" not in running.output
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "granian")
 def test_body_over_the_limit(server: str, make_probe_project: MakeProbeProject) -> None:
     """The server rejects it before all of it was sent, with or without Content-Length."""
     project = make_probe_project(server)

@@ -1,8 +1,12 @@
 """What could differ on the oldest Python that each Django supports: startup, shutdown, the core, the projects' own tests."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from tests.template import CHOICES, MakeProject, also_in_test_all
+from tests import test_stops
+from tests.template import CHOICES, MakeProbeProject, MakeProject, also_in_test_all, on_servers
 from tests.test_core import (  # noqa: F401 (pytest collects them from here, too)
     test_async_code_in_a_sync_view_is_cancelled_on_disconnect,
     test_context_of_a_sync_view,
@@ -11,7 +15,6 @@ from tests.test_core import (  # noqa: F401 (pytest collects them from here, too
     test_threads_are_started_once,
 )
 from tests.test_projects import check_project
-from tests.test_stops import test_stop, test_stop_over_http2  # noqa: F401
 
 
 @pytest.fixture
@@ -28,8 +31,10 @@ def django_version(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     ("starter", "django_version"),
     [
-        *(("blank", "5.2"), ("wiki", "6.1"), ("chat", "5.2"), ("live", "6.1")),
-        *also_in_test_all(("blank", "6.1"), ("wiki", "5.2"), ("chat", "6.1"), ("live", "5.2")),
+        *(("chat", "5.2"), ("live", "6.1")),
+        *also_in_test_all(
+            *(("blank", "5.2"), ("wiki", "5.2"), ("live", "5.2")), *(("blank", "6.1"), ("wiki", "6.1"), ("chat", "6.1"))
+        ),
     ],
 )
 def test_own_tests(
@@ -37,3 +42,15 @@ def test_own_tests(
 ) -> None:
     index = CHOICES["starter"].index(starter) + CHOICES["django_version"].index(django_version)
     check_project(make_project(starter=starter, database=CHOICES["database"][index % 2], channels=True), request)
+
+
+@on_servers("uvicorn", "hypercorn")
+def test_stop(server: str, make_probe_project: MakeProbeProject, python: str) -> None:
+    test_stops.test_stop(server, make_probe_project, python)
+
+
+@pytest.mark.parametrize("server", ["hypercorn", *also_in_test_all("daphne")])
+def test_stop_over_http2(
+    server: str, make_probe_project: MakeProbeProject, certificate: Callable[[Path], None]
+) -> None:
+    test_stops.test_stop_over_http2(server, make_probe_project, certificate)

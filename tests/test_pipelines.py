@@ -140,7 +140,7 @@ def lucky( request ):
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
 @pytest.mark.parametrize(
     ("ci", "starter"),
-    [("github", "wiki"), ("gitlab", "blank"), *also_in_test_all(("github", "blank"), ("gitlab", "wiki"))],
+    [("github", "wiki"), *also_in_test_all(("github", "blank"), ("gitlab", "blank"), ("gitlab", "wiki"))],
 )
 def test_style_fails_no_first_push(ci: str, starter: str, make_project: MakeProject) -> None:
     """In a course project it is a warning, and all else passes; in any other project it is an error."""
@@ -159,7 +159,9 @@ def test_style_fails_no_first_push(ci: str, starter: str, make_project: MakeProj
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
-@pytest.mark.parametrize(("ci", "starter", "server"), [("github", "chat", "granian"), ("gitlab", "blank", "uvicorn")])
+@pytest.mark.parametrize(
+    ("ci", "starter", "server"), [("github", "chat", "granian"), *also_in_test_all(("gitlab", "blank", "uvicorn"))]
+)
 def test_types_in_the_pipeline(ci: str, starter: str, server: str, make_project: MakeProject) -> None:
     """Its command fails for a wrong type or a missing annotation in the project's own modules, and in no other app for the latter."""
     project = make_project(ci=ci, starter=starter, server=server, channels=True)

@@ -146,7 +146,7 @@ def test_tests_where_tutorials_put_them(make_project: MakeProject) -> None:
         project.run(*command)
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["5.2", *also_in_test_all("6.1")])
 def test_types(django_version: str, make_project: MakeProject) -> None:
     """All Python of each server, of Channels, of each database and each starter is annotated and passes mypy."""
     annotated = ["--disallow-untyped-defs", "--disallow-untyped-calls", "--check-untyped-defs"]

@@ -25,6 +25,7 @@ from tests.template import (
     first_match,
     free_port,
     on_each_server,
+    on_servers,
 )
 
 # The keep-alive timeout of nginx and of AWS's load balancers.
@@ -229,7 +230,7 @@ def wait_until_closed(opened: dict[HTTPConnection, str], seconds: float) -> dict
     return closed
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "granian")
 def test_streams(server: str, make_probe_project: MakeProbeProject) -> None:
     """HEAD of an endless stream returns at once, and an event stream is closed when its client leaves."""
     with (

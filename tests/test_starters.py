@@ -29,7 +29,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from tests.template import (
     CHOICES,
     ROOT,
-    SERVERS,
     Answers,
     MakeProject,
     PostgresServer,
@@ -37,6 +36,7 @@ from tests.template import (
     RunNginx,
     Server,
     StartRedis,
+    also_in_test_all,
     connect,
     edit,
     first_match,
@@ -228,7 +228,7 @@ class EntryTests(TestCase):
 """
 
 
-@pytest.mark.parametrize("way", ["default storage", "relative path", "absolute path"])
+@pytest.mark.parametrize("way", ["relative path", *also_in_test_all("default storage", "absolute path")])
 def test_own_tests_destroy_nothing(way: str, make_project: MakeProject, tmp_path: Path) -> None:
     """The starter's tests change no entries, with the course's util.py in place of ours, from any folder."""
     project = make_project(starter="wiki")
@@ -642,7 +642,7 @@ def next_event(lines: Iterator[str]) -> Any:
     return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@on_servers("uvicorn", "daphne", "granian")
 def test_reload_with_an_open_stream(server: str, make_project: MakeProject) -> None:
     """In development an open page does not keep the server from reloading."""
     project = make_project(server=server, starter="live")
@@ -758,7 +758,7 @@ def run_worker(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], Call
     assert status in (0, -signal.SIGKILL), log.read_text()
 
 
-@pytest.mark.parametrize("django_version", CHOICES["django_version"])
+@pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_a_mail_is_not_lost(
     django_version: str, make_production_project: MakeProject, mail_server: tuple[MailServer, str]
 ) -> None:

@@ -10,16 +10,26 @@ from typing import Any
 
 import pytest
 
-from tests.template import IMAGE_PYTHON, SERVERS, Answers, MakeProject, Project, free_port, generate, run_commands
+from tests.template import (
+    IMAGE_PYTHON,
+    SERVERS,
+    Answers,
+    MakeProject,
+    Project,
+    also_in_test_all,
+    free_port,
+    generate,
+    run_commands,
+)
 
 
 @pytest.mark.parametrize(
     "answers",
     [
-        {"project_name": "wiki"},
         {"project_name": "My Board", "server": "granian", "database": "postgresql", "channels": True, "ci": "gitlab"},
+        *also_in_test_all({"project_name": "wiki"}),  # which test_readme starts, too
     ],
-    ids=["defaults", "everything"],
+    ids=["everything", "defaults"],
 )
 def test_with_uv(answers: Answers, tmp_path: Path, postgresql: str) -> None:
     project = generate(tmp_path, lock=True, **answers)

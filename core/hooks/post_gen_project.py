@@ -19,6 +19,7 @@ CORE_FILES = (
     "database.py",
     "deferred_calls.py",
     "handler.py",
+    "lifespan.py",
     "middleware.py",
     "streams.py",
     "threads.py",

@@ -1,8 +1,32 @@
 """What hypercorn's command line has no option for; the command is in the Procfile."""
 
 import logging
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+
+from hypercorn import run
 
 websocket_max_message_size = 1_048_576
 websocket_ping_interval = 20  # seconds; serving/hardening.py closes connections that do not answer
 # Without handlers of its own: the project's settings say how logs look.
 errorlog = logging.getLogger("hypercorn.error")
+
+
+def keep_status(
+    join_exited: Callable[[list[BaseProcess]], int],
+) -> Callable[[list[BaseProcess]], int]:
+    """Let hypercorn end with the status of a process that failed, where it forgets it and ends with 0.
+
+    https://github.com/pgjones/hypercorn/pull/372
+    """
+    statuses: list[int] = []
+
+    def join_and_keep(processes: list[BaseProcess]) -> int:
+        statuses.append(join_exited(processes))
+        return next(filter(None, statuses), 0)
+
+    return join_and_keep
+
+
+run._join_exited = keep_status(run._join_exited)
+del keep_status  # hypercorn takes what is left here for options

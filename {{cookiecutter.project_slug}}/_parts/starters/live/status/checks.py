@@ -10,6 +10,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from {{ cookiecutter.project_slug }}.lifespan import state
+
 from .addresses import reject_local_addresses, validate_url
 from .events import publish_result
 from .models import Result, Service
@@ -27,8 +29,8 @@ def check_sequentially(services: Iterable[Service]) -> list[Result]:
 
 
 async def check_each(services: list[Service]) -> list[Result]:
-    async with new_client() as client:
-        return [await check(client, service) for service in services]
+    client = (await state.get()).http_client
+    return [await check(client, service) for service in services]
 
 
 async def check_concurrently(services: Iterable[Service], save: bool = False) -> list[Result]:
@@ -36,6 +38,7 @@ async def check_concurrently(services: Iterable[Service], save: bool = False) ->
 
     With `save`, each result is saved as soon as its check is complete.
     """
+    client = (await state.get()).http_client
     semaphore = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
 
     async def check_and_save(service: Service) -> Result:
@@ -45,29 +48,26 @@ async def check_concurrently(services: Iterable[Service], save: bool = False) ->
             await sync_to_async(save_result)(result)
         return result
 
-    async with new_client() as client, asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(check_and_save(service)) for service in services]
     return [task.result() for task in tasks]
-
-
-def new_client() -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(
-        # `check` has a timeout; the client's own start again with every byte it reads.
-        timeout=None,
-        # A service that redirects is up, and it could redirect the check to any address.
-        follow_redirects=False,
-        headers={"User-Agent": "status board"},
-    )
 
 
 async def check(client: httpx2.AsyncClient, service: Service) -> Result:
     start = time.perf_counter()
     try:
         validate_url(service.url)  # the admin is not the only way to add one
-        async with (
-            asyncio.timeout(CHECK_TIMEOUT_SECONDS),
-            client.stream("GET", service.url, extensions=get_extensions(service)) as response,
-        ):
+        request = client.stream(
+            "GET",
+            service.url,
+            headers={"User-Agent": "status board"},
+            # A service that redirects is up, and it could redirect the check to any address.
+            follow_redirects=False,
+            # The client's own timeouts start again with every byte that it reads.
+            timeout=None,
+            extensions=get_extensions(service),
+        )
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS), request as response:
             return build_result(service, start, status=response.status_code)
     except Exception as error:  # noqa: BLE001 (no error may end the other checks)
         return build_result(service, start, error=error)

@@ -1,11 +1,13 @@
-"""Graceful shutdown for daphne: in-flight requests complete, and WebSockets are told.
+"""Lifespan and graceful shutdown for daphne: in-flight requests complete, and WebSockets are told.
 
-By itself daphne drops them. A stream that broke would also keep its connection open, and end the check that daphne runs
+By itself daphne drops them, and has no lifespan. A stream that broke would also keep its connection open, and end the check that daphne runs
 over all applications each second.
 """
 
 import asyncio
+import sys
 import time
+from typing import Any
 
 import daphne.server
 from daphne.cli import CommandLineInterface
@@ -23,10 +25,11 @@ GRACE_PERIOD_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 POLL_INTERVAL_SECONDS = 0.05
 SERVICE_RESTART = 1012  # the close code of a WebSocket
+STARTUP_FAILURE = 3  # an exit status
 
 
 def install() -> None:
-    """Change how daphne stops. Call this when the application is loaded."""
+    """Change how daphne starts and stops. Call this when the application is loaded."""
     CommandLineInterface.server_class = GracefulServer
     WebRequest.handle_exception = send_500_or_disconnect
     daphne.server.HTTPFactory = KeepAliveFactory
@@ -56,7 +59,28 @@ def end_keep_alive(channel: HTTPChannel, request: WebRequest, version: bytes) ->
 class GracefulServer(Server):
     # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these three
     # methods. daphne calls the first one when it listens, the second one each second, and the third one
-    # when it is told to stop.
+    # when it is told to stop. The reactor's event loop does not run yet in `run`.
+    def run(self) -> None:
+        loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop  # type: ignore[attr-defined]
+        self.received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
+        self.lifespan = loop.create_task(self.application(scope, self.received.get, self.sent.put))
+        self.lifespan.add_done_callback(self.note_end_of_lifespan)
+        if loop.run_until_complete(self.send_lifespan("startup")) == "lifespan.startup.failed":
+            sys.exit(STARTUP_FAILURE)
+        super().run()
+
+    def note_end_of_lifespan(self, task: asyncio.Task[None]) -> None:
+        """Go on with an application that knows no lifespan: those raise an exception."""
+        task.exception()
+        self.sent.put_nowait({"type": "ended"})
+
+    async def send_lifespan(self, stage: str) -> str:
+        """Tell the application, and return the type of its answer."""
+        self.received.put_nowait({"type": f"lifespan.{stage}"})
+        return str((await self.sent.get())["type"])
+
     def listen_success(self, port: IListeningPort) -> IListeningPort:
         super().listen_success(port)
         return port  # for the callback in `shut_down`
@@ -83,6 +107,8 @@ class GracefulServer(Server):
         for details in self.connections.values():
             if application := details.get("application_instance"):
                 application.cancel()
+        if not self.lifespan.done():
+            await self.send_lifespan("shutdown")
 
     def is_busy(self) -> bool:
         for details in self.connections.values():
