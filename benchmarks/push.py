@@ -24,7 +24,7 @@ from benchmarks.clients import HEADERS, memory_mib
 from benchmarks.run import PostgreSQL, prepare
 from tests.template import Project, Server, edit, first_match, free_port, generate, make_environment
 
-PATHS = {"notify": "/events/", "redis": "/bench/redis/", "polling": "/bench/polling/"}
+PATHS = {"notify": "/events/?after=0", "redis": "/bench/redis/", "polling": "/bench/polling/"}
 MESSAGES = 5000
 RUN = "import asyncio, django; django.setup(); from bench import push; asyncio.run(push.{call})"
 

@@ -4,12 +4,16 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+import yaml
+
 from tests.streams import Stream, open_streams
-from tests.template import MakeProject, PostgresServer, Project, Server, first_match
+from tests.template import ROOT, MakeProject, PostgresServer, Project, Server, first_match
 
 STREAMS = 200
 DEFAULT_ASGI_THREADS = 10
@@ -158,3 +162,63 @@ def test_two_processes_on_sqlite(make_project: MakeProject) -> None:
         assert read_line() == "null\n"
         publish(150)
         assert [json.loads(read_line()) for _ in range(150)] == [str(number) for number in range(150)]
+
+
+# Runs in a network of its own, in which it may drop packets.
+VANISH = """
+import asyncio, subprocess, sys, time
+from pathlib import Path
+from tests.streams import open_streams
+
+def count_connections():
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(state == "01" and local.endswith(":1F40") for _, local, _, state, *_ in rows)
+
+async def vanish():
+    async with open_streams([8000], 5, "/events/?after=0") as streams:
+        assert count_connections() == 5
+        for stream in streams[1:]:
+            port = str(stream.writer.get_extra_info("sockname")[1])
+            for side in ("--sport", "--dport"):
+                subprocess.run(["iptables", "-A", "INPUT", "-p", "tcp", side, port, "-j", "DROP"], check=True)
+        start = time.monotonic()
+        while count_connections() > 1 and time.monotonic() < start + 60:
+            await asyncio.sleep(1)
+        await streams[0].reader.readuntil(b"keep-alive")
+        print(count_connections(), server.poll())
+
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+Path("/proc/sys/net/ipv4/tcp_retries2").write_text(sys.argv[1])
+server = subprocess.Popen(sys.argv[3:], cwd=sys.argv[2])
+time.sleep(10)
+try:
+    asyncio.run(vanish())
+finally:
+    server.terminate()
+    server.wait(20)
+"""
+
+
+@pytest.mark.exhaustive
+def test_clients_that_vanish(make_production_project: MakeProject) -> None:
+    """With the setting of compose.yaml the connections of clients that no packet reaches end within a minute."""
+    own_network = ["unshare", "--net", "--map-root-user"]
+    try:
+        subprocess.run([*own_network, "iptables", "-L"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("packets cannot be dropped here")
+    project = make_production_project(starter="live", server="uvicorn")
+    compose = yaml.safe_load((project.path / "compose.yaml").read_text())
+    retries = compose["services"]["web"]["sysctls"]["net.ipv4.tcp_retries2"]
+    assert compose["services"]["proxy"]["sysctls"]["net.ipv4.tcp_retries2"] == retries
+    server = [str(project.python), "-m", "uvicorn", "wiki.asgi:application", "--port", "8000"]
+    ran = subprocess.run(
+        [*own_network, sys.executable, "-c", VANISH, str(retries), str(project.path), *server],
+        cwd=ROOT,
+        env=project.environment | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert ran.stdout.splitlines()[-1:] == ["1 None"], ran.stdout + ran.stderr

@@ -26,6 +26,7 @@ from aiosmtpd.smtp import Envelope
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from tests.streams import open_streams
 from tests.template import (
     CHOICES,
     ROOT,
@@ -634,8 +635,13 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
             assert f"after={second['id']}" in client.get("/").text
             assert client.get("/sync/").json()["services"] == {"site": "up"}
             assert client.get("/async/").json()["services"] == {"site": "up"}
-            assert running.stop(seconds=15) in (0, -15), running.output  # with the stream open
+            asyncio.run(stop_with_streams(running))
         assert "Traceback" not in running.output
+
+
+async def stop_with_streams(running: Server) -> None:
+    async with open_streams([running.port], 500, "/events/?after=0"):
+        assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
 
 
 def next_event(lines: Iterator[str]) -> Any:
@@ -666,33 +672,23 @@ def test_streams_hold_nothing(
     project = make_production_project(server="uvicorn", starter="live", database="postgresql")
     add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
-        asyncio.run(open_streams(running, project))
+        asyncio.run(request_pages_beside_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
         # Those of the threads, of the background threads, and the one that listens.
         assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2 + 5 + 1
 
 
-async def open_streams(running: Server, project: Project) -> None:
+async def request_pages_beside_streams(running: Server, project: Project) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
-
-        async def wait_for_event(opened: asyncio.Semaphore) -> Any:
-            async with client.stream("GET", "/events/") as response:
-                opened.release()
-                async for line in response.aiter_lines():
-                    if line.startswith("data: "):
-                        return json.loads(line.removeprefix("data: "))
-
-        opened = asyncio.Semaphore(0)
-        streams = [asyncio.create_task(wait_for_event(opened)) for _ in range(40)]
-        for _ in streams:
-            await opened.acquire()
+    async with (
+        open_streams([running.port], 40) as streams,
+        httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client,
+    ):
         for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
             assert page.status_code == 200
         await asyncio.to_thread(project.manage, "check_services", "--once")
-        events = await asyncio.gather(*streams)
+        events = await asyncio.gather(*[stream.next_event() for stream in streams])
         assert len({event["id"] for event in events}) == 1
 
 
