@@ -40,16 +40,18 @@ def add_lifespan(project: Project, port: int) -> None:
 
 @on_servers("uvicorn", "daphne")
 def test_lifespan(server: str, make_production_project: MakeProject) -> None:
+    """Each process enters once. A start that fails ends with the error and a status."""
+    processes = 1 if server == "daphne" else 2
     project = make_production_project(server=server)
     port = free_port()
     add_lifespan(project, port)
-    with project.run_server(port=port) as running, running.client() as client:
-        assert running.output.count("entered 1\n") == 1
+    with project.run_server(port=port, WEB_CONCURRENCY=str(processes)) as running, running.client() as client:
+        running.wait_until(lambda: running.output.count("entered 1\n") == processes)
         for path in ("/weather/", "/sync-weather/", "/weather/"):
             assert client.get(path).json()["status"] == "ok"
         assert "left" not in running.output
         running.stop()
-        assert (running.output.count("entered 1\n"), running.output.count("left 1\n")) == (1, 1)
+        assert running.output.count("entered 1\n") == running.output.count("left 1\n") == processes
         assert "Traceback" not in running.output
 
     edit(

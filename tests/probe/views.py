@@ -28,6 +28,7 @@ from .caches import CountedCache
 User = get_user_model()
 background: set[asyncio.Task[None]] = set()
 cancelled: list[str] = []
+kept_responses: list[EventStreamResponse] = []
 
 
 def state(request: HttpRequest) -> JsonResponse:
@@ -265,7 +266,9 @@ async def watched_stream(request: HttpRequest) -> EventStreamResponse:
         finally:
             print(f"closed a stream of {size} bytes and {await User.objects.acount()} users")
 
-    return EventStreamResponse(events(), keep_alive_seconds=0.2)
+    response = EventStreamResponse(events(), keep_alive_seconds=0.2)
+    kept_responses.append(response)  # as by a reference cycle: closing must not wait for the garbage collector
+    return response
 
 
 def backend_process() -> tuple[int, float]:

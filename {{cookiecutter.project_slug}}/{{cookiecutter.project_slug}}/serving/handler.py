@@ -216,6 +216,7 @@ class ASGIHandler(asgi.ASGIHandler):
 
     async def cancel_on_disconnect(self, receive: Receive, respond: Awaitable[None]) -> None:
         """Await `respond`, and cancel it when the client leaves."""
+        listener: asyncio.Task[None] | None = None
 
         async def listen() -> None:
             try:
@@ -223,17 +224,23 @@ class ASGIHandler(asgi.ASGIHandler):
             except RequestAborted:
                 deadline.reschedule(0)
 
+        def start_listener() -> None:
+            nonlocal listener
+            listener = asyncio.create_task(listen())
+
+        # Only when the view waits for something: many do not, and a task takes longer than they do.
+        start = asyncio.get_running_loop().call_soon(start_listener)
         # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
         # would then be in memory at a time that the garbage collector took a fifth of it.
         try:
             async with asyncio.timeout(None) as deadline:
-                listener = asyncio.create_task(listen())
                 await respond
         except TimeoutError:
             if not deadline.expired():
                 raise
         finally:
-            if not listener.cancel():
+            start.cancel()
+            if listener and not listener.cancel():
                 listener.result()
 
     async def _get_response_async(self, request: HttpRequest) -> Response:
