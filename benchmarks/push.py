@@ -26,6 +26,8 @@ from tests.template import Project, Server, edit, first_match, free_port, genera
 
 PATHS = {"notify": "/events/?after=0", "redis": "/bench/redis/", "polling": "/bench/polling/"}
 MESSAGES = 5000
+# Each needs a connection, of which PostgreSQL allows 100.
+WSGI_STREAMS = 80
 RUN = "import asyncio, django; django.setup(); from bench import push; asyncio.run(push.{call})"
 
 
@@ -63,6 +65,10 @@ def main() -> None:
         project = make_project(Path(folder), database, redis_url)
         for way in ("notify", "redis"):
             print(f"{way}: {json.dumps(measure_throughput(project, way))}", flush=True)
+        print(
+            f"sync loop, {WSGI_STREAMS} streams: {json.dumps(measure_wsgi(project, database, options.rounds))}",
+            flush=True,
+        )
         for way, path in PATHS.items():
             for streams in options.streams:
                 with ExitStack() as stack:
@@ -125,6 +131,16 @@ def measure_throughput(project: Project, way: str) -> dict[str, int]:
     for process in (sender, receiver):
         assert process.wait(10) == 0
     return {name: round(value) for name, value in figures.items()}
+
+
+def measure_wsgi(project: Project, database: PostgreSQL, rounds: int) -> dict[str, float]:
+    with ExitStack() as stack:
+        servers = []
+        for _ in range(2):
+            port = free_port()
+            command = f"gunicorn site_1.wsgi:application --bind 127.0.0.1:{port} --threads {WSGI_STREAMS // 2 + 5}"
+            servers.append(stack.enter_context(project.run_process(command.split(), port)))
+        return asyncio.run(measure(project, database, servers, "polling", "/bench/sync/", WSGI_STREAMS, rounds))
 
 
 async def measure(

@@ -5,12 +5,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, StreamingHttpResponse
 from django.urls import path
 from site_1.serving.pubsub import publish_sync, subscribe
 from site_1.serving.streams import EventStreamResponse, ServerSentEvent
@@ -65,7 +65,23 @@ async def poll(last_id: int) -> AsyncGenerator[ServerSentEvent, None]:
         await asyncio.sleep(1)
 
 
-urlpatterns = [path("redis/", redis_events), path("polling/", polling_events)]
+def sync_events(request: HttpRequest) -> StreamingHttpResponse:
+    """As tutorials write it for WSGI: each stream has a thread, a connection, and a query per second."""
+
+    def poll() -> Iterator[bytes]:
+        newest = Result.objects.order_by("-id").first()
+        last_id = newest.id if newest else 0
+        yield b": keep-alive\n\n"
+        while True:
+            for result in Result.objects.filter(id__gt=last_id):
+                last_id = result.id
+                yield ServerSentEvent(result.as_dict(), id=last_id).encode()
+            time.sleep(1)
+
+    return StreamingHttpResponse(poll(), content_type="text/event-stream")
+
+
+urlpatterns = [path("redis/", redis_events), path("polling/", polling_events), path("sync/", sync_events)]
 
 
 async def save_results(way: str) -> None:

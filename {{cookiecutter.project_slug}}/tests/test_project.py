@@ -451,7 +451,10 @@ async def test_publish_and_subscribe() -> None:
         expected = ["twice\nin one transaction"] * 2 + ["last"]
         assert await take(first, 3) == await take(second, 3) == expected
         assert third.waiting.empty()
+        [receiver] = pubsub.receivers.values()
     assert pubsub.receivers == {}
+    await asyncio.wait([receiver.task], timeout=5)
+    assert receiver.task.cancelled()
 
 
 @pytest.mark.django_db
