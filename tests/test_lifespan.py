@@ -128,17 +128,38 @@ for function in (use, use_concurrently, fail_and_try_again):
     print(asyncio.run(function(), debug=True))
 print(async_to_sync(use)())
 print(len(state.tasks), len(state.states))
+
+async def fail_later():
+    await asyncio.sleep(0.01)
+    raise RuntimeError("task failed")
+
+@asynccontextmanager
+async def lifespan_with_task():
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(fail_later())
+        yield "entered"
+        task.cancel()
+
+async def use_again():
+    state = LifespanState(lifespan_with_task)
+    print(await state.get(), end=", ")
+    await asyncio.sleep(0.1)
+    print(await state.get())
+
+asyncio.run(use_again())
 """
 
 
 def test_without_a_server(make_project: MakeProject) -> None:
-    """Each event loop enters once, at the first use, and leaves at its end."""
+    """Each event loop enters once, at the first use, and leaves at its end, or when a task that was started fails."""
     ran = make_project().manage("shell", "--no-imports", "--command", USE_WITHOUT_SERVER)
-    assert ran.stdout.splitlines() == [
+    assert ran.stdout.splitlines()[:6] == [
         "enter 1 none, leave, 1",
         "enter 2 none, [2, 2] 2, leave, None",
         "enter 3 none, enter 4 none, 4, leave, enter 5 none, 5, leave, None",
         "enter 6 none, leave, 6",
         "0 0",
+        "entered, entered",
     ]
+    assert ran.stdout.count("RuntimeError: task failed") == 1  # in the log
     assert ran.stderr == ""

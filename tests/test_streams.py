@@ -99,9 +99,9 @@ async def read(events, parts=None, **options):
         seen.append(repr(error))
     print(seen)
 
-async def slow():
+async def slow(seconds):
     try:
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(seconds)
         yield ServerSentEvent("slow")
         print("went on")
     except asyncio.CancelledError:
@@ -113,7 +113,7 @@ async def slow():
 
 async def one_task():
     variable.set("set")
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(0.5):
         yield ServerSentEvent("before")
         yield ServerSentEvent(variable.get())
         await asyncio.sleep(60)
@@ -128,9 +128,9 @@ class Iterator:
         raise StopAsyncIteration
 
 async def main():
-    await read(slow(), keep_alive_seconds=0.1)
-    await read(slow(), parts=2, keep_alive_seconds=0.1)
-    await read(slow(), parts=2)
+    await read(slow(1), keep_alive_seconds=0.4)
+    await read(slow(60), parts=2, keep_alive_seconds=0.1)
+    await read(slow(0), parts=2)
     await read(one_task())
     await read(not_an_event())
     await read(Iterator())
