@@ -95,12 +95,14 @@ SEND = """
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
+from wiki.serving.pubsub import publish_sync
+
 layer = get_channel_layer()
 group_send = async_to_sync(layer.group_send)  # as tutorials do in sync code
 group_send("news", {"type": "a", "text": "é"})
 group_send("left", {"type": "b"})
 group_send("others", {"type": "c"})
-for message in ({"type": "d", "text": "é" * 4000}, {"type": "e", "bytes": b""}):
+for message in ({"type": "d", "text": "é" * 4000}, {"type": "e", "bytes": b""}, "text"):
     try:
         group_send("news", message)
     except (ValueError, TypeError) as error:
@@ -109,6 +111,7 @@ try:
     group_send("no name", {"type": "f"})
 except TypeError as error:
     print(type(error).__name__)
+publish_sync(layer.TOPIC, "not a message")
 async_to_sync(layer.send)(CHANNEL, {"type": "g"})
 async_to_sync(layer.send)("specific.another-process!0", {"type": "h"})
 for number in range(200):
@@ -134,9 +137,10 @@ def test_the_channel_layer_on_postgresql(make_project: MakeProject, postgresql: 
     with run_script(project, f"{RECEIVE}asyncio.run(print_messages())") as read_line:
         channel = read_line().strip()
         sent = project.manage("shell", "--no-imports", "--command", f"CHANNEL = {channel!r}{SEND}")
-        too_large, not_json, invalid = sent.stdout.splitlines()
+        too_large, not_json, no_dict, invalid = sent.stdout.splitlines()
         assert re.match(r"A message to 'channel layer' has 8,0\d\d bytes and may have 7,999. Store", too_large)
         assert (not_json, invalid) == ("Object of type bytes is not JSON serializable", "TypeError")
+        assert no_dict == "A message is a dict, not 'text'."
         messages = [json.loads(read_line()) for _ in range(202)]
     assert messages[:2] == [{"type": "a", "text": "é"}, {"type": "g"}]
     assert [message["number"] for message in messages[2:]] == list(range(200))

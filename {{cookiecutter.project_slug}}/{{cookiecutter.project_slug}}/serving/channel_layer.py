@@ -7,6 +7,7 @@
 import asyncio
 {% if cookiecutter.database == "postgresql" %}
 import json
+import logging
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
@@ -17,6 +18,8 @@ from channels.layers import InMemoryChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from .pubsub import publish, subscribe
+
+logger = logging.getLogger(__name__)
 {% else %}
 from contextlib import suppress
 from typing import Any
@@ -102,6 +105,8 @@ class PostgreSQLChannelLayer(InMemoryChannelLayer):
         return f"{self.process_id}!" in channel
 
     async def _publish(self, kind: str, name: str, message: dict[str, Any]) -> None:
+        if not isinstance(message, dict):
+            raise TypeError(f"A message is a dict, not {message!r}.")
         await publish(self.TOPIC, json.dumps([kind, name, message], ensure_ascii=False))
 
     async def _start_receiving(self) -> None:
@@ -118,8 +123,11 @@ class PostgreSQLChannelLayer(InMemoryChannelLayer):
             async for payload in payloads:
                 if payload is None:
                     self.has_started.set()
-                else:
+                    continue
+                try:
                     await self._deliver(*json.loads(payload))
+                except Exception:  # the next message may be all right
+                    logger.exception("A message could not be delivered: %s", payload)
 
     async def _deliver(self, kind: str, name: str, message: dict[str, Any]) -> None:
         if kind == "group":
