@@ -86,6 +86,7 @@ def main() -> None:
     move_to_root(Path(PARTS, "starters", ANSWERS["starter"]))
     move_to_root(Path(PARTS, "pipelines", ANSWERS["ci"]))
     move_to_root(Path(PARTS, "servers", ANSWERS["server"]))
+    move_to_root(Path(PARTS, "databases", ANSWERS["database"]))
     move_to_root(Path(PARTS, "django", ANSWERS["django_version"]))
     shutil.rmtree(PARTS)
     if not ANSWERS["__channels"]:

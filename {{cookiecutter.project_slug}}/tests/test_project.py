@@ -4,13 +4,15 @@ import asyncio
 import logging
 import re
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.typing import ASGIReceiveEvent, ASGISendEvent
 from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
@@ -25,7 +27,7 @@ from django.core.files.storage import default_storage
 from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler
 from django.core.mail import EmailMessage
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
@@ -37,11 +39,17 @@ from django.urls import get_script_prefix, is_valid_path, set_script_prefix
 from django.utils import timezone
 from pytest_django import Settings
 
-from {{ cookiecutter.project_slug }}.serving import deferred_calls, static
+from {{ cookiecutter.project_slug }}.serving import deferred_calls, pubsub, static, transport
 from {{ cookiecutter.project_slug }}.serving.asgi_types import ASGIApplication, Receive, Scope, Send
 from {{ cookiecutter.project_slug }}.serving.headers import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeadersMiddleware
+from {{ cookiecutter.project_slug }}.serving.pubsub import (
+    PayloadTooLarge,
+    publish,
+    publish_sync,
+    subscribe,
+)
 from {{ cookiecutter.project_slug }}.serving.uploads import serve_upload
 
 
@@ -435,6 +443,80 @@ def test_django_is_as_the_core_expects() -> None:
         assert hasattr(connections["default"], name), f"{update} connections have no {name}"
     for name in ("get_new_connection", "connect"):
         assert hasattr(connections.create_connection("default"), name), f"{update} no {name}"
+
+
+async def take(payloads: pubsub.Subscription, count: int) -> list[str | None]:
+    async with asyncio.timeout(10):
+        return [await anext(payloads) for _ in range(count)]
+
+
+@pytest.mark.django_db
+async def test_publish_and_subscribe() -> None:
+    """A commit sends messages, and a rollback does not."""
+
+    def publish_in_transactions() -> None:
+        with suppress(ZeroDivisionError), transaction.atomic():
+            publish_sync("news", "rolled back")
+            raise ZeroDivisionError
+        with transaction.atomic():
+            publish_sync("news", "twice\nin one transaction")
+            publish_sync("news", "twice\nin one transaction")
+
+    async with subscribe("news") as first, subscribe("news") as second, subscribe("weather"):
+        assert await take(first, 1) == await take(second, 1) == [None]
+        async with subscribe("news") as third:
+            assert await take(third, 1) == [None]
+        await publish("weather", "rain")
+        await sync_to_async(publish_in_transactions)()
+        await publish("news", "last")
+        expected = ["twice\nin one transaction"] * 2 + ["last"]
+        assert await take(first, 3) == await take(second, 3) == expected
+        assert third.waiting.empty()
+        [receiver] = pubsub.receivers.values()
+    assert pubsub.receivers == {}
+    await asyncio.wait([receiver.task], timeout=5)
+    assert receiver.task.cancelled()
+
+
+@pytest.mark.django_db
+async def test_messages_of_limited_size() -> None:
+    async with subscribe("news") as payloads:
+        assert await take(payloads, 1) == [None]
+        await publish("news", "x" * 7980)
+        with pytest.raises(PayloadTooLarge, match="publish its id"):
+            await publish("news", "é" * 4000)
+        with pytest.raises(ValueError, match="has no line breaks"):
+            await publish("news\n", "")
+        assert await take(payloads, 1) == ["x" * 7980]
+
+
+def test_subscriber_that_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets None in place of what it misses."""
+    monkeypatch.setattr(pubsub, "MAX_WAITING_PAYLOADS", 2)
+    payloads = pubsub.Subscription()
+    for number in range(4):
+        payloads.put(str(number))
+    assert async_to_sync(take)(payloads, 2) == [None, "3"]
+
+
+async def test_outage_of_what_sends_messages(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outages = iter([OperationalError("away"), OperationalError("still away")])
+
+    async def receive() -> AsyncIterator[str | None]:
+        if error := next(outages, None):
+            raise error
+        yield None
+        yield "news\n0\nback"
+        raise OperationalError("away again")
+
+    monkeypatch.setattr(transport, "receive", receive)
+    monkeypatch.setattr(pubsub, "MIN_RETRY_SECONDS", 0)
+    async with subscribe("news") as payloads:
+        assert await take(payloads, 4) == [None, "back", None, "back"]
+    for message in ("away", "still away", "away again"):
+        assert f"next try in 0 s: {message}" in caplog.text
 
 
 @pytest.fixture

@@ -222,7 +222,13 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [redis_host]},
     }
     if REDIS_URL
+{% if cookiecutter.database == "postgresql" %}
+    else {
+        "BACKEND": "{{ cookiecutter.project_slug }}.serving.channel_layer.PostgreSQLChannelLayer",
+    }
+{% else %}
     else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+{% endif %}
 }
 {% endif %}
 
