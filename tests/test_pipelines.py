@@ -40,23 +40,39 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
 def test_files_are_valid(answers: Answers, tmp_path: Path) -> None:
     project = generate(tmp_path, **answers)
+    github, gitlab = code_blocks("updating.md", "yaml")
+    if answers["ci"] == "github":
+        (project.path / ".github" / "workflows" / "update.yml").write_text(github)
+    elif answers["ci"] == "gitlab":
+        with (project.path / ".gitlab-ci.yml").open("a") as pipeline:
+            pipeline.write(f"\n{gitlab}")
     schemas = {
-        "compose-spec": "compose.yaml",
-        "github-workflows": ".github/workflows/ci.yml",
-        "dependabot": ".github/dependabot.yml",
-        "gitlab-ci": ".gitlab-ci.yml",
-        "renovate": "renovate.json",
+        "compose.yaml": "compose-spec",
+        ".github/workflows/ci.yml": "github-workflows",
+        ".github/workflows/update.yml": "github-workflows",
+        ".github/dependabot.yml": "dependabot",
+        ".gitlab-ci.yml": "gitlab-ci",
+        "renovate.json": "renovate",
     }
-    present = {schema: path for schema, path in schemas.items() if (project.path / path).exists()}
-    assert len(present) == (1 if answers["ci"] == "none" else 3)
-    for schema, path in present.items():
+    present = {path: schema for path, schema in schemas.items() if (project.path / path).exists()}
+    assert len(present) == {"none": 1, "github": 4, "gitlab": 3}[answers["ci"]]
+    for path, schema in present.items():
         result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", project.path / path)
+        assert result.returncode == 0, result.stdout
+
+
+def test_issue_forms_are_valid() -> None:
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").iterdir():
+        schema = "github-issue-config" if path.stem == "config" else "github-issue-forms"
+        result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", path)
         assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("folder", ["template", "project"])
 def test_workflows_have_no_known_weakness(folder: str, tmp_path: Path) -> None:
     path = ROOT if folder == "template" else generate(tmp_path, **EVERYTHING).path
+    if folder == "project":
+        (path / ".github" / "workflows" / "update.yml").write_text(code_blocks("updating.md", "yaml")[0])
     result = tool("zizmor", "--offline", "--no-progress", "--persona", "auditor", path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "No findings to report" in result.stdout + result.stderr
@@ -78,14 +94,23 @@ def test_every_command_works(ci: str, answers: Answers, tmp_path: Path, docker: 
     answers = {**answers, "ci": ci}
     project = generate(tmp_path, lock=True, **answers)
     (project.path / ".env").unlink()  # as it is in a clone
+    named = re.findall(r"^    (uv run .+)", (project.path / "AGENTS.md").read_text(), re.MULTILINE)
     run_all(["git init --quiet"], project.path, {})
     jobs = github_jobs(project.path) if ci == "github" else gitlab_jobs(project.path)
     if "--wait" not in docker("compose", "up", "--help"):  # version 1; what follows takes longer than they need
         jobs = [(env, [command.replace("up --wait", "up --detach") for command in commands]) for env, commands in jobs]
+    run = [command for _, commands in jobs for command in commands]
+    assert [command for command in named if not any(each.startswith(command) for each in run)] == []
+    assert len(named) == 5
     assert [len(commands) for _, commands in jobs] == ([8, 1] if ci == "github" else [5, 5, 1])
     try:
         for variables, commands in jobs:
             run_all(commands, project.path, variables)
+        if ci == "gitlab":
+            [coverage] = re.findall(
+                r"^    (uv run .+ --cov=\.) ", (project.path / "README.md").read_text(), re.MULTILINE
+            )
+            run_all([f"{coverage} pages | grep -E 'TOTAL .+%'"], project.path, jobs[0][0])
     finally:
         if ci == "github":
             docker("compose", "down", "--volumes", cwd=project.path)
