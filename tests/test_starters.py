@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from aiosmtpd.smtp import Envelope
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from tests.streams import open_streams
 from tests.template import (
     CHOICES,
     ROOT,
@@ -112,12 +113,15 @@ def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
         "util.save_entry('New', 'x')\n"
         "course_util.save_entry('Newer', 'x')\n"
         "assert course_util.list_entries() == util.list_entries()\n"
+        "assert course_util.default_storage.save('encyclopedia/evil.py', course_util.ContentFile('x')) == 'encyclopedia/evil.py'\n"
         "print(util.list_entries())\n"
     )
     command: list[str | Path] = [project.python, project.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
+    assert (project.path / "media.files" / "encyclopedia" / "evil.py").read_text() == "x"
+    assert not (project.path / "encyclopedia" / "evil.py").exists()
 
 
 def test_course_layout(make_project: MakeProject) -> None:
@@ -378,15 +382,31 @@ class Member:
 def test_chat_on_two_processes(make_production_project: MakeProject, redis: StartRedis) -> None:
     """Every member receives every message once and in the same order, through outages of Redis and of a process."""
     project = make_production_project(server="uvicorn", starter="chat", database="postgresql")
-    with (
-        redis() as (redis_url, process),
-        project.run_server(REDIS_URL=redis_url) as first,
-        project.run_server(REDIS_URL=redis_url) as second,
-    ):
-        asyncio.run(run_crowd([first, second], redis, redis_url, process))
+    with ExitStack() as stack:
+        redis_url, process = stack.enter_context(redis())
+
+        def stop() -> None:
+            process.terminate()
+            process.wait(10)
+
+        servers = [stack.enter_context(project.run_server(REDIS_URL=redis_url)) for _ in range(2)]
+        asyncio.run(run_crowd(servers, stop, lambda: stack.enter_context(redis(redis_url))))
 
 
-async def run_crowd(servers: list[Server], redis: StartRedis, redis_url: str, process: subprocess.Popen[bytes]) -> None:
+def test_chat_without_redis(own_postgresql: PostgresServer, make_project: MakeProject) -> None:
+    """The same with PostgreSQL alone, which is away for a while."""
+    project = make_project(starter="chat", database="postgresql").in_production(own_postgresql.get_uri("postgres"))
+    project.manage("migrate")
+    project.manage("collectstatic", "--no-input")
+    project.variables["WEB_CONCURRENCY"] = "2"
+    assert "no issues" in project.manage("check").stdout
+    project.variables["WEB_CONCURRENCY"] = "1"
+    with project.run_server() as first, project.run_server() as second:
+        asyncio.run(run_crowd([first, second], own_postgresql.stop, own_postgresql.start))
+
+
+async def run_crowd(servers: list[Server], stop: Callable[[], object], start: Callable[[], object]) -> None:
+    """Let members talk while what carries their messages works, while it is away, and after it is back."""
     urls = [f"ws://127.0.0.1:{server.port}/ws/chat/crowd/" for server in servers]
     members = [Member(urls[number % 2 :] + urls[: number % 2]) for number in range(20)]
     said: list[str] = []
@@ -418,18 +438,17 @@ async def run_crowd(servers: list[Server], redis: StartRedis, redis_url: str, pr
         await wait_until_all_received(seconds=20)
         assert len(said) == 500
 
-        process.terminate()
-        await asyncio.to_thread(process.wait, 10)
+        await asyncio.to_thread(stop)
         await send_from_all(2)
-        with redis(redis_url):
-            await send_from_all(2)
-            await wait_until_all_received(seconds=40)
+        await asyncio.to_thread(start)
+        await send_from_all(2)
+        await wait_until_all_received(seconds=40)
 
-            kill_web_process(servers[0])
-            await send_from_all(2)
-            await wait_until_all_received(seconds=20)
-            for task in tasks:
-                task.cancel()
+        kill_web_process(servers[0])
+        await send_from_all(2)
+        await wait_until_all_received(seconds=20)
+        for task in tasks:
+            task.cancel()
 
 
 def kill_web_process(server: Server) -> None:
@@ -634,8 +653,13 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
             assert f"after={second['id']}" in client.get("/").text
             assert client.get("/sync/").json()["services"] == {"site": "up"}
             assert client.get("/async/").json()["services"] == {"site": "up"}
-            assert running.stop(seconds=15) in (0, -15), running.output  # with the stream open
+            asyncio.run(stop_with_streams(running))
         assert "Traceback" not in running.output
+
+
+async def stop_with_streams(running: Server) -> None:
+    async with open_streams([running.port], 500, "/events/?after=0"):
+        assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
 
 
 def next_event(lines: Iterator[str]) -> Any:
@@ -666,32 +690,23 @@ def test_streams_hold_nothing(
     project = make_production_project(server="uvicorn", starter="live", database="postgresql")
     add_service(project, site.url)
     with project.run_server(ASGI_THREADS="2") as running:
-        asyncio.run(open_streams(running, project))
+        asyncio.run(request_pages_beside_streams(running, project))
         name = postgresql.rpartition("/")[2].partition("?")[0]
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
-        assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2
+        # Those of the threads, of the background threads, and the one that listens.
+        assert int(first_match(r"^\s*(\d+)\s*$", postgresql_server.psql(query))) <= 2 + 5 + 1
 
 
-async def open_streams(running: Server, project: Project) -> None:
+async def request_pages_beside_streams(running: Server, project: Project) -> None:
     headers = {"Host": "example.com", "X-Forwarded-Proto": "https"}
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(base_url=running.url, headers=headers, limits=limits, timeout=20) as client:
-
-        async def wait_for_event(opened: asyncio.Semaphore) -> Any:
-            async with client.stream("GET", "/events/") as response:
-                opened.release()
-                async for line in response.aiter_lines():
-                    if line.startswith("data: "):
-                        return json.loads(line.removeprefix("data: "))
-
-        opened = asyncio.Semaphore(0)
-        streams = [asyncio.create_task(wait_for_event(opened)) for _ in range(40)]
-        for _ in streams:
-            await opened.acquire()
+    async with (
+        open_streams([running.port], 40) as streams,
+        httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client,
+    ):
         for page in await asyncio.gather(*[client.get("/") for _ in range(10)]):
             assert page.status_code == 200
         await asyncio.to_thread(project.manage, "check_services", "--once")
-        events = await asyncio.gather(*streams)
+        events = await asyncio.gather(*[stream.next_event() for stream in streams])
         assert len({event["id"] for event in events}) == 1
 
 

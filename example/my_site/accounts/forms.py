@@ -1,10 +1,13 @@
-"""The password reset form. Neither its response nor the response's duration tells who has an account."""
+"""The forms for a new account and for a new password.
+
+Neither the response to a password reset nor its duration tells who has an account.
+"""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from django.contrib.auth import forms
+from django.contrib.auth import forms, get_user_model
 from django.contrib.sites.shortcuts import get_current_site
 from django.core.cache import cache
 from django.urls import get_script_prefix, set_script_prefix
@@ -13,6 +16,13 @@ from django.utils import translation
 from my_site.serving.deferred_calls import defer
 
 MAX_MAILS_PER_HOUR = 3  # to one user
+
+
+class SignUpForm(forms.UserCreationForm):
+    class Meta(forms.UserCreationForm.Meta):
+        model = get_user_model()
+        fields = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
+        help_texts = {"email": "To reset a forgotten password, the site sends a link to it."}
 
 
 class PasswordResetForm(forms.PasswordResetForm):

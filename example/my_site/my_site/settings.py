@@ -7,7 +7,19 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-from .env import Env, bool_errors, host, int_up_to, network, one_of, origin, url_path
+from .env import (
+    Env,
+    address,
+    bool_errors,
+    host,
+    language,
+    network,
+    one_of,
+    origin,
+    time_zone,
+    url_path,
+    whole_number,
+)
 from .serving.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -24,13 +36,25 @@ else:
 ALLOWED_HOSTS = env.csv("DJANGO_ALLOWED_HOSTS", default="", validate_each=host)
 CSRF_TRUSTED_ORIGINS = env.csv("DJANGO_CSRF_TRUSTED_ORIGINS", default="", validate_each=origin)
 FORWARDED_ALLOW_IPS = env.csv("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", validate_each=network)
+# Without HTTPS, as when you look at production's pages on your own machine, set it to false.
+SECURE_SSL_REDIRECT = env.bool("DJANGO_SECURE_SSL_REDIRECT", default=not DEBUG, **bool_errors)
+# For this long browsers request the site over HTTPS only.
+SECURE_HSTS_SECONDS = env.int(
+    "DJANGO_SECURE_HSTS_SECONDS", default=0 if DEBUG else 60 * 60, **whole_number(0, 10**8)
+)
+# Uploaded files. Python imports nothing from a folder whose name has a dot.
+MEDIA_ROOT = BASE_DIR / env.str("DJANGO_MEDIA_ROOT", default="media.files")
 script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
 database = env.database_url("DATABASE_URL", default="sqlite:///db.sqlite3", schemes=["sqlite"])
 email = env.email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
-ASGI_THREADS = env.int("ASGI_THREADS", default=10, **int_up_to(1000))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+admins = env.csv("ADMINS", default="", validate_each=address)
+LANGUAGE_CODE = env.str("DJANGO_LANGUAGE_CODE", default="en-us", validate=language)
+TIME_ZONE = env.str("DJANGO_TIME_ZONE", default="UTC", validate=time_zone)
+ASGI_THREADS = env.int("ASGI_THREADS", default=10, **whole_number(1, 1000))
 # The server's command uses these two. Here an invalid one stops startup with a clear error.
-PORT = env.int("PORT", default=8000, **int_up_to(65535))
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **int_up_to(1000))
+PORT = env.int("PORT", default=8000, **whole_number(1, 65535))
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **whole_number(1, 1000))
 # Every visitor can see the header.
 SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **bool_errors)
 log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
@@ -38,15 +62,16 @@ env.seal()
 
 # Security
 
-if not DEBUG:
-    # A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
-    SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
-    # For this long browsers request the site over HTTPS only.
-    SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+# A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+# Whether HSTS holds for subdomains, and in the lists that browsers have, is up to the domain's owner.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# What pages may not do, and that other sites may not embed them. A view can set others.
+SECURITY_HEADERS = {
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 # The sources that pages may load from: add others here. The policy blocks injected scripts.
 policy = {
@@ -84,7 +109,8 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
 MIDDLEWARE = [
     "my_site.serving.monitoring.HealthMiddleware",
     "my_site.serving.monitoring.TimingMiddleware",
-    "my_site.serving.caching.CacheControlMiddleware",
+    "my_site.serving.headers.CacheControlMiddleware",
+    "my_site.serving.headers.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "my_site.serving.csp.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -174,7 +200,7 @@ AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-MEDIA_ROOT = BASE_DIR  # where the relative paths of the default storage start
+MEDIA_URL = f"{SCRIPT_NAME}/media/"
 TEST_RUNNER = "my_site.testing.TemporaryFilesRunner"  # of `manage.py test`
 STATICFILES_DIRS = [BASE_DIR / "my_site" / "static"]
 STORAGES = {
@@ -186,8 +212,11 @@ STORAGES = {
     },
 }
 
-# Email, language and logging
+# Email and logging
 
+# Errors of production are mailed to them.
+ADMINS = [(each, each) for each in admins]
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
 EMAIL_BACKEND = email["EMAIL_BACKEND"]
 EMAIL_HOST = email["EMAIL_HOST"]
 EMAIL_PORT = email["EMAIL_PORT"]
@@ -197,6 +226,4 @@ EMAIL_USE_TLS = email["EMAIL_USE_TLS"]
 EMAIL_USE_SSL = email["EMAIL_USE_SSL"]
 EMAIL_TIMEOUT = email["EMAIL_TIMEOUT"] or 10
 EMAIL_FILE_PATH = email["EMAIL_FILE_PATH"]
-LANGUAGE_CODE = "en-us"
-TIME_ZONE = "UTC"
 LOGGING = logging_config(log_format)

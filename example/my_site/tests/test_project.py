@@ -4,13 +4,15 @@ import asyncio
 import logging
 import re
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.typing import ASGIReceiveEvent, ASGISendEvent
 from axes.helpers import get_client_ip_address
 from axes.models import AccessAttempt
@@ -25,23 +27,30 @@ from django.core.files.storage import default_storage
 from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler
 from django.core.mail import EmailMessage
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
-from django.template import Context, Template
+from django.template import Context, Template, loader
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
-from django.urls import get_script_prefix, set_script_prefix
+from django.urls import get_script_prefix, is_valid_path, set_script_prefix
 from django.utils import timezone
 from pytest_django import Settings
 
-from my_site.serving import deferred_calls, static
+from my_site.serving import deferred_calls, pubsub, static, transport
 from my_site.serving.asgi_types import ASGIApplication, Receive, Scope, Send
-from my_site.serving.caching import CacheControlMiddleware
+from my_site.serving.headers import CacheControlMiddleware
 from my_site.serving.limits import BodyLimitMiddleware
 from my_site.serving.proxy import ProxyHeadersMiddleware
+from my_site.serving.pubsub import (
+    PayloadTooLarge,
+    publish,
+    publish_sync,
+    subscribe,
+)
+from my_site.serving.uploads import serve_upload
 
 
 def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
@@ -390,6 +399,26 @@ def test_static_files_of_templates_exist() -> None:
     assert missing == []
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("name", "shown"), [("photo.png", True), ("page.html", False), ("drawing.svg", False)]
+)
+def test_uploaded_files(name: str, shown: bool, rf: RequestFactory) -> None:
+    default_storage.save(f"folder/{name}", ContentFile(b"uploaded"))
+    response = serve_upload(rf.get("/"), f"folder/{name}")
+    assert response.headers["Content-Security-Policy"].endswith("sandbox")
+    assert response.headers["Content-Disposition"].startswith("inline" if shown else "attachment")
+    response.close()
+
+
+def test_error_pages(rf: RequestFactory) -> None:
+    """Two of them get no context, and none needs a database unless somebody is signed in."""
+    for name in ("400.html", "500.html"):
+        assert "<h1>" in loader.render_to_string(name)
+    for name in ("403.html", "403_csrf.html", "404.html"):
+        assert "To the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
+
+
 def test_django_is_as_the_core_expects() -> None:
     """A new release of Django may change what its documentation does not promise."""
     update = "my_site/serving has to follow a change in Django:"
@@ -416,6 +445,80 @@ def test_django_is_as_the_core_expects() -> None:
         assert hasattr(connections.create_connection("default"), name), f"{update} no {name}"
 
 
+async def take(payloads: pubsub.Subscription, count: int) -> list[str | None]:
+    async with asyncio.timeout(10):
+        return [await anext(payloads) for _ in range(count)]
+
+
+@pytest.mark.django_db
+async def test_publish_and_subscribe() -> None:
+    """A commit sends messages, and a rollback does not."""
+
+    def publish_in_transactions() -> None:
+        with suppress(ZeroDivisionError), transaction.atomic():
+            publish_sync("news", "rolled back")
+            raise ZeroDivisionError
+        with transaction.atomic():
+            publish_sync("news", "twice\nin one transaction")
+            publish_sync("news", "twice\nin one transaction")
+
+    async with subscribe("news") as first, subscribe("news") as second, subscribe("weather"):
+        assert await take(first, 1) == await take(second, 1) == [None]
+        async with subscribe("news") as third:
+            assert await take(third, 1) == [None]
+        await publish("weather", "rain")
+        await sync_to_async(publish_in_transactions)()
+        await publish("news", "last")
+        expected = ["twice\nin one transaction"] * 2 + ["last"]
+        assert await take(first, 3) == await take(second, 3) == expected
+        assert third.waiting.empty()
+        [receiver] = pubsub.receivers.values()
+    assert pubsub.receivers == {}
+    await asyncio.wait([receiver.task], timeout=5)
+    assert receiver.task.cancelled()
+
+
+@pytest.mark.django_db
+async def test_messages_of_limited_size() -> None:
+    async with subscribe("news") as payloads:
+        assert await take(payloads, 1) == [None]
+        await publish("news", "x" * 7980)
+        with pytest.raises(PayloadTooLarge, match="publish its id"):
+            await publish("news", "é" * 4000)
+        with pytest.raises(ValueError, match="has no line breaks"):
+            await publish("news\n", "")
+        assert await take(payloads, 1) == ["x" * 7980]
+
+
+def test_subscriber_that_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets None in place of what it misses."""
+    monkeypatch.setattr(pubsub, "MAX_WAITING_PAYLOADS", 2)
+    payloads = pubsub.Subscription()
+    for number in range(4):
+        payloads.put(str(number))
+    assert async_to_sync(take)(payloads, 2) == [None, "3"]
+
+
+async def test_outage_of_what_sends_messages(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outages = iter([OperationalError("away"), OperationalError("still away")])
+
+    async def receive() -> AsyncIterator[str | None]:
+        if error := next(outages, None):
+            raise error
+        yield None
+        yield "news\n0\nback"
+        raise OperationalError("away again")
+
+    monkeypatch.setattr(transport, "receive", receive)
+    monkeypatch.setattr(pubsub, "MIN_RETRY_SECONDS", 0)
+    async with subscribe("news") as payloads:
+        assert await take(payloads, 4) == [None, "back", None, "back"]
+    for message in ("away", "still away", "away again"):
+        assert f"next try in 0 s: {message}" in caplog.text
+
+
 @pytest.fixture
 def user(settings: Settings) -> Any:  # of the model that AUTH_USER_MODEL names
     # The other hashers are slow.
@@ -431,6 +534,67 @@ def test_sign_in_and_out(client: Client, user: Any) -> None:
         assert response.status_code == 302
         assert response["Location"] == getattr(settings, destination)
         assert (get_user(client) == user) == (path == "login")
+
+
+@pytest.mark.django_db
+def test_signed_in_users_are_sent_on(client: Client, user: Any) -> None:
+    """But not to a page that may have sent them away."""
+    client.force_login(user)
+    sent = client.get("/accounts/login/")
+    assert (sent.status_code, sent.headers["Location"]) == (302, settings.LOGIN_REDIRECT_URL)
+    page = client.get("/accounts/login/?next=/accounts/")
+    assert "signed in as <strong>ada</strong>" in page.text
+    assert page.text.count('name="username"') == 1
+
+
+@pytest.mark.django_db
+def test_account_page(client: Client, user: Any) -> None:
+    assert client.get("/accounts/").headers["Location"].endswith("?next=/accounts/")
+    client.force_login(user)
+    page = client.get("/accounts/").text
+    assert "ada@example.com" in page
+    assert 'href="/accounts/password_change/"' in page
+
+
+@pytest.fixture
+def open_sign_up() -> None:
+    if not is_valid_path("/accounts/register/"):
+        pytest.skip("nobody can sign up")
+
+
+def sign_up(client: Client, username: str, path: str = "/accounts/register/") -> Any:
+    form = {"username": username, "email": "ada@example.com"}
+    return client.post(path, form | dict.fromkeys(["password1", "password2"], "difference"))
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+def test_sign_up(client: Client, user: Any) -> None:
+    assert "already exists" in sign_up(client, "ADA").text
+    assert get_user(client) != user
+    # An address that somebody has already is no error, which would tell that they have an account.
+    assert sign_up(client, "grace").headers["Location"] == settings.LOGIN_REDIRECT_URL
+    new = get_user(client)
+    assert (new.get_username(), new.is_staff, new.is_superuser) == ("grace", False, False)
+    assert new.check_password("difference")
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("target", "location"), [("/accounts/", "/accounts/"), ("https://evil.example/", "/")]
+)
+def test_sign_up_leads_back(target: str, location: str, client: Client, user: Any) -> None:
+    assert sign_up(client, "grace", f"/accounts/register/?next={target}")["Location"] == location
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+def test_sign_ups_are_limited(client: Client, user: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accounts.views.MAX_SIGN_UPS_PER_HOUR", 3)
+    cache.clear()
+    answers = [sign_up(Client(), name).status_code for name in ("ada", "b", "c", "d")]
+    assert answers == [200, 302, 302, 429]
 
 
 @pytest.mark.django_db

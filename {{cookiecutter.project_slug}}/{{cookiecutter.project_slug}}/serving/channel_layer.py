@@ -1,10 +1,31 @@
+{% if cookiecutter.database == "postgresql" %}
+"""The channel layers: on Redis if there is one, else on PostgreSQL."""
+{% else %}
 """The channel layer of Channels on Redis, without the subscriptions that it leaves behind."""
+{% endif %}
 
 import asyncio
+{% if cookiecutter.database == "postgresql" %}
+import json
+import logging
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+from uuid import uuid4
+
+from channels.exceptions import ChannelFull
+from channels.layers import InMemoryChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+
+from .pubsub import publish, subscribe
+
+logger = logging.getLogger(__name__)
+{% else %}
 from contextlib import suppress
 from typing import Any
 
 from channels_redis.pubsub import RedisPubSubChannelLayer
+{% endif %}
 
 
 class RedisChannelLayer(RedisPubSubChannelLayer):
@@ -43,3 +64,76 @@ class RedisChannelLayer(RedisPubSubChannelLayer):
         for name, channels in list(layer.groups.items()):
             if channel in channels:
                 await layer.group_discard(name.removeprefix(prefix), channel)
+{% if cookiecutter.database == "postgresql" %}
+
+
+class PostgreSQLChannelLayer(InMemoryChannelLayer):
+    """Publishes each message to all processes, and delivers what comes to the channels of its own.
+
+    A message is JSON of at most about 7,900 bytes (pubsub.MAX_MESSAGE_BYTES).
+    """
+
+    TOPIC = "channel layer"
+    START_TIMEOUT_SECONDS = 10
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.process_id = uuid4().hex
+        self.task: asyncio.Task[None] | None = None
+        self.has_started = asyncio.Event()
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        await self._start_receiving()
+        return f"{prefix}{self.process_id}!{uuid4().hex}"
+
+    async def receive(self, channel: str) -> Any:
+        await self._start_receiving()
+        return await super().receive(channel)
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        if self._is_own(channel):
+            await super().send(channel, message)
+        else:
+            self.require_valid_channel_name(channel)
+            await self._publish("channel", channel, message)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        self.require_valid_group_name(group)
+        await self._publish("group", group, message)
+
+    def _is_own(self, channel: str) -> bool:
+        return f"{self.process_id}!" in channel
+
+    async def _publish(self, kind: str, name: str, message: dict[str, Any]) -> None:
+        if not isinstance(message, dict):
+            raise TypeError(f"A message is a dict, not {message!r}.")
+        await publish(self.TOPIC, json.dumps([kind, name, message], ensure_ascii=False))
+
+    async def _start_receiving(self) -> None:
+        """Wait until no message is missed any more. In a test the event loop may be another one."""
+        loop = asyncio.get_running_loop()
+        if self.task is None or self.task.done() or self.task.get_loop() is not loop:
+            self.has_started = asyncio.Event()
+            self.task = loop.create_task(self._receive_all(), context=Context())
+        async with asyncio.timeout(self.START_TIMEOUT_SECONDS):
+            await self.has_started.wait()
+
+    async def _receive_all(self) -> None:
+        async with subscribe(self.TOPIC) as payloads:
+            async for payload in payloads:
+                if payload is None:
+                    self.has_started.set()
+                    continue
+                try:
+                    await self._deliver(*json.loads(payload))
+                except Exception:  # the next message may be all right
+                    logger.exception("A message could not be delivered: %s", payload)
+
+    async def _deliver(self, kind: str, name: str, message: dict[str, Any]) -> None:
+        if kind == "group":
+            if name in self.groups:
+                await super().group_send(name, message)
+        elif "!" not in name or self._is_own(name):
+            with suppress(ChannelFull):
+                await super().send(name, message)
+{% endif %}

@@ -49,9 +49,12 @@ class HealthMiddleware:
     async def respond(self, request: HttpRequest) -> HttpResponse:
         failing: list[str] = []
         if request.path_info == "/readyz":
-            failing += await failing_threads() or await sync_to_async(failing_databases)()
+            failing = await failing_threads() or await sync_to_async(failing_databases)()
 {% if cookiecutter.__channels %}
-            failing += await failing_channel_layer()
+{% if cookiecutter.database == "postgresql" %}
+            # Without Redis, the channel layer needs both.
+{% endif %}
+            failing = failing or await failing_channel_layer()
 {% endif %}
         return JsonResponse(
             {"status": "failing" if failing else "ok", "failing": failing},

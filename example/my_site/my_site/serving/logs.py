@@ -4,9 +4,12 @@ import asyncio
 import logging
 import re
 from contextvars import ContextVar
+from functools import partial
 from random import getrandbits
 from typing import Any
 
+from django.conf import settings
+from django.utils.log import AdminEmailHandler, RequireDebugFalse
 from pythonjsonlogger.core import RESERVED_ATTRS
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -33,6 +36,19 @@ class CancelledFilter(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
+class AdminMailHandler(AdminEmailHandler):
+    """Mails errors to ADMINS after the response, which does not wait for the mail server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if settings.ADMINS:  # or Django would make each report for nobody
+            super().emit(record)
+
+    def send_mail(self, *args: Any, **options: Any) -> None:
+        from .deferred_calls import defer  # which needs the settings, and those this module
+
+        defer(partial(super().send_mail, *args, **options))
+
+
 def logging_config(formatter: str) -> dict[str, Any]:
     """Return the setting LOGGING for lines of text (`formatter` is "text") or of JSON ("json")."""
     to_root = {"handlers": [], "propagate": True}
@@ -41,6 +57,7 @@ def logging_config(formatter: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "filters": {
             "request_id": {"()": RequestIdFilter},
+            "debug_is_off": {"()": RequireDebugFalse},
             "cancelled": {"()": CancelledFilter},
         },
         "formatters": {
@@ -62,12 +79,13 @@ def logging_config(formatter: str) -> dict[str, Any]:
                 "formatter": formatter,
                 "filters": ["request_id"],
             },
+            "mail": {"()": AdminMailHandler, "level": "ERROR", "filters": ["debug_is_off"]},
             "null": {"class": "logging.NullHandler"},
         },
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
             # Their own handlers would print in another format, or a second time.
-            "django": to_root,
+            "django": {**to_root, "handlers": ["mail"]},
             "uvicorn": to_root,
             "uvicorn.error": {**to_root, "filters": ["cancelled"]},
             "uvicorn.access": {"propagate": False},  # monitoring.py logs each request

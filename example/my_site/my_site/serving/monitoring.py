@@ -46,7 +46,7 @@ class HealthMiddleware:
     async def respond(self, request: HttpRequest) -> HttpResponse:
         failing: list[str] = []
         if request.path_info == "/readyz":
-            failing += await failing_threads() or await sync_to_async(failing_databases)()
+            failing = await failing_threads() or await sync_to_async(failing_databases)()
         return JsonResponse(
             {"status": "failing" if failing else "ok", "failing": failing},
             status=503 if failing else 200,

@@ -28,5 +28,5 @@ def keep_status(
     return join_and_keep
 
 
-run._join_exited = keep_status(run._join_exited)
+vars(run)["_join_exited"] = keep_status(run._join_exited)
 del keep_status  # hypercorn takes what is left here for options

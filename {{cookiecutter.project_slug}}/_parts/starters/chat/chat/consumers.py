@@ -17,12 +17,14 @@ from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
+from django.db import Error
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from redis.exceptions import RedisError
 
 from {{ cookiecutter.project_slug }}.serving.asgi_types import Receive, Scope, Send
+from {{ cookiecutter.project_slug }}.serving.pubsub import PayloadTooLarge
 
 from .models import Message, Presence, Room
 from .names import get_display_name
@@ -46,6 +48,8 @@ UNAUTHORIZED = 3000
 # As 1003 and 1008, which not every server lets an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
 PING_TIMEOUT = 4408
+
+CHANNEL_LAYER_ERRORS = (Error, RedisError, OSError)  # of PostgreSQL or Redis
 
 
 class FrameError(Exception):
@@ -91,7 +95,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.mark_present()
 
     async def leave(self) -> None:
-        with suppress(RedisError, OSError):
+        with suppress(*CHANNEL_LAYER_ERRORS):
             await self.channel_layer.group_discard(self.group, self.channel_name)
         await Presence.objects.filter(channel=self.channel_name).adelete()
         await self.broadcast({"type": "chat.presence", "here": await get_present_names(self.room)})
@@ -147,12 +151,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
         return self.frame_allowance >= 0
 
     async def broadcast(self, event: dict[str, Any]) -> bool:
-        """Send the event to all members; return whether Redis has taken it."""
+        """Send the event to all members; return whether the channel layer has taken it."""
         try:
             await self.channel_layer.group_send(self.group, event)
-        except (RedisError, OSError) as error:
+        except PayloadTooLarge:
+            return await self.broadcast({"type": "chat.refresh"})
+        except CHANNEL_LAYER_ERRORS as error:
             # Other members get the message with their next heartbeat.
-            logger.warning("Redis does not answer: %s", error)
+            logger.warning("The channel layer does not answer: %s", error)
             return False
         return True
 
@@ -164,6 +170,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await self.deliver(message)
         if not is_next and message["id"] > self.last_id:
             await self.catch_up()
+
+    async def chat_refresh(self, event: dict[str, Any]) -> None:
+        """Fetch the message that was too large for an event. Who is here, the next heartbeat fetches."""
+        await self.catch_up()
 
     async def catch_up(self) -> None:
         """Send what was stored since the last message that the client has."""

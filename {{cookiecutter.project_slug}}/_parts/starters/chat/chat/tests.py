@@ -193,7 +193,7 @@ async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> N
     assert channel_layer.groups == {}
 
 
-@pytest.mark.parametrize("error", [ConnectionError, RedisError])
+@pytest.mark.parametrize("error", [ConnectionError, RedisError, OperationalError])
 async def test_without_the_channel_layer(
     error: type[Exception],
     channel_layer: InMemoryChannelLayer,
@@ -210,7 +210,7 @@ async def test_without_the_channel_layer(
         monkeypatch.setattr(channel_layer, "group_discard", fail)
         await ada.say("hello")
         assert await ada.said() == "hello"
-    assert "Redis does not answer: away" in caplog.text
+    assert "The channel layer does not answer: away" in caplog.text
     assert not await Presence.objects.aexists()
 
 

@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from {{ cookiecutter.project_slug }}.lifespan import state
 
 from .addresses import reject_local_addresses, validate_url
+from .events import publish_result
 from .models import Result, Service
 from .tasks import notify_staff
 
@@ -79,10 +80,11 @@ def get_extensions(service: Service) -> dict[str, object]:
 
 
 def save_result(result: Result) -> None:
-    """Save the result and, in the same transaction, the tasks that notify the staff of a change."""
+    """Save and publish the result and, in the same transaction, tasks that notify the staff of a change."""
     with suppress(IntegrityError), transaction.atomic():  # if the service has just been deleted
         previous = result.service.results.last()
         result.save()
+        publish_result(result)
         if result.is_down != (previous is not None and previous.is_down):
             notify_staff(result)
 

@@ -7,7 +7,7 @@ over all applications each second.
 import asyncio
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import daphne.server
 from daphne.cli import CommandLineInterface
@@ -61,7 +61,7 @@ class GracefulServer(Server):
     # methods. daphne calls the first one when it listens, the second one each second, and the third one
     # when it is told to stop. The reactor's event loop does not run yet in `run`.
     def run(self) -> None:
-        loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop  # type: ignore[attr-defined]
+        loop: asyncio.AbstractEventLoop = cast(Any, reactor)._asyncioEventloop
         self.received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}}

@@ -1,0 +1,38 @@
+"""How published messages get from process to process: NOTIFY and LISTEN of PostgreSQL."""
+
+from collections.abc import AsyncGenerator
+
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from psycopg import AsyncConnection
+
+# Of PostgreSQL, for whatever is published: one LISTEN is enough.
+CHANNEL = "pubsub"
+# So that an outage of the network is noticed within half a minute; in seconds, the last in milliseconds.
+NETWORK_TIMEOUTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
+
+def send(message: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, message])
+
+
+async def receive() -> AsyncGenerator[str | None]:
+    """Yield None, and then each message that is committed from now on."""
+    parameters = connections.create_connection(DEFAULT_DB_ALIAS).get_connection_params()
+    parameters |= NETWORK_TIMEOUTS
+    for name in ("context", "cursor_factory"):  # Django's own, for its own connections
+        del parameters[name]
+    listener = await AsyncConnection.connect(**parameters, autocommit=True)
+    try:
+        await listener.execute(f"LISTEN {CHANNEL}")
+        yield None
+        async for notification in listener.notifies():
+            yield notification.payload
+    finally:  # not `async with`, which would wait: a second cancellation would leave it open
+        await listener.close()
