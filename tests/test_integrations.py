@@ -266,7 +266,9 @@ def follow_pages(project: Project) -> None:
         f"{import_telemetry}from {project.slug}.serving.threads",
     )
 
-    insert(package / "settings.py", code_blocks("allauth.md", "python")[0])
+    settings, import_view = code_blocks("allauth.md", "python")
+    insert(package / "settings.py", settings)
+    edit(package / "urls.py", "from django.urls", f"{import_view}from django.urls")
     policy, urls, types = code_blocks("allauth.md", "diff")
     apply_diff(project.path / "pyproject.toml", types)
     apply_diff(package / "settings.py", policy)
@@ -390,6 +392,7 @@ def post_form(client: httpx.Client, path: str, **form: str) -> httpx.Response:
 
 def check_allauth(client: httpx.Client, backend: Backend, project: Project) -> None:
     """Sign-up, sign-in, sign-in by the provider, and the limit on wrong passwords, in the site's own look."""
+    assert client.get("/accounts/register/").headers["Location"] == "/accounts/signup/"
     sign_up = client.get("/accounts/signup/")
     assert 'class="site-header"' in sign_up.text
     assert "https://login.example.com" in sign_up.headers["Content-Security-Policy"]
