@@ -3,9 +3,12 @@ PYTHON = python3
 PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = hooks kubernetes/hooks core tests benchmarks docs
+SOURCES = answer_checks.py hooks kubernetes/hooks core tests benchmarks docs
 
-.PHONY: demo test test-all stop-table bench screenshots check format clean
+.PHONY: help demo example test test-all stop-table bench screenshots check format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed  ## generate the default project into build/ and serve it
 	rm -rf build/my_site
@@ -13,6 +16,11 @@ demo: .venv/installed  ## generate the default project into build/ and serve it
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/cookiecutter --no-input --output-dir build .
 	cd build/my_site && ../../$(VENV)/uv run manage.py migrate
 	cd build/my_site && ../../$(VENV)/uv run uvicorn my_site.asgi:application --port $(PORT)
+
+example: .venv/installed  ## write the default project into example/, where visitors read it
+	rm -rf example/my_site
+	$(VENV)/cookiecutter --no-input --output-dir example . >/dev/null
+	rm -f example/my_site/.env example/my_site/uv.lock
 
 test: .venv/installed check  ## the tests: each pair of answers; UV_PYTHON=3.12 tests projects on that Python
 	$(VENV)/pytest --numprocesses auto --dist worksteal
@@ -35,11 +43,11 @@ check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff format --check $(SOURCES)
 	$(VENV)/mypy
 
-format: .venv/installed
+format: .venv/installed  ## let ruff mend what it can
 	$(VENV)/ruff check --fix $(SOURCES)
 	$(VENV)/ruff format $(SOURCES)
 
-clean:
+clean:  ## delete .venv/ and build/
 	rm -rf .venv build
 
 .venv/installed: pyproject.toml

@@ -66,8 +66,8 @@ SERVERS = {
         # This is the keep-alive timeout, too; granian allows no longer one.
         " --http1-header-read-timeout 60000"
         " --respawn-failed-workers --log-level warning",
-        develop="granian {app} --interface asgi --reload --workers-kill-timeout 1",
-        # Otherwise each write to the database would reload it.
+        # Otherwise each uploaded file, and each write to the database, would reload it.
+        develop="granian {app} --interface asgi --reload --reload-ignore-dirs media.files --workers-kill-timeout 1",
         develop_with_sqlite=" --reload-ignore-patterns sqlite3",
     ),
 }

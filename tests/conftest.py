@@ -1,4 +1,5 @@
 import asyncio
+import getpass
 import os
 import re
 import secrets
@@ -393,7 +394,8 @@ def run_nginx(tmp_path: Path) -> RunNginx:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
         (tmp_path / "nginx.conf").write_text(
-            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
+            # The workers may read what the tests have written.
+            f"user {getpass.getuser()}; daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}\n"
             f"http {{ access_log off; {folders} {configuration} }}\n"
         )
         process = subprocess.Popen([program, "-e", tmp_path / "nginx.log", "-c", tmp_path / "nginx.conf"])

@@ -40,7 +40,8 @@ OLDEST_PYTHON: dict[str, str] = QUESTIONS["__oldest_python"]  # by Django versio
 # Added by the students' projects of test_browser.py: Markdown, cleaned, and the course's own library for it.
 STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 # Added by commands in docs/.
-DOCS_LIBRARIES = ["django-redis", "django-valkey", "fastapi", "psycopg[pool]", "twisted[http2,tls]"]
+DOCS_LIBRARIES = ["django-redis", "django-storages[s3]>=1.14,<2", "django-valkey", "fastapi", "psycopg[pool]"]
+DOCS_LIBRARIES += ["twisted[http2,tls]"]
 # For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
 # For test_existing_projects.py, besides Django.

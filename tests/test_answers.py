@@ -3,6 +3,7 @@
 import ast
 import html
 import json
+import keyword
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from answer_checks import RESERVED_NAMES, propose_slug, slug_error
 from tests.template import CHOICES, IN_CI, ROOT, Answers, MakeEnvironment, also_in_test_all, edit, first_match
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="projects are inspected in forked processes")
@@ -133,7 +135,7 @@ def prompts_answered(answers: Answers) -> Iterator[None]:
 
 
 def generate_or_reject(folder: Path, answers: Answers) -> Path | str:
-    """The project's folder, or the message of the hooks."""
+    """The project's folder, or the message of answer_checks.py or of a hook."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -143,6 +145,8 @@ def generate_or_reject(folder: Path, answers: Answers) -> Path | str:
         try:
             with prompts_answered(answers):
                 return Path(cookiecutter(str(ROOT), output_dir=str(folder)))
+        except SystemExit as error:
+            return str(error)
         except FailedHookException:
             output.seek(0)
             return output.read()
@@ -251,11 +255,27 @@ def test_slugs(answers: Answers, slug: str, run_number: int, inspect_project: In
         ("!!!", "my_site"),
         ("🧀", "my_site"),
         ("x" * 100, "x" * 30),
+        ("3" * 100, "site_" + "3" * 25),
+        ("Test", "test_site"),
+        ("Class", "class_site"),
+        ("Django", "django_site"),
+        ("Chat", "chat_site"),
     ],
 )
 def test_the_slug_is_made_from_any_name(name: str, slug: str, tmp_path: Path) -> None:
     with prompts_answered({**DEFAULTS, "project_name": name}):
         assert Path(cookiecutter(str(ROOT), output_dir=str(tmp_path))).name == slug
+
+
+@settings(database=None)
+@given(text=NAMES)
+def test_any_text_proposes_a_slug_that_can_be_used(text: str) -> None:
+    assert slug_error(propose_slug(text)) is None
+
+
+def test_each_reserved_name_proposes_a_slug_that_can_be_used() -> None:
+    names = {*RESERVED_NAMES, *sys.stdlib_module_names, *keyword.kwlist, *keyword.softkwlist}
+    assert [name for name in names if slug_error(propose_slug(name))] == []
 
 
 @pytest.mark.parametrize("attack", ["{{ 7 * 7 }}", "{{ cycler }}", "{# comment #}", "{% set a = 1 %}"])

@@ -450,7 +450,8 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
 
 
 def sign_in_status(client: httpx.Client, address: str, name: str, password: str) -> int:
-    """Return the status of a sign-in from this address, behind the proxy."""
+    """Return the status of a sign-in from this address, behind the proxy, of somebody who is not signed in."""
+    client.cookies.clear()
     headers = {"X-Forwarded-For": address, "Origin": "https://example.com"}
     token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/accounts/login/").text)
     form = {"username": name, "password": password, "csrfmiddlewaretoken": token}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
 
 from tests.template import (
@@ -113,6 +114,18 @@ def add_policy(route: Route) -> None:
         )
     else:
         route.continue_()
+
+
+def check_accessibility(page: Page, *disabled_rules: str) -> None:
+    """No violation of WCAG 2.2 AA or of axe-core's best practices, in light and dark mode; and the page has a description."""
+    rules = {rule: {"enabled": False} for rule in disabled_rules}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options={"resultTypes": ["violations"], "rules": rules}).response
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert len(found["passes"]) > 10
+    description = page.locator("meta[name=description]").get_attribute("content")
+    assert description and description.strip()
 
 
 @pytest.fixture
@@ -305,6 +318,7 @@ def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
         for page in (ada, grace):
             expect(page.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
             expect(page.locator("#status")).to_have_text("Connected.")
+        check_accessibility(ada)
         ada.keyboard.press("Tab")
         ada.reload()
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
@@ -364,6 +378,10 @@ def test_live(run_project: RunProject, open_page: OpenPage) -> None:
             page.get_by_role("button", name="Measure").click()
             for view in ("sync", "async"):
                 expect(page.locator(f"#{view}-time")).to_have_text(re.compile(r"^\d+ ms$"))
+            expect(page.locator("time").first).to_have_attribute("title", re.compile(r", \d{4}.+:\d\d .*(UTC|Time)"))
+            check_accessibility(page)
+        with open_page(server.url, java_script_enabled=False) as page:
+            expect(page.locator("time").first).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC$"))
 
 
 COUNT_STREAMS = """
@@ -442,7 +460,10 @@ def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) ->
                 page.get_by_role("button", name="Sign in").click()
             expect(page.get_by_role("button", name="Sign out")).to_be_visible()
             page.get_by_role("link", name="ada").click()
+            check_accessibility(page)
+            page.get_by_role("link", name="Change password").click()
             expect(page.get_by_role("heading", name="Password change")).to_be_visible()
+            check_accessibility(page)
             page.goto("/admin/accounts/user/")
             page.get_by_role("link", name="ada").first.click()
             page.get_by_label("First name").fill("Ada")
@@ -451,17 +472,103 @@ def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) ->
             page.goto("/")
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+            for path in ("register", "login", "password_reset", "password_reset/done", "reset/x/x", "reset/done"):
+                page.goto(f"/accounts/{path}/")
+                check_accessibility(page)
 
 
-@pytest.mark.parametrize("starter", ["blank", "wiki", "chat", "live"])
-def test_without_javascript_and_narrow(starter: str, run_project: RunProject, open_page: OpenPage) -> None:
-    with run_project(starter=starter) as (_, server):
+def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium: Browser) -> None:
+    """In production, under its policy: a visitor signs up on the way to a page, and meets errors that look like the site."""
+    project = make_production_project(starter="wiki")
+    with visit_in_production(project, chromium) as (page, console):
+        page.goto("/accounts/password_change/")
+        page.get_by_role("main").get_by_role("link", name="Sign up").click()
+        check_accessibility(page)
+        page.get_by_label("Username").fill("grace")
+        page.get_by_label("Password:", exact=True).fill("nanoseconds")
+        page.get_by_label("Password confirmation").fill("nanoseconds")
+        page.get_by_role("button", name="Sign up").click()
+        expect(page.get_by_role("heading", name="Password change")).to_be_visible()
+        page.get_by_role("link", name="grace").click()
+        expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+        check_accessibility(page)
+        assert console == []
+
+        forged = "() => { document.forms[0].querySelector('[name=csrfmiddlewaretoken]').value = 'forged'; }"
+        page.evaluate(forged)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="The form was not accepted")).to_be_visible()
+        check_accessibility(page)
+        expect(page.get_by_role("link", name="grace")).to_be_visible()
+        page.goto("/nothing/")
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
+        check_accessibility(page)
+        (project.path / "encyclopedia" / "templates" / "encyclopedia" / "index.html").unlink()
+        page.get_by_role("link", name="To the home page").click()
+        expect(page.get_by_role("heading", name="Server error")).to_be_visible()
+        check_accessibility(page)
+        expect(page.locator("h1")).to_have_css("letter-spacing", re.compile("^-"))  # of the style sheet
+        assert [text for text in console if not text.startswith("Failed to load resource: the server resp")] == []
+
+
+PAGES = {
+    "blank": ["/"],
+    "wiki": ["/", "/search/?q=CSS", "/new/", "/random/", "/wiki/CSS"],
+    "chat": ["/", "/chat/empty/"],
+    "live": ["/"],
+}
+
+
+@pytest.mark.parametrize("starter", PAGES)
+def test_each_starter(starter: str, run_project: RunProject, open_page: OpenPage) -> None:
+    """Its pages without JavaScript, on a narrow screen, and by axe-core's rules."""
+    with run_project(starter=starter) as (project, server):
         with open_page(server.url, java_script_enabled=False) as page:
             expect(page.get_by_role("heading", level=1)).to_be_visible()
         with open_page(server.url, viewport={"width": 320, "height": 640}) as page:
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
             page.keyboard.press("Tab")
             expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+            for path in PAGES[starter]:
+                page.goto(path)
+                # An entry is plain text until its Markdown is turned into HTML.
+                check_accessibility(page, *["page-has-heading-one"] * path.startswith("/wiki/"))
+            if starter == "blank":
+                check_buttons(page)
+        if starter == "chat":
+            check_times(project, server.url, open_page)
+
+
+def check_buttons(page: Page) -> None:
+    """As in courses: an <input> that is a button looks like a <button>."""
+    page.set_content(page.content().replace("</main>", f"{BUTTONS}</main>"))
+    read_style = (
+        "each => ['backgroundColor', 'color', 'fontWeight', 'height'].map(name => getComputedStyle(each)[name])"
+    )
+    button, *inputs = [each.evaluate(read_style) for each in page.locator("#buttons > *").all()]
+    assert inputs == [button] * 3
+
+
+BUTTONS = """<form id="buttons"><button>Vote</button><input type="submit" value="Vote"><input type="reset" value="Vote">
+<input type="button" value="Vote"></form>"""
+
+
+def check_times(project: Project, url: str, open_page: OpenPage) -> None:
+    """Those of messages: with the date unless it is today, and with the zone: UTC without JavaScript, else the reader's."""
+    create = """from chat.models import Message, Room
+Room.store_message("old", "ada", "hello")
+Message.objects.update(sent="2020-02-03T04:05:06Z")"""
+    project.manage("shell", "--command", create)
+    with open_page(url, path="/chat/old/", java_script_enabled=False) as page:
+        expect(page.locator("time")).to_have_text("2020-02-03 04:05 UTC")
+    options = {"timezone_id": "America/New_York", "locale": "en-US"}
+    with open_page(url, path="/chat/old/", **options) as page:
+        expect(page.locator("time")).to_have_text(re.compile(r"^Feb 2, 2020, 11:05\sPM$"))
+        expect(page.locator("time")).to_have_attribute(
+            "title", re.compile(r"Sunday, February 2, 2020.+11:05:06\sPM EST")
+        )
+        send_message(page, "now")
+        expect(page.locator("time").last).to_have_text(re.compile(r"^\d+:\d\d\s[AP]M$"))
 
 
 BOOTSTRAP = {"css": ("text/css", ".btn { color: rgb(1, 2, 3); }"), "js": ("text/javascript", "window.bootstrap = {};")}
@@ -602,7 +709,7 @@ def test_course_project(name: str, app: str, django_version: str, make_project: 
         expect(page.get_by_role("heading")).not_to_have_css("letter-spacing", "3px")
         check_console(console, reported=False)
 
-    bootstrap = code_blocks("settings.md", "python")[0]
+    [bootstrap] = [block for block in code_blocks("settings.md", "python") if "bootstrap@" in block]
     assert '"style-src": ["\'self\'", ' in bootstrap
     allowed = bootstrap.replace('"style-src": ["\'self\'", ', '"style-src": ["\'self\'", "\'unsafe-inline\'", ')
     default = """    "default-src": ["'self'"],\n"""

@@ -201,10 +201,20 @@ def test_wiki_stack(server: str, run_stack: RunStack, docker: Docker, tmp_path: 
         assert "Python" in client.get("/wiki/python").text
         login = client.get("/accounts/login/")
         assert "secure" in login.headers["set-cookie"].lower()
-        save = "from encyclopedia import util; util.save_entry('New', 'kept')"
+        save = (
+            "from django.core.files.base import ContentFile; from django.core.files.storage import default_storage\n"
+            "from encyclopedia import util; util.save_entry('New', 'kept')\n"
+            "for name in ('photo.PNG', 'page.html'): default_storage.save(f'new/{name}', ContentFile('uploaded'))"
+        )
         compose("exec", "-T", "web", "python", "manage.py", "shell", "--command", save)
         compose("up", "--detach", "--force-recreate", "--no-deps", "--scale", "web=2", "web")
         wait_until(lambda: client.get("/wiki/new").status_code == 200, lambda: compose("logs"))
+        for name, disposition in {"photo.PNG": None, "page.html": "attachment"}.items():
+            file = client.get(f"/media/new/{name}")
+            assert (file.text, file.headers.get("content-disposition")) == ("uploaded", disposition)
+            assert file.headers["content-security-policy"] == "default-src 'none'; sandbox"
+            assert file.headers["x-content-type-options"] == "nosniff"
+        assert client.get("/media/new/").status_code == 404
         assert compose("logs", "migrate").count("Applying accounts.0001_initial... OK") == 1
         check_behind_another_proxy(compose, tmp_path / "wiki" / "compose.override.yaml")
 

@@ -93,8 +93,16 @@ def test_replay(cookiecutter: Cookiecutter) -> None:
     assert "server 'nginx' cannot be used: the choices are uvicorn, daphne, hypercorn, gunicorn, granian." in said
     assert list((again / "more").iterdir()) == []
 
+    context["cookiecutter"] |= {"server": "granian", "project_slug": "test"}
+    edited.write_text(json.dumps(context))
+    status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
+    assert status != 0
+    assert "project_slug 'test' cannot be used: " in said
+    assert list((again / "more").iterdir()) == []
+    context["cookiecutter"]["project_slug"] = "kase_brot"
+
     # A replayed answer was typed at the prompt, so cookiecutter does not render it.
-    context["cookiecutter"] |= {"server": "granian", "project_name": "{{ 7 * 7 }}"}
+    context["cookiecutter"]["project_name"] = "{{ 7 * 7 }}"
     edited.write_text(json.dumps(context))
     status, said = cookiecutter("--replay-file", str(edited), str(ROOT), output=again / "more")
     assert status == 0, said

@@ -36,9 +36,11 @@ from tests.template import (
 )
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Each has its test here, except for updating.md (test_updates.py) and observability.md (test_observability.py).
+# Each has its test here, except for updating.md (test_updates.py), observability.md (test_observability.py), uploads.md
+# (test_pages.py), and those of the last line (test_integrations.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
-PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md"}
+PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md", "uploads.md"}
+PAGES_WITH_COMMANDS |= {"allauth.md", "celery.md", "debug-toolbar.md", "opentelemetry.md", "sentry.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
@@ -125,6 +127,13 @@ def serve(command: str, folder: Path, port: int) -> None:
         with suppress(ProcessLookupError):  # it has exited, and the test has failed
             os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=20)
+
+
+def test_make_lists_its_targets() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^make (\S+) +\S", listed, re.MULTILINE) == targets
+    assert {"demo", "test", "check", "clean"} < set(targets)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="servers are pinned to cores by taskset, which is Linux's")
@@ -421,7 +430,7 @@ def sign_in(client: httpx.Client, forwarded_for: str, password: str) -> int:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 

@@ -39,6 +39,16 @@ INVALID_VALUES = [
     ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "'10.0.0.0/33' cannot be used. Accepted: addresses or networks"),
     ("FORWARDED_ALLOW_IPS", "proxy", "'proxy' cannot be used. Accepted: addresses or networks"),
     ("DJANGO_SCRIPT_NAME", "app", "'app' cannot be used. Accepted: a path such as /app."),
+    ("DJANGO_SECURE_SSL_REDIRECT", "maybe", "'maybe' cannot be used. Accepted: true or false."),
+    ("DJANGO_SECURE_HSTS_SECONDS", "-1", "'-1' cannot be used. Accepted: a whole number from 0 to 100000000."),
+    ("DJANGO_LANGUAGE_CODE", "klingon", "'klingon' cannot be used. Accepted: a language that Django has, such as"),
+    ("DJANGO_TIME_ZONE", "Berlin", "'Berlin' cannot be used. Accepted: a time zone such as Europe/Berlin."),
+    ("DJANGO_TIME_ZONE", "../UTC", "'../UTC' cannot be used. Accepted: a time zone such as"),
+    (
+        "ADMINS",
+        "ada@example.com,grace",
+        "'grace' cannot be used. Accepted: mail addresses such as ada@example.com, sep",
+    ),
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
 VALID_VALUES = {
@@ -53,6 +63,13 @@ VALID_VALUES = {
     "ASGI_THREADS": ["", "1", "1000"],
     "FORWARDED_ALLOW_IPS": ["", "*", "10.0.0.0/8, ::1"],
     "DJANGO_SCRIPT_NAME": ["", "/", "/app", "/sites/my-site/"],
+    "DJANGO_SECURE_SSL_REDIRECT": ["", "false"],
+    "DJANGO_SECURE_HSTS_SECONDS": ["", "0", "31536000"],
+    "DJANGO_LANGUAGE_CODE": ["", "de", "pt-br", "zh-hans", "de-ch"],
+    "DJANGO_TIME_ZONE": ["", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"],
+    "DEFAULT_FROM_EMAIL": ["", "Wiki <wiki@example.com>"],
+    "ADMINS": ["", "ada@example.com, grace@example.com"],
+    "DJANGO_MEDIA_ROOT": ["", "/srv/media", "elsewhere"],
     "DJANGO_LOG_FORMAT": ["", "json"],
 }
 

@@ -1,8 +1,10 @@
 """The manifests are valid and match the image."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,11 +15,12 @@ from tests.template import ROOT
 
 @pytest.mark.parametrize("worker", [False, True])
 def test_manifests(worker: bool, tmp_path: Path) -> None:
-    answers = {"project_slug": "my_board", "host": "board.example.com", "worker": worker}
+    """Without what is only for some projects, and with all of it."""
+    answers = {"project_slug": "my_board", "host": "board.example.com", "worker": worker, "uploads": worker}
     options = {"directory": "kubernetes", "output_dir": str(tmp_path), "no_input": True, "extra_context": answers}
     folder = Path(cookiecutter(str(ROOT), **options))
     files = sorted(folder.iterdir())
-    assert (folder / "worker.yaml").exists() == worker
+    assert (folder / "worker.yaml").exists() == (folder / "uploads.yaml").exists() == worker
     validate = Path(sys.executable).with_name("kubernetes-validate")
     result = subprocess.run([validate, "--strict", *files], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -54,3 +57,28 @@ def test_manifests(worker: bool, tmp_path: Path) -> None:
             assert container["resources"]["limits"]["memory"], name
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
     assert ("ConfigMap", "my-board") in kinds
+    check_uploads(kinds, uploads=worker)
+
+
+def check_uploads(kinds: dict[tuple[str, str], Any], uploads: bool) -> None:
+    """Each pod that handles uploaded files has the volume, and the proxy sends them as the Caddyfile of projects does."""
+    names = ("my-board", "my-board-worker", "my-board-checker", "my-board-media")
+    pods = [kinds["Deployment", name]["spec"]["template"]["spec"] for name in names if ("Deployment", name) in kinds]
+    for pod in pods:
+        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["volumes"]]
+        mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+        assert ("my-board-media" in claims, any("/media" in mount for mount in mounts)) == (uploads, uploads)
+    paths = kinds["Ingress", "my-board"]["spec"]["rules"][0]["http"]["paths"]
+    assert [path["path"] for path in paths] == (["/media/"] if uploads else []) + ["/"]
+    if not uploads:
+        return
+    project = ROOT / "{{cookiecutter.project_slug}}"
+    assert "DJANGO_MEDIA_ROOT=/media" in (project / "Dockerfile").read_text()
+    block = re.compile(r"handle_path /media/\* {\n(.+?)\n\s*}\n", re.DOTALL)
+    configurations = (project / "Caddyfile").read_text(), kinds["ConfigMap", "my-board-media"]["data"]["Caddyfile"]
+    own, cluster = (block.findall(configuration)[0].split() for configuration in configurations)
+    assert own == cluster
+    labels = kinds["Deployment", "my-board-media"]["spec"]["template"]["metadata"]["labels"]
+    assert kinds["Service", "my-board-media"]["spec"]["selector"] == labels
+    assert kinds["NetworkPolicy", "my-board-media"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert paths[0]["backend"]["service"]["name"] == "my-board-media"

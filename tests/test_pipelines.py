@@ -40,23 +40,39 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("answers", combinations("ci", "database", "channels"), ids=label)
 def test_files_are_valid(answers: Answers, tmp_path: Path) -> None:
     project = generate(tmp_path, **answers)
+    github, gitlab = code_blocks("updating.md", "yaml")
+    if answers["ci"] == "github":
+        (project.path / ".github" / "workflows" / "update.yml").write_text(github)
+    elif answers["ci"] == "gitlab":
+        with (project.path / ".gitlab-ci.yml").open("a") as pipeline:
+            pipeline.write(f"\n{gitlab}")
     schemas = {
-        "compose-spec": "compose.yaml",
-        "github-workflows": ".github/workflows/ci.yml",
-        "dependabot": ".github/dependabot.yml",
-        "gitlab-ci": ".gitlab-ci.yml",
-        "renovate": "renovate.json",
+        "compose.yaml": "compose-spec",
+        ".github/workflows/ci.yml": "github-workflows",
+        ".github/workflows/update.yml": "github-workflows",
+        ".github/dependabot.yml": "dependabot",
+        ".gitlab-ci.yml": "gitlab-ci",
+        "renovate.json": "renovate",
     }
-    present = {schema: path for schema, path in schemas.items() if (project.path / path).exists()}
-    assert len(present) == (1 if answers["ci"] == "none" else 3)
-    for schema, path in present.items():
+    present = {path: schema for path, schema in schemas.items() if (project.path / path).exists()}
+    assert len(present) == {"none": 1, "github": 4, "gitlab": 3}[answers["ci"]]
+    for path, schema in present.items():
         result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", project.path / path)
+        assert result.returncode == 0, result.stdout
+
+
+def test_issue_forms_are_valid() -> None:
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").iterdir():
+        schema = "github-issue-config" if path.stem == "config" else "github-issue-forms"
+        result = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", path)
         assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("folder", ["template", "project"])
 def test_workflows_have_no_known_weakness(folder: str, tmp_path: Path) -> None:
     path = ROOT if folder == "template" else generate(tmp_path, **EVERYTHING).path
+    if folder == "project":
+        (path / ".github" / "workflows" / "update.yml").write_text(code_blocks("updating.md", "yaml")[0])
     result = tool("zizmor", "--offline", "--no-progress", "--persona", "auditor", path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "No findings to report" in result.stdout + result.stderr
@@ -78,14 +94,23 @@ def test_every_command_works(ci: str, answers: Answers, tmp_path: Path, docker: 
     answers = {**answers, "ci": ci}
     project = generate(tmp_path, lock=True, **answers)
     (project.path / ".env").unlink()  # as it is in a clone
+    named = re.findall(r"^    (uv run .+)", (project.path / "AGENTS.md").read_text(), re.MULTILINE)
     run_all(["git init --quiet"], project.path, {})
     jobs = github_jobs(project.path) if ci == "github" else gitlab_jobs(project.path)
     if "--wait" not in docker("compose", "up", "--help"):  # version 1; what follows takes longer than they need
         jobs = [(env, [command.replace("up --wait", "up --detach") for command in commands]) for env, commands in jobs]
+    run = [command for _, commands in jobs for command in commands]
+    assert [command for command in named if not any(each.startswith(command) for each in run)] == []
+    assert len(named) == 5
     assert [len(commands) for _, commands in jobs] == ([8, 1] if ci == "github" else [5, 5, 1])
     try:
         for variables, commands in jobs:
             run_all(commands, project.path, variables)
+        if ci == "gitlab":
+            [coverage] = re.findall(
+                r"^    (uv run .+ --cov=\.) ", (project.path / "README.md").read_text(), re.MULTILINE
+            )
+            run_all([f"{coverage} pages | grep -E 'TOTAL .+%'"], project.path, jobs[0][0])
     finally:
         if ci == "github":
             docker("compose", "down", "--volumes", cwd=project.path)
@@ -135,6 +160,84 @@ def lucky( request ):
     visited.append( random.choice(['a', 'b']) )
     return render(request, 'base.html', {'content' : mark_safe('hello')})
 """
+
+
+# What a tutorial's reader writes in the first week, into the files that `startapp` has made.
+FIRST_WEEK = {
+    "models.py": """from django.conf import settings
+from django.db import models
+
+
+class Guess(models.Model):
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    number = models.IntegerField(default=0)
+    note = models.CharField(max_length=64, blank=True, null=True)
+""",
+    "views.py": """import random
+
+from django import forms
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.utils.safestring import mark_safe
+
+from .models import Guess
+
+
+class GuessForm(forms.ModelForm):
+    class Meta:
+        model = Guess
+        fields = "__all__"
+
+
+def lucky(request):
+    number = random.choice([1, 2, 3])
+    return render(request, "base.html", {"text": mark_safe("<b>lucky</b>"), "number": number})
+
+
+def detail(request, guess_id):
+    try:
+        guess = Guess.objects.get(pk=guess_id)
+    except Guess.DoesNotExist:
+        raise Http404("There is no such guess.")
+    if guess.number == 7:
+        word = "right"
+    else:
+        word = "wrong"
+    return HttpResponse("That is %s, {}.".format(guess.user) % word)
+""",
+    "tests.py": """from django.contrib.auth import get_user_model
+from django.test import TestCase
+
+from .models import Guess
+
+
+class GuessTests(TestCase):
+    def setUp(self):
+        user = get_user_model().objects.create_user(username="ada", password="analytical")
+        self.guess = Guess.objects.create(user=user, number=7)
+
+    def test_number(self):
+        self.assertEqual(self.guess.number, 7)
+""",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
+@pytest.mark.parametrize(("ci", "django_version"), [("github", "5.2"), *also_in_test_all(("gitlab", "6.1"))])
+def test_the_first_week_passes(ci: str, django_version: str, make_project: MakeProject) -> None:
+    """What `startapp` makes, and then what a tutorial puts there, fails no command of the pipeline."""
+    project = make_project(ci=ci, django_version=django_version)
+    commands, _ = split_commands(project.path, ci)
+    project.manage("startapp", "guesses")
+    edit(project.path / "wiki" / "settings.py", '    "pages",\n', '    "pages",\n    "guesses",\n')
+    assert [command for command in commands if re.search("ruff|mypy", command) and fails(project, command)] == []
+    for name, text in FIRST_WEEK.items():
+        (project.path / "guesses" / name).write_text(text)
+    project.manage("makemigrations")
+    assert [command for command in commands if fails(project, command)] == []
+    (project.path / "guesses" / "urls.py").write_text("import os\n")
+    [lint] = [command for command in commands if "ruff check" in command]
+    assert fails(project, lint)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
@@ -247,7 +350,13 @@ def fails(project: Project, command: str) -> bool:
 def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     """With the project's own locked tools: no network is asked, and what is wrong is found."""
     project = generate(tmp_path, lock=True, project_name="wiki")
-    run_all(["uv sync --locked", "git init --quiet", "git add ."], project.path, {})
+    readme = (project.path / "README.md").read_text()
+    assert re.findall("^    (git init|uvx pre-commit install) ", readme, re.MULTILINE) == [
+        "git init",
+        "uvx pre-commit install",
+    ]
+    run_all(["uv sync --locked", "git init", "pre-commit install", "git add ."], project.path, {})
+    assert (project.path / ".git" / "hooks" / "pre-commit").exists()
     environment = os.environ | {
         "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
         "UV_OFFLINE": "1",
@@ -257,7 +366,7 @@ def test_pre_commit_hooks_work_offline(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("Passed") == 4
-    with (project.path / "pages" / "views.py").open("a") as file:
+    with (project.path / "pages" / "urls.py").open("a") as file:
         file.write("import os\n")
     result = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1

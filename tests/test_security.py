@@ -34,7 +34,9 @@ def test_headers(django_version: str, make_production_project: MakeProject) -> N
             answer = client.get(path)
             assert answer.status_code == status
             assert directives(answer.headers["content-security-policy"]) == directives(CONTENT_SECURITY_POLICY)
-            assert answer.headers["strict-transport-security"] == "max-age=2592000; includeSubDomains; preload"
+            assert answer.headers["strict-transport-security"] == "max-age=3600"
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+            assert "camera=()" in answer.headers["permissions-policy"]
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "same-origin"
             assert answer.headers["cross-origin-opener-policy"] == "same-origin"

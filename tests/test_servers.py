@@ -72,8 +72,9 @@ def check_pages(client: httpx.Client, server: str) -> None:
     assert f"<dd>{server}</dd>" in home.text
     assert "<dd>ASGI</dd>" in home.text
     assert "Server-Timing" not in home.headers
-    for path in ("/async/", "/sync/"):
+    for path in ("/async/", "/sync/", "/robots.txt"):
         assert client.get(path).status_code == 200
+    assert client.get("/favicon.ico", follow_redirects=True).headers["content-type"] == "image/svg+xml"
     assert client.get("/livez").json() == {"status": "ok", "failing": []}
     assert client.get("/readyz").json() == {"status": "ok", "failing": []}
     assert client.get("/nothing-here/").status_code == 404
@@ -183,9 +184,10 @@ def test_development(server: str, make_project: MakeProject) -> None:
         login = client.get("/admin/login/")
         for sheet in re.findall(r'href="(/static/[^"]+\.css)"', login.text):
             assert client.get(sheet).status_code == 200
-        lines = [line for line in running.output.splitlines() if "/admin/login/" in line]
-        # The commands of these two have an access log of their own.
-        assert len(lines) == (2 if server in ("daphne", "gunicorn") else 1), running.output
+        assert running.output.count("/admin/login/") == 1, running.output
+        icon = client.get("/favicon.ico", follow_redirects=True)
+        assert icon.headers["content-type"] == "image/svg+xml"
+        assert client.get("/robots.txt").text.startswith("User-agent: *\nDisallow: /")
         template = project.path / "pages" / "templates" / "pages" / "home.html"
         edit(template, "is up", "was changed")
         running.wait_until(lambda: "was changed" in client.get("/").text)
@@ -326,6 +328,9 @@ def test_runserver_speaks_websockets(make_project: MakeProject) -> None:
     with project.run_process([str(project.python), "manage.py", "runserver", "--noreload", str(port)], port) as running:
         with running.client(https=False) as client:
             assert "<dd>ASGI</dd>" in client.get("/").text
+            assert client.get("/nothing/").status_code == 404
+        for path in (" / ", " /nothing/ "):
+            assert running.output.count(path) == 1, running.output
         with pytest.raises(websockets.InvalidStatus) as refused:
             asyncio.run(open_and_close(f"ws://127.0.0.1:{port}/ws/nothing/"))
         assert refused.value.response.status_code == 403

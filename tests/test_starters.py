@@ -113,12 +113,15 @@ def test_wiki_from_elsewhere(make_project: MakeProject, tmp_path: Path) -> None:
         "util.save_entry('New', 'x')\n"
         "course_util.save_entry('Newer', 'x')\n"
         "assert course_util.list_entries() == util.list_entries()\n"
+        "assert course_util.default_storage.save('encyclopedia/evil.py', course_util.ContentFile('x')) == 'encyclopedia/evil.py'\n"
         "print(util.list_entries())\n"
     )
     command: list[str | Path] = [project.python, project.path / "manage.py", "shell", "--command", script]
     result = subprocess.run(command, cwd=tmp_path, env=project.environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "['CSS', 'Django', 'Git', 'HTML', 'New', 'Newer', 'Python']"
     assert not list(tmp_path.glob("entries"))
+    assert (project.path / "media.files" / "encyclopedia" / "evil.py").read_text() == "x"
+    assert not (project.path / "encyclopedia" / "evil.py").exists()
 
 
 def test_course_layout(make_project: MakeProject) -> None:
@@ -207,11 +210,26 @@ def test_handing_in(make_project: MakeProject, tmp_path: Path) -> None:
 
 
 def test_students_work(make_project: MakeProject) -> None:
-    """The project's tests pass for a finished solution, except for the two that it makes obsolete."""
+    """The project's tests pass for a finished solution, except for the two that it makes obsolete, which say so."""
     project = make_project(starter="wiki")
     shutil.copytree(ROOT / "tests" / "student", project.path, dirs_exist_ok=True)
     tests = project.run(str(project.python), "-m", "pytest", "-q", "-k", "not until_you_build_it")
     assert " passed, " in tests.stdout
+    obsolete = project.run(str(project.python), "-m", "pytest", "-q", "-k", "until_you_build_it", check=False).stdout
+    assert "4 failed" in obsolete
+    reasons = re.findall(r"^E +AssertionError: (.+, that is right: .+)$", obsolete, re.MULTILINE)
+    assert [reason.partition(" ")[0] for reason in reasons] == ["An", "“search”", "“new_page”", "“random_page”"]
+
+    line = first_match("`html = (.+?)` in the view", (project.path / "README.md").read_text())
+    views = project.path / "encyclopedia" / "views.py"
+    edit(views, 'nh3.clean(MarkdownIt("commonmark").render(content))', line)
+    edit(views, "from markdown_it import MarkdownIt\n", "import markdown2\n")
+    show = "from django.test import Client; print(Client(headers={'host': 'localhost'}).get('/wiki/HTML').text)"
+    with (project.path / "entries" / "HTML.md").open("a") as file:
+        file.write("\n**bold** <script>alert(1)</script>\n")
+    page = project.manage("shell", "--no-imports", "--command", show).stdout
+    assert "<strong>bold</strong>" in page
+    assert "alert(1)" not in page
 
 
 # As the course's lecture writes them.

@@ -1,6 +1,7 @@
 """Projects from a URL, a tag, a zip file or a folder, and projects that follow the template."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import yaml
 
-from tests.template import ROOT, code_blocks, edit, run_commands
+from tests.template import ROOT, also_in_test_all, code_blocks, edit, run_commands
 
 TOOLS = Path(sys.executable).parent
 
@@ -66,10 +68,13 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 
 def change_template(template: Path, git: Git) -> None:
-    """Change the README and the Procfile, as the next version of the template may."""
+    """Change the README, the Procfile and a filter's name, as the next version of the template may."""
     project = template / "{{cookiecutter.project_slug}}"
     edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
     edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
+    for name in ("answer_checks.py", "cookiecutter.json"):
+        file = template / name
+        file.write_text(file.read_text().replace("check_slug", "require_slug"))
     git(template, "commit", "--quiet", "--all", "--message", "two")
 
 
@@ -117,7 +122,23 @@ def test_cruft_is_told_that_it_cannot_write_the_core(template: Path, tmp_path: P
     assert not (tmp_path / "serving.new").exists()
 
 
-def test_updating(template: Path, git: Git, tmp_path: Path) -> None:
+def test_cruft_refuses_a_slug_in_one_sentence(template: Path, tmp_path: Path) -> None:
+    command = [
+        str(TOOLS / "cruft"),
+        "create",
+        str(template),
+        "--no-input",
+        "--extra-context",
+        '{"project_slug": "test"}',
+    ]
+    result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert re.fullmatch(r"project_slug 'test' cannot be used: .+; try test_site\.\n", result.stderr), result.stderr
+    assert not (tmp_path / "test").exists()
+
+
+@pytest.mark.parametrize("pipeline", ["github", *also_in_test_all("gitlab")])
+def test_updating(pipeline: str, template: Path, git: Git, tmp_path: Path) -> None:
     """The commands of the page merge the user's changes and the template's, in one file and in two."""
     install, create, link, update = code_blocks("updating.md", "sh")
     folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
@@ -134,8 +155,43 @@ def test_updating(template: Path, git: Git, tmp_path: Path) -> None:
     git(linked / "my_site", "init", "--quiet")
     git(linked / "my_site", "add", ".")
     git(linked / "my_site", "commit", "--quiet", "--message", "linked")
-    run_commands(update.replace("cruft check", "! cruft check"), linked / "my_site")
-    assert "A newer Django project" in (linked / "my_site" / "README.md").read_text()
+    check_pull_request(linked / "my_site", pipeline, git)
+
+
+def check_pull_request(project: Path, pipeline: str, git: Git) -> None:
+    """What the page's pipeline pushes, in a clone as it has one, and whom it asks for a review."""
+    github, gitlab = code_blocks("updating.md", "yaml")
+    remote, clone = project.parent / "remote.git", project.parent / "clone"
+    git(project, "clone", "--quiet", "--bare", str(project), str(remote))
+    git(remote, "config", "receive.advertisePushOptions", "true")
+    # Those are all that a server hears of the merge request.
+    hook = remote / "hooks" / "pre-receive"
+    hook.write_text(f'#!/bin/sh\necho "$GIT_PUSH_OPTION_0" > {remote}/asked\n')
+    hook.chmod(0o755)
+    git(project, "clone", "--quiet", "--depth", "1", f"file://{remote}", str(clone))
+    calls = remote / "calls"
+    programs = {"gh": f'#!/bin/sh\necho "$*" >> {calls}\n', "uvx": f'#!/bin/sh\nexec {TOOLS}/"$@"\n'}
+    for name, script in programs.items():
+        (remote / name).write_text(script)
+        (remote / name).chmod(0o755)
+    environment = os.environ | {"PATH": os.pathsep.join([str(remote), os.environ["PATH"]])}
+    if pipeline == "github":
+        steps = yaml.safe_load(github)["jobs"]["update"]["steps"]
+        commands = [step["run"] for step in steps if "run" in step]
+    else:
+        variables = {"TEMPLATE_TOKEN": "t", "CI_SERVER_HOST": "gitlab.example.com", "CI_PROJECT_PATH": "ada/site"}
+        environment |= variables
+        git(clone, "config", f"url.{remote}.insteadOf", "https://oauth2:t@gitlab.example.com/ada/site.git")
+        commands = yaml.safe_load(gitlab)["update"]["script"]
+    run_commands("\n".join(commands), clone, environment=environment)
+    assert "A newer Django project" in git(remote, "show", "template:README.md")
+    if pipeline == "github":
+        assert calls.read_text().splitlines() == ["pr list --head template", "pr create --head template --fill"]
+    else:
+        assert (remote / "asked").read_text() == "merge_request.create\n"
+    git(clone, "switch", "--quiet", "--detach", "HEAD")
+    run_commands("\n".join(commands).replace("--create template", "--create again"), clone, environment=environment)
+    assert git(remote, "rev-list", "--count", "template") == "2\n", "there was nothing new"
 
 
 def check_update(project: Path, update: str, template: Path, git: Git) -> None:

@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from {{ cookiecutter.project_slug }}.testing import protect_files, temporary_file_settings
 
-collect_ignore = ["media"]  # or pytest would run what visitors upload
+collect_ignore = ["media.files"]  # or pytest would run what visitors upload
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

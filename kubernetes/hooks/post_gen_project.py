@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-worker = Path("worker.yaml")
-if not worker.read_text().strip():
-    worker.unlink()
+for name in ("uploads.yaml", "worker.yaml"):
+    if not Path(name).read_text().strip():
+        Path(name).unlink()

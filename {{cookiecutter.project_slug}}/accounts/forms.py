@@ -1,4 +1,7 @@
-"""The password reset form. Neither its response nor the response's duration tells who has an account."""
+"""The forms for a new account and for a new password.
+
+Neither the response to a password reset nor its duration tells who has an account.
+"""
 
 from collections.abc import Iterator
 {% if cookiecutter.starter != "live" %}
@@ -6,7 +9,7 @@ from functools import partial
 {% endif %}
 from typing import Any
 
-from django.contrib.auth import forms
+from django.contrib.auth import forms, get_user_model
 from django.contrib.sites.shortcuts import get_current_site
 from django.core.cache import cache
 {% if cookiecutter.starter == "live" and cookiecutter.django_version == "6.1" %}
@@ -23,6 +26,13 @@ from {{ cookiecutter.project_slug }}.serving.deferred_calls import defer
 {% endif %}
 
 MAX_MAILS_PER_HOUR = 3  # to one user
+
+
+class SignUpForm(forms.UserCreationForm):
+    class Meta(forms.UserCreationForm.Meta):
+        model = get_user_model()
+        fields = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
+        help_texts = {"email": "To reset a forgotten password, the site sends a link to it."}
 
 
 class PasswordResetForm(forms.PasswordResetForm):

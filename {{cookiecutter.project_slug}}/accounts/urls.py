@@ -1,14 +1,16 @@
-"""Sign-in, sign-out and password pages: Django's views under Django's names, with one template."""
+"""Account pages. Most are Django's views, under Django's names, with one template."""
 
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib.auth import views
+from django.contrib.auth import views as auth_views
+from django.contrib.auth.decorators import login_required
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.views import View
+from django.views.generic import TemplateView
 
-from .views import PasswordResetView
+from . import views
 
 
 def page(view: "type[View[Any]]", **context: str) -> Callable[..., HttpResponseBase]:
@@ -16,27 +18,39 @@ def page(view: "type[View[Any]]", **context: str) -> Callable[..., HttpResponseB
 
 
 urlpatterns = [
-    path("login/", page(views.LoginView, title="Sign in", button="Sign in"), name="login"),
-    path("logout/", views.LogoutView.as_view(), name="logout"),
+    path(
+        "",
+        login_required(TemplateView.as_view(template_name="accounts/account.html")),
+        name="account",
+    ),
+    # Without this line nobody can sign up, and no page links to it.
+    path("register/", page(views.SignUpView, title="Sign up", button="Sign up"), name="register"),
+    path("login/", page(views.SignInView, title="Sign in", button="Sign in"), name="login"),
+    path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path(
         "password_change/",
-        page(views.PasswordChangeView, button="Change password"),
+        page(auth_views.PasswordChangeView, button="Change password"),
         name="password_change",
     ),
     path(
         "password_change/done/",
-        page(views.PasswordChangeDoneView, text="Your password was changed."),
+        page(
+            auth_views.PasswordChangeDoneView,
+            text="Your password was changed.",
+            link="account",
+            link_text="To your account",
+        ),
         name="password_change_done",
     ),
     path(
         "password_reset/",
-        page(PasswordResetView, button="Send me a link"),
+        page(views.PasswordResetView, button="Send me a link"),
         name="password_reset",
     ),
     path(
         "password_reset/done/",
         page(
-            views.PasswordResetDoneView,
+            auth_views.PasswordResetDoneView,
             text="If there is an account with that address, a mail with a link is on its way to it.",
         ),
         name="password_reset_done",
@@ -44,15 +58,22 @@ urlpatterns = [
     path(
         "reset/<uidb64>/<token>/",
         page(
-            views.PasswordResetConfirmView,
+            auth_views.PasswordResetConfirmView,
             button="Set password",
-            text="This link was used already or is too old. Ask for a new one.",
+            text="This link was used already or is too old.",
+            link="password_reset",
+            link_text="Ask for a new one",
         ),
         name="password_reset_confirm",
     ),
     path(
         "reset/done/",
-        page(views.PasswordResetCompleteView, text="Your password is set. You can sign in now."),
+        page(
+            auth_views.PasswordResetCompleteView,
+            text="Your password is set.",
+            link="login",
+            link_text="Sign in now",
+        ),
         name="password_reset_complete",
     ),
 ]

@@ -1,11 +1,44 @@
-from django.contrib.auth import forms, views
+from typing import Any
+
+from django.contrib.auth import forms, login, views
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 
 from .backends import get_client_network
-from .forms import PasswordResetForm, exceeds_limit
+from .forms import PasswordResetForm, SignUpForm, exceeds_limit
 
-MAX_RESETS_PER_HOUR = 30  # from one network
+# From one network.
+MAX_RESETS_PER_HOUR = 30
+MAX_SIGN_UPS_PER_HOUR = 60
+
+
+class SignInView(views.LoginView):
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)
+        # A page that may have sent the user away is in `next`: to send them back would never end.
+        is_sent = bool(self.get_redirect_url())
+        self.redirect_authenticated_user = request.method == "GET" and not is_sent
+
+
+class SignUpView(SignInView):
+    """Creates a user, and signs them in."""
+
+    form_class = SignUpForm  # type: ignore[assignment]  # it takes other arguments
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        kwargs = super().get_form_kwargs()
+        del kwargs["request"]  # which only the sign-in form takes
+        return kwargs
+
+    def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
+        network = get_client_network(request)
+        if exceeds_limit(f"sign-ups-from-{network}", MAX_SIGN_UPS_PER_HOUR):
+            return too_many_requests(request, "There were too many sign-ups. Try again in an hour.")
+        return super().post(request, *args, **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        login(self.request, form.save())
+        return redirect(self.get_success_url())
 
 
 class PasswordResetView(views.PasswordResetView):

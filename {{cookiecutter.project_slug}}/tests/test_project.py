@@ -31,17 +31,17 @@ from django.db import OperationalError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
-from django.template import Context, Template
+from django.template import Context, Template, loader
 from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
-from django.urls import get_script_prefix, set_script_prefix
+from django.urls import get_script_prefix, is_valid_path, set_script_prefix
 from django.utils import timezone
 from pytest_django import Settings
 
 from {{ cookiecutter.project_slug }}.serving import deferred_calls, pubsub, static, transport
 from {{ cookiecutter.project_slug }}.serving.asgi_types import ASGIApplication, Receive, Scope, Send
-from {{ cookiecutter.project_slug }}.serving.caching import CacheControlMiddleware
+from {{ cookiecutter.project_slug }}.serving.headers import CacheControlMiddleware
 from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
 from {{ cookiecutter.project_slug }}.serving.proxy import ProxyHeadersMiddleware
 from {{ cookiecutter.project_slug }}.serving.pubsub import (
@@ -50,6 +50,7 @@ from {{ cookiecutter.project_slug }}.serving.pubsub import (
     publish_sync,
     subscribe,
 )
+from {{ cookiecutter.project_slug }}.serving.uploads import serve_upload
 
 
 def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
@@ -398,6 +399,26 @@ def test_static_files_of_templates_exist() -> None:
     assert missing == []
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("name", "shown"), [("photo.png", True), ("page.html", False), ("drawing.svg", False)]
+)
+def test_uploaded_files(name: str, shown: bool, rf: RequestFactory) -> None:
+    default_storage.save(f"folder/{name}", ContentFile(b"uploaded"))
+    response = serve_upload(rf.get("/"), f"folder/{name}")
+    assert response.headers["Content-Security-Policy"].endswith("sandbox")
+    assert response.headers["Content-Disposition"].startswith("inline" if shown else "attachment")
+    response.close()
+
+
+def test_error_pages(rf: RequestFactory) -> None:
+    """Two of them get no context, and none needs a database unless somebody is signed in."""
+    for name in ("400.html", "500.html"):
+        assert "<h1>" in loader.render_to_string(name)
+    for name in ("403.html", "403_csrf.html", "404.html"):
+        assert "To the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
+
+
 def test_django_is_as_the_core_expects() -> None:
     """A new release of Django may change what its documentation does not promise."""
     update = "{{ cookiecutter.project_slug }}/serving has to follow a change in Django:"
@@ -513,6 +534,67 @@ def test_sign_in_and_out(client: Client, user: Any) -> None:
         assert response.status_code == 302
         assert response["Location"] == getattr(settings, destination)
         assert (get_user(client) == user) == (path == "login")
+
+
+@pytest.mark.django_db
+def test_signed_in_users_are_sent_on(client: Client, user: Any) -> None:
+    """But not to a page that may have sent them away."""
+    client.force_login(user)
+    sent = client.get("/accounts/login/")
+    assert (sent.status_code, sent.headers["Location"]) == (302, settings.LOGIN_REDIRECT_URL)
+    page = client.get("/accounts/login/?next=/accounts/")
+    assert "signed in as <strong>ada</strong>" in page.text
+    assert page.text.count('name="username"') == 1
+
+
+@pytest.mark.django_db
+def test_account_page(client: Client, user: Any) -> None:
+    assert client.get("/accounts/").headers["Location"].endswith("?next=/accounts/")
+    client.force_login(user)
+    page = client.get("/accounts/").text
+    assert "ada@example.com" in page
+    assert 'href="/accounts/password_change/"' in page
+
+
+@pytest.fixture
+def open_sign_up() -> None:
+    if not is_valid_path("/accounts/register/"):
+        pytest.skip("nobody can sign up")
+
+
+def sign_up(client: Client, username: str, path: str = "/accounts/register/") -> Any:
+    form = {"username": username, "email": "ada@example.com"}
+    return client.post(path, form | dict.fromkeys(["password1", "password2"], "difference"))
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+def test_sign_up(client: Client, user: Any) -> None:
+    assert "already exists" in sign_up(client, "ADA").text
+    assert get_user(client) != user
+    # An address that somebody has already is no error, which would tell that they have an account.
+    assert sign_up(client, "grace").headers["Location"] == settings.LOGIN_REDIRECT_URL
+    new = get_user(client)
+    assert (new.get_username(), new.is_staff, new.is_superuser) == ("grace", False, False)
+    assert new.check_password("difference")
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("target", "location"), [("/accounts/", "/accounts/"), ("https://evil.example/", "/")]
+)
+def test_sign_up_leads_back(target: str, location: str, client: Client, user: Any) -> None:
+    assert sign_up(client, "grace", f"/accounts/register/?next={target}")["Location"] == location
+
+
+@pytest.mark.usefixtures("open_sign_up")
+@pytest.mark.django_db
+def test_sign_ups_are_limited(client: Client, user: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accounts.views.MAX_SIGN_UPS_PER_HOUR", 3)
+    cache.clear()
+    answers = [sign_up(Client(), name).status_code for name in ("ada", "b", "c", "d")]
+    assert answers == [200, 302, 302, 429]
 
 
 @pytest.mark.django_db

@@ -9,10 +9,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import dj_database_url
 import dj_email_url
 import environs
+from django.conf.global_settings import LANGUAGES
 from dotenv import load_dotenv
 from environs import ValidationError, validate
 
@@ -105,6 +107,7 @@ host = validate.Regexp(
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
 url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
+address = validate.Email(error="mail addresses such as ada@example.com")
 bool_errors: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
 
 
@@ -115,13 +118,25 @@ def network(word: str) -> None:
         raise ValidationError("addresses or networks such as 10.0.0.0/8, or *") from None
 
 
+def language(word: str) -> None:
+    if word.partition("-")[0] not in {code.partition("-")[0] for code, _ in LANGUAGES}:
+        raise ValidationError("a language that Django has, such as de or pt-br")
+
+
+def time_zone(word: str) -> None:
+    try:
+        ZoneInfo(word)
+    except (ValueError, OSError, KeyError):
+        raise ValidationError("a time zone such as Europe/Berlin") from None
+
+
 def one_of(*choices: str) -> validate.OneOf:
     return validate.OneOf(choices, error=" or ".join(choices))
 
 
-def int_up_to(maximum: int) -> dict[str, Any]:
-    accepted = f"a whole number from 1 to {maximum}"
+def whole_number(minimum: int, maximum: int) -> dict[str, Any]:
+    accepted = f"a whole number from {minimum} to {maximum}"
     return {
-        "validate": validate.Range(1, maximum, error=accepted),
+        "validate": validate.Range(minimum, maximum, error=accepted),
         "error_messages": {"invalid": accepted},
     }

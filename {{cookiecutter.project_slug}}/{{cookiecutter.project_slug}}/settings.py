@@ -9,7 +9,19 @@ from importlib.util import find_spec
 {% endif %}
 from pathlib import Path
 
-from .env import Env, bool_errors, host, int_up_to, network, one_of, origin, url_path
+from .env import (
+    Env,
+    address,
+    bool_errors,
+    host,
+    language,
+    network,
+    one_of,
+    origin,
+    time_zone,
+    url_path,
+    whole_number,
+)
 from .serving.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -26,6 +38,14 @@ else:
 ALLOWED_HOSTS = env.csv("DJANGO_ALLOWED_HOSTS", default="", validate_each=host)
 CSRF_TRUSTED_ORIGINS = env.csv("DJANGO_CSRF_TRUSTED_ORIGINS", default="", validate_each=origin)
 FORWARDED_ALLOW_IPS = env.csv("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", validate_each=network)
+# Without HTTPS, as when you look at production's pages on your own machine, set it to false.
+SECURE_SSL_REDIRECT = env.bool("DJANGO_SECURE_SSL_REDIRECT", default=not DEBUG, **bool_errors)
+# For this long browsers request the site over HTTPS only.
+SECURE_HSTS_SECONDS = env.int(
+    "DJANGO_SECURE_HSTS_SECONDS", default=0 if DEBUG else 60 * 60, **whole_number(0, 10**8)
+)
+# Uploaded files. Python imports nothing from a folder whose name has a dot.
+MEDIA_ROOT = BASE_DIR / env.str("DJANGO_MEDIA_ROOT", default="media.files")
 script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
 {% if cookiecutter.database == "postgresql" %}
 database = env.database_url("DATABASE_URL", schemes=["postgres", "postgresql"])
@@ -40,17 +60,20 @@ redis_ssl_cert_reqs = env.str(
 )
 {% endif %}
 email = env.email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
-{% if cookiecutter.starter == "live" %}
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="webmaster@localhost")
+admins = env.csv("ADMINS", default="", validate_each=address)
+LANGUAGE_CODE = env.str("DJANGO_LANGUAGE_CODE", default="en-us", validate=language)
+TIME_ZONE = env.str("DJANGO_TIME_ZONE", default="UTC", validate=time_zone)
+{% if cookiecutter.starter == "live" %}
 # Whether to check services at loopback and link-local addresses: status/addresses.py.
 STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
     "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **bool_errors
 )
 {% endif %}
-ASGI_THREADS = env.int("ASGI_THREADS", default=10, **int_up_to(1000))
+ASGI_THREADS = env.int("ASGI_THREADS", default=10, **whole_number(1, 1000))
 # The server's command uses these two. Here an invalid one stops startup with a clear error.
-PORT = env.int("PORT", default=8000, **int_up_to(65535))
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **int_up_to(1000))
+PORT = env.int("PORT", default=8000, **whole_number(1, 65535))
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **whole_number(1, 1000))
 # Every visitor can see the header.
 SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **bool_errors)
 log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
@@ -58,15 +81,16 @@ env.seal()
 
 # Security
 
-if not DEBUG:
-    # A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
-    SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
-    # For this long browsers request the site over HTTPS only.
-    SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+# A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+# Whether HSTS holds for subdomains, and in the lists that browsers have, is up to the domain's owner.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# What pages may not do, and that other sites may not embed them. A view can set others.
+SECURITY_HEADERS = {
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 # The sources that pages may load from: add others here. The policy blocks injected scripts.
 policy = {
@@ -121,7 +145,8 @@ if find_spec("daphne"):  # a development dependency; first, so that `runserver` 
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.serving.monitoring.HealthMiddleware",
     "{{ cookiecutter.project_slug }}.serving.monitoring.TimingMiddleware",
-    "{{ cookiecutter.project_slug }}.serving.caching.CacheControlMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.headers.CacheControlMiddleware",
+    "{{ cookiecutter.project_slug }}.serving.headers.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "{{ cookiecutter.project_slug ~ ".serving.csp.CSPMiddleware" if cookiecutter.django_version == "5.2" else "django.middleware.csp.ContentSecurityPolicyMiddleware" }}",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -240,11 +265,19 @@ AXES_LOCKOUT_CALLABLE = "accounts.views.locked_out"
 
 STATIC_URL = f"{SCRIPT_NAME}/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-MEDIA_ROOT = BASE_DIR  # where the relative paths of the default storage start
+MEDIA_URL = f"{SCRIPT_NAME}/media/"
 TEST_RUNNER = "{{ cookiecutter.project_slug }}.testing.TemporaryFilesRunner"  # of `manage.py test`
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 STORAGES = {
+{% if cookiecutter.starter == "wiki" %}
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.storage.CourseStorage"},
+    "entries": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": BASE_DIR / "entries", "allow_overwrite": True},
+    },
+{% else %}
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+{% endif %}
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
@@ -252,8 +285,15 @@ STORAGES = {
     },
 }
 
-# Email, language and logging
+# Email and logging
 
+# Errors of production are mailed to them.
+{% if cookiecutter.django_version == "5.2" %}
+ADMINS = [(each, each) for each in admins]
+{% else %}
+ADMINS = admins
+{% endif %}
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
 {% if cookiecutter.django_version == "5.2" %}
 EMAIL_BACKEND = email["EMAIL_BACKEND"]
 EMAIL_HOST = email["EMAIL_HOST"]
@@ -289,6 +329,4 @@ MAILERS = {
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 {% endif %}
-LANGUAGE_CODE = "en-us"
-TIME_ZONE = "UTC"
 LOGGING = logging_config(log_format)

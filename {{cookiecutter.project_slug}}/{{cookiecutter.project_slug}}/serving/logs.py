@@ -6,9 +6,12 @@ import asyncio
 import logging
 import re
 from contextvars import ContextVar
+from functools import partial
 from random import getrandbits
 from typing import Any
 
+from django.conf import settings
+from django.utils.log import AdminEmailHandler, RequireDebugFalse
 from pythonjsonlogger.core import RESERVED_ATTRS
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -37,6 +40,19 @@ class CancelledFilter(logging.Filter):
 
 
 {% endif %}
+class AdminMailHandler(AdminEmailHandler):
+    """Mails errors to ADMINS after the response, which does not wait for the mail server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if settings.ADMINS:  # or Django would make each report for nobody
+            super().emit(record)
+
+    def send_mail(self, *args: Any, **options: Any) -> None:
+        from .deferred_calls import defer  # which needs the settings, and those this module
+
+        defer(partial(super().send_mail, *args, **options))
+
+
 def logging_config(formatter: str) -> dict[str, Any]:
     """Return the setting LOGGING for lines of text (`formatter` is "text") or of JSON ("json")."""
     to_root = {"handlers": [], "propagate": True}
@@ -46,10 +62,14 @@ def logging_config(formatter: str) -> dict[str, Any]:
 {% if cookiecutter.server in ("uvicorn", "gunicorn") %}
         "filters": {
             "request_id": {"()": RequestIdFilter},
+            "debug_is_off": {"()": RequireDebugFalse},
             "cancelled": {"()": CancelledFilter},
         },
 {% else %}
-        "filters": {"request_id": {"()": RequestIdFilter}},
+        "filters": {
+            "request_id": {"()": RequestIdFilter},
+            "debug_is_off": {"()": RequireDebugFalse},
+        },
 {% endif %}
         "formatters": {
             "text": {"format": "{levelname} {name} [{request_id}]: {message}", "style": "{"},
@@ -70,12 +90,13 @@ def logging_config(formatter: str) -> dict[str, Any]:
                 "formatter": formatter,
                 "filters": ["request_id"],
             },
+            "mail": {"()": AdminMailHandler, "level": "ERROR", "filters": ["debug_is_off"]},
             "null": {"class": "logging.NullHandler"},
         },
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
             # Their own handlers would print in another format, or a second time.
-            "django": to_root,
+            "django": {**to_root, "handlers": ["mail"]},
 {% if cookiecutter.server == "uvicorn" %}
             "uvicorn": to_root,
             "uvicorn.error": {**to_root, "filters": ["cancelled"]},
@@ -83,9 +104,13 @@ def logging_config(formatter: str) -> dict[str, Any]:
 {% elif cookiecutter.server == "gunicorn" %}
             "gunicorn.error": to_root,
             "uvicorn.error": {**to_root, "filters": ["cancelled"]},
+            "uvicorn.access": {"propagate": False},  # monitoring.py logs each request
 {% elif cookiecutter.server == "granian" %}
             "_granian": to_root,
 {% endif %}
+            # Of `runserver`, whose requests monitoring.py logs, too.
+            "django.channels.server": {"handlers": ["null"], "propagate": False},
+            "django.server": {"level": "ERROR"},
             "axes": {"level": "WARNING"},
             # Requests for other hosts get 400. Scanners send many: a traceback for each would be noise.
             "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},

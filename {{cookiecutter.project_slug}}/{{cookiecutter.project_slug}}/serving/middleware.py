@@ -110,6 +110,7 @@ ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
     "django.middleware.common.CommonMiddleware": AsyncMiddlewareMixin,
     "django.middleware.csp.ContentSecurityPolicyMiddleware": AsyncMiddlewareMixin,
     "django.middleware.csrf.CsrfViewMiddleware": AsyncCsrfMixin,
+    "django.middleware.locale.LocaleMiddleware": AsyncMiddlewareMixin,
     "django.middleware.security.SecurityMiddleware": AsyncMiddlewareMixin,
 }
 

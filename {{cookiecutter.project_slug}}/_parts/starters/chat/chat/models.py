@@ -34,7 +34,8 @@ class Message(models.Model):
     user = models.CharField(max_length=150)  # a name, since guests speak too
     text = models.TextField()
     # The client makes the key: a message that it sends again after an error is stored once.
-    key = models.CharField(max_length=36, null=True, editable=False)  # noqa: DJ001 (null is not unique)
+    # Null if it has none: any number of messages may have that.
+    key = models.CharField(max_length=36, null=True, editable=False)
     sent = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -55,12 +55,18 @@ async def test_entry(async_client: AsyncClient, title: str) -> None:
 
 async def test_plain_text_until_you_build_it(async_client: AsyncClient) -> None:
     page = await async_client.get(entry_url("Python"))
-    assert "# Python\n\n&lt;b&gt;bold&lt;/b&gt;" in page.content.decode()
+    assert "# Python\n\n&lt;b&gt;bold&lt;/b&gt;" in page.content.decode(), (
+        "An entry is no longer shown as plain text. If you turn its Markdown into HTML now, that is right: "
+        "put a test of the HTML in the place of this one."
+    )
 
 
 @pytest.mark.parametrize("name", ["search", "new_page", "random_page"])
 def test_what_to_do_until_you_build_it(client: Client, name: str) -> None:
-    assert "yours to build" in client.get(reverse(name), {"q": "py"}).text
+    assert "yours to build" in client.get(reverse(name), {"q": "py"}).text, (
+        f"“{name}” no longer says what to build. If you have built it, that is right: "
+        "take its name out of this test's list, and write a test of what it does."
+    )
 
 
 @pytest.mark.parametrize("title", ["Nothing", "..", "..%2fmanage.py", "%00", "%ff", "a" * 5000])

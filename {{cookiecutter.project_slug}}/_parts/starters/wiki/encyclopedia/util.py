@@ -6,12 +6,12 @@ Each function has an async form: `await util.aget_entry(title)` in an `async def
 import os
 import re
 import unicodedata
-from pathlib import Path
+from typing import cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, storages
 
 # Invalid in file names on some systems. A dot at the start would hide the file.
 FORBIDDEN_CHARACTERS = re.compile(r'[\\/:*?"<>|]|^[. ]|[. ]$')
@@ -63,8 +63,10 @@ def get_entry(title: str) -> str | None:
 
 def entries_storage() -> FileSystemStorage:
     """Return the storage of `entries/` beside manage.py, whatever the working directory."""
-    folder = Path(settings.MEDIA_ROOT or settings.BASE_DIR, "entries")
-    return FileSystemStorage(folder, allow_overwrite=True)
+    if "entries" in settings.STORAGES:
+        return cast(FileSystemStorage, storages["entries"])
+    # In a project of `startproject`.
+    return FileSystemStorage(settings.BASE_DIR / "entries", allow_overwrite=True)
 
 
 def find_title(title: str) -> str | None:

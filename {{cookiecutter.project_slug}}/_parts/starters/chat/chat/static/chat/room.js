@@ -1,5 +1,6 @@
 // A room's page: shows and sends messages, and reconnects after a lost connection.
 
+const log = document.getElementById("log");
 const list = document.getElementById("messages");
 const form = document.getElementById("say");
 const input = document.getElementById("message");
@@ -66,7 +67,7 @@ function receive(frame) {
 
 function show({ id, user, message, sent }) {
   lastId = id;
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 50;
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 50;
   const item = document.createElement("li");
   const [name, time, text] = ["strong", "time", "p"].map((tag) => document.createElement(tag));
   item.dataset.id = id;
@@ -76,11 +77,15 @@ function show({ id, user, message, sent }) {
   item.append(name, " ", time, text);
   list.append(item);
   inLocalTime(time);
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
+// Shows the reader's own time, with the date unless it is today; pointing at it shows the time zone, too.
 function inLocalTime(time) {
-  time.textContent = new Date(time.dateTime).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const date = new Date(time.dateTime);
+  const isToday = date.toDateString() === new Date().toDateString();
+  time.textContent = date.toLocaleString([], { dateStyle: isToday ? undefined : "medium", timeStyle: "short" });
+  time.title = date.toLocaleString([], { dateStyle: "full", timeStyle: "long" });
 }
 
 form.addEventListener("submit", (event) => {
@@ -108,7 +113,7 @@ function newKey() {
 }
 
 list.querySelectorAll("time").forEach(inLocalTime);
-list.scrollTop = list.scrollHeight;
+log.scrollTop = log.scrollHeight;
 window.addEventListener("online", () => {
   if (socket.readyState === WebSocket.CLOSED) connect();
 });

@@ -51,10 +51,13 @@ function show({ service, state, milliseconds, detail, height, checked }) {
   Array.from(chart.children).forEach((each, index) => each.setAttribute("x", 4 * index));
 }
 
+// Shows the reader's own time, with the date unless it is today; pointing at it shows the time zone, too.
 function inLocalTime(time) {
-  if (time.dateTime) {
-    time.textContent = new Date(time.dateTime).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  }
+  if (!time.dateTime) return; // not checked yet
+  const date = new Date(time.dateTime);
+  const isToday = date.toDateString() === new Date().toDateString();
+  time.textContent = date.toLocaleString([], { dateStyle: isToday ? undefined : "medium", timeStyle: "short" });
+  time.title = date.toLocaleString([], { dateStyle: "full", timeStyle: "long" });
 }
 
 const measure = document.getElementById("measure");

@@ -1,0 +1,52 @@
+"""What all tests have in common. Tests change temporary files only: my_site/testing.py."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.db import connections
+from pytest_django import Settings
+
+from my_site.testing import protect_files, temporary_file_settings
+
+collect_ignore = ["media.files"]  # or pytest would run what visitors upload
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What an async test writes is deleted after it, not rolled back.
+
+    The ORM works in another thread then, whose connection has no part in the test's transaction.
+    """
+    for item in items:
+        is_async = iscoroutinefunction(getattr(item, "function", None))
+        if is_async and item.get_closest_marker("django_db"):
+            item.add_marker(pytest.mark.django_db(transaction=True), append=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def close_connections(django_db_setup: None) -> Iterator[None]:
+    """Closes those of async tests: PostgreSQL does not drop a database that is in use."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File storages and relative paths lead to `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in temporary_file_settings(tmp_path).items():
+        setattr(settings, name, value)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Refuses to change any other file while a test runs; pytest and its plugins may, between the tests."""
+    basetemp = tmp_path_factory.getbasetemp()
+    protect_files(basetemp, lambda: "PYTEST_CURRENT_TEST" in os.environ)
+    started_in = Path.cwd()
+    os.chdir(basetemp)
+    yield
+    os.chdir(started_in)

@@ -1,0 +1,1 @@
+"""What makes Django quick and safe on an ASGI server. It knows nothing of the other apps."""

@@ -1,0 +1,49 @@
+"""Calls that are made after the response was sent."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import Context
+from functools import cache
+from time import monotonic, sleep
+
+from .conf import get_setting
+from .database import call_with_clean_connections
+
+# The response leaves before the call begins, so that its duration tells nothing about the call.
+DELAY_SECONDS = 1
+SHUTDOWN_TIMEOUT_SECONDS = 5
+
+logger = logging.getLogger(__name__)
+
+pending: set[Future[None]] = set()
+
+
+@cache
+def get_executor() -> ThreadPoolExecutor:
+    """Return the executor of all deferred calls. At its end, the interpreter waits for its threads."""
+    return ThreadPoolExecutor(get_setting("ASGI_BACKGROUND_THREADS"), "asgi-deferred")
+
+
+def defer(call: Callable[[], object]) -> None:
+    """Make a call after the response was sent. A graceful shutdown waits for it."""
+    due = monotonic() + DELAY_SECONDS
+
+    def call_when_due() -> None:
+        sleep(max(0, due - monotonic()))
+        try:
+            # In a context of its own: the thread makes calls of other requests, too.
+            Context().run(call_with_clean_connections, call)
+        except Exception:
+            logger.exception("A deferred call failed")
+
+    future = get_executor().submit(call_when_due)
+    pending.add(future)
+    future.add_done_callback(pending.discard)
+
+
+def wait_for_deferred_calls() -> None:
+    """Wait until all calls are made, or SHUTDOWN_TIMEOUT_SECONDS have passed."""
+    if lost := wait(set(pending), SHUTDOWN_TIMEOUT_SECONDS).not_done:
+        get_executor().shutdown(wait=False, cancel_futures=True)
+        logger.error("%d deferred calls did not end in time at the shutdown.", len(lost))

@@ -1,0 +1,304 @@
+"""Django's ASGI handler without a thread for every request.
+
+Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on the
+event loop, middleware included, and take a thread when they first need one.
+"""
+
+import asyncio
+import atexit
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing
+from functools import lru_cache
+from io import BytesIO
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
+
+import django
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core import asgi as core_asgi
+from django.core import signals
+from django.core.cache import close_caches
+from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
+
+# Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`, and
+# `_handler_class` and `_resource_closers` of a response.
+from django.core.handlers import asgi, base, exception
+from django.core.handlers.base import reset_urlconf
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import get_resolver, resolve, set_script_prefix
+
+from .asgi_types import ASGIApplication
+from .database import persistent_connections
+from .deferred_calls import wait_for_deferred_calls
+from .middleware import import_async_middleware
+from .streams import EventStreamResponse
+from .threads import RequestThread, ThreadPool
+
+# Django's handler, and so its stubs, take any dict for a scope and any mapping for an event, and
+# its responses have private attributes that the stubs lack.
+Scope = dict[str, Any]
+Receive = Any
+Send = Any
+Response = Any
+
+# They are answered even if all threads are at work.
+HEALTH_PATHS = ("/livez", "/readyz")
+# A stream that takes longer lets another thread take the place of its own.
+SHORT_STREAM_SECONDS = 0.1
+ADVICE_FOR_ASYNC_VIEWS = """
+An async view, or a template that it rendered, has queried the database. If it was for `user`, write
+render(request, …, {"user": await request.auser()}). Or write `def` instead of `async def`.
+"""
+
+
+def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
+    """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan.
+
+    From here on database connections are kept, as in `persistent_connections`. The end of lifespan, or
+    of the process, closes them and takes that back.
+    """
+    django.setup(set_prefix=False)
+    handler = ASGIHandler(pool)
+    handler.exit_stack.enter_context(persistent_connections())
+    handler.exit_stack.callback(handler.pool.close)
+    handler.exit_stack.callback(wait_for_deferred_calls)
+    atexit.register(handler.exit_stack.close)  # some servers do not say at a stop that they do
+    get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
+    # What is loaded now stays: the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    is_traced = hasattr(core_asgi.get_asgi_application, "__wrapped__")
+    return cast(ASGIApplication, trace(handler) if is_traced else handler)
+
+
+def trace(handler: "ASGIHandler") -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Let a tracer such as ddtrace, which has wrapped Django's function, see each request once.
+
+    It wraps `BaseHandler.get_response` as well, which sync views go through, so that these do without.
+    """
+    core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment, attr-defined]
+    try:
+        traced_handler = core_asgi.get_asgi_application()
+    finally:
+        core_asgi.ASGIHandler = asgi.ASGIHandler  # type: ignore[attr-defined]
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        is_sync = scope["type"] == "http" and resolves_to_sync_view(scope)
+        await (handler if is_sync else traced_handler)(scope, receive, send)
+
+    return application
+
+
+class ASGIRequest(asgi.ASGIRequest):
+    def close(self) -> None:
+        # A task or thread that the view has started may still read a body that is in memory.
+        if isinstance(self._stream, SpooledTemporaryFile):
+            super().close()
+
+
+class ASGIHandler(asgi.ASGIHandler):
+    request_class = ASGIRequest
+
+    def __init__(self, pool: ThreadPool | None = None) -> None:
+        self.pool = pool or ThreadPool()
+        self.exit_stack = ExitStack()  # closed at the end of lifespan
+        super().__init__()
+        self.sync_handler = base.BaseHandler()
+        self.sync_handler.load_middleware(is_async=False)
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        # Django imports each middleware by this name of its module.
+        import_string = base.import_string  # type: ignore[attr-defined]
+        base.import_string = import_async_middleware  # type: ignore[attr-defined]
+        try:
+            super().load_middleware(is_async)
+        finally:
+            base.import_string = import_string  # type: ignore[attr-defined]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return await super().__call__(scope, receive, send)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.exit_stack.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body_file = await self.read_body(receive)
+        except RequestAborted:
+            return
+        response: Response = None
+
+        async def respond() -> None:
+            nonlocal response
+            response = await self.make_response(scope, body_file, request_thread)
+            if response.streaming:
+                await self.send_stream(response, scope, send, request_thread)
+            else:
+                await self.send_response(response, send)
+
+        request_thread = await self.pool.enter_request_context(f"{scope['method']} {scope['path']}")
+        try:
+            set_script_prefix(asgi.get_script_prefix(scope))
+            await signals.request_started.asend(sender=self.__class__, scope=scope)
+            await self.cancel_on_disconnect(receive, respond())
+            if response is None:
+                # A thread may still be at work on the request. Django's own receivers are
+                # synchronous, so that this waits for it, and the body is not closed before.
+                await signals.request_finished.asend(sender=self.__class__)
+            elif response.streaming or not request_thread.released:  # or else it is closed
+                await asyncio.sleep(0)  # tasks that the view has started may read the body
+                await sync_to_async(response.close)()
+        finally:
+            request_thread.release()
+            if isinstance(body_file, SpooledTemporaryFile):
+                body_file.close()
+
+    async def read_body(self, receive: Receive) -> IO[bytes]:
+        """Read the body: into memory, or into a temporary file if it is large."""
+        body_file = await super().read_body(receive)
+        if body_file._rolled:  # type: ignore[attr-defined]
+            return body_file
+        with body_file:
+            return BytesIO(body_file.read())
+
+    async def make_response(
+        self, scope: Scope, body_file: IO[bytes], request_thread: RequestThread
+    ) -> Response:
+        if resolves_to_sync_view(scope):
+            get_response = sync_to_async(self.get_response_in_thread)
+            return await get_response(scope, body_file, request_thread)
+        request: Any  # None if there is an error response
+        request, error_response = self.create_request(scope, body_file)
+        response = error_response or await self.run_get_response(request)
+        return close_early(response, body_file, request_thread)
+
+    def get_response_in_thread(
+        self, scope: Scope, body_file: IO[bytes], request_thread: RequestThread
+    ) -> Response:
+        request_thread.runs_view = True
+        try:
+            request: Any
+            request, error_response = self.create_request(scope, body_file)
+            response: Response = error_response or self.sync_handler.get_response(request)
+        finally:
+            request_thread.runs_view = False
+        response._handler_class = self.__class__
+        if isinstance(response, FileResponse):
+            response.block_size = self.chunk_size
+        return close_early(response, body_file, request_thread)
+
+    async def send_stream(
+        self, response: Response, scope: Scope, send: Send, request_thread: RequestThread
+    ) -> None:
+        replaceable = isinstance(response, StreamingHttpResponse)
+        if replaceable and scope["method"] == "HEAD":
+            # Servers drop the body, but wait for its end.
+            response.streaming_content = no_parts()
+        elif replaceable and not response.is_async:
+            # Django would read all of it into memory first.
+            response.streaming_content = iterate_in_thread(response.streaming_content)
+        if isinstance(response, EventStreamResponse):
+            request_thread.release()
+            async with aclosing(response):  # Django closes only what it wraps around the iterator
+                return await self.send_response(response, send)
+        mark = self.pool.mark_streaming
+        timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, request_thread)
+        try:
+            await self.send_response(response, send)
+        finally:
+            timer.cancel()
+
+    async def cancel_on_disconnect(self, receive: Receive, respond: Awaitable[None]) -> None:
+        """Await `respond`, and cancel it when the client leaves."""
+        listener: asyncio.Task[None] | None = None
+
+        async def listen() -> None:
+            try:
+                await self.listen_for_disconnect(receive)
+            except RequestAborted:
+                deadline.reschedule(0)
+
+        def start_listener() -> None:
+            nonlocal listener
+            listener = asyncio.create_task(listen())
+
+        # Only when the view waits for something: many do not, and a task takes longer than they do.
+        start = asyncio.get_running_loop().call_soon(start_listener)
+        # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
+        # would then be in memory at a time that the garbage collector took a fifth of it.
+        try:
+            async with asyncio.timeout(None) as deadline:
+                await respond
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        finally:
+            start.cancel()
+            if listener and not listener.cancel():
+                listener.result()
+
+    async def _get_response_async(self, request: HttpRequest) -> Response:
+        # Before 6.2, Django makes the error pages in threads of the loop's own; a page that shows the
+        # user would open a connection there that nobody looks after.
+        try:
+            return await super()._get_response_async(request)  # type: ignore[misc]  # private
+        except Exception as error:  # noqa: BLE001 (as Django does)
+            if isinstance(error, SynchronousOnlyOperation):
+                error.add_note(ADVICE_FOR_ASYNC_VIEWS)
+            return await sync_to_async(exception.response_for_exception)(request, error)
+
+
+async def no_parts() -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what a synchronous iterator does, each part from a call in the request's thread."""
+    get_next_part = sync_to_async(lambda: next(iterator, None))
+    while (part := await get_next_part()) is not None:
+        yield part
+
+
+def close_early(
+    response: Response, body_file: IO[bytes], request_thread: RequestThread
+) -> Response:
+    """Close the response before it is sent, and release its thread, if only Django's code is called.
+
+    Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
+    """
+    close = getattr(response.close, "__func__", None)
+    # Django has a closer of its own, for uploads, and these receivers.
+    receivers = {key[0] for key, *_ in signals.request_finished.receivers}
+    only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
+    in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
+    if close is HttpResponseBase.close and only_django and in_memory:
+        response.close()
+        request_thread.release()
+    return response
+
+
+# By the part of a receiver's key that names the function: of two with the same name, only Django's.
+DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
+
+
+def resolves_to_sync_view(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
+    # Long ones are not remembered: whoever asks for many would fill the memory.
+    return len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF)
+
+
+# Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
+@lru_cache(4096)
+def resolves_to_async_view(path: str, urlconf: Any) -> bool:
+    """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
+    try:
+        return path in HEALTH_PATHS or iscoroutinefunction(resolve(path, urlconf).func)
+    except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
+        return True

@@ -1,0 +1,124 @@
+"""Django's middleware on the event loop.
+
+Django calls `process_request` and `process_response` of its middleware in a thread, since they might
+do I/O. With the mixins of this module they are called directly, and in a thread only if they do I/O.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+from django.utils.module_loading import import_string
+
+
+class AsyncMiddlewareMixin:
+    """Put it before a class that is made with Django's MiddlewareMixin and does no I/O.
+
+    That class must keep nothing in the thread either, such as in a `threading.local`: on the event
+    loop all requests share one thread, so that they would see what others keep there.
+    """
+
+    # Set by MiddlewareMixin.
+    get_response: Any
+    async_mode: bool
+
+    def does_io(self, request: HttpRequest) -> bool:
+        """Say whether the next method will. Called before `process_request` and `process_response`."""
+        return False
+
+    # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
+    async def __acall__(self, request: HttpRequest) -> Any:
+        response = None
+        if process_request := getattr(self, "process_request", None):
+            if self.does_io(request):
+                response = await sync_to_async(process_request)(request)
+            else:
+                response = process_request(request)
+        response = response or await self.get_response(request)
+        if process_response := getattr(self, "process_response", None):
+            if self.does_io(request):
+                return await sync_to_async(process_response)(request, response)
+            return process_response(request, response)
+        return response
+
+
+class AsyncSessionMixin(AsyncMiddlewareMixin):
+    def does_io(self, request: HttpRequest) -> bool:
+        session = getattr(request, "session", None)
+        return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
+
+
+class AsyncCsrfMixin(AsyncMiddlewareMixin):
+    def does_io(self, request: HttpRequest) -> bool:
+        return settings.CSRF_USE_SESSIONS
+
+    @property
+    def process_view(self) -> Callable[..., Any]:
+        return self.process_view_on_loop if self.async_mode else self.process_view_in_thread
+
+    @property
+    def process_view_in_thread(self) -> Callable[..., Any]:
+        # Of the class that this one is put before.
+        return super().process_view  # type: ignore[misc, no-any-return]
+
+    async def process_view_on_loop(self, request: HttpRequest, *args: Any) -> Any:
+        # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
+        if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
+            return self.process_view_in_thread(request, *args)
+        return await sync_to_async(self.process_view_in_thread)(request, *args)
+
+
+class AsyncMessageMixin(AsyncMiddlewareMixin):
+    """Lets the storage be made when it is first used, which few views do.
+
+    To make one for each request would take a twelfth of the time of a short one.
+    """
+
+    def does_io(self, request: Any) -> bool:
+        storage = getattr(request, "_messages", None)
+        if storage is None or is_unused(storage):
+            return False
+        return bool(storage.used or storage.added_new)
+
+    def process_request(self, request: Any) -> None:
+        def make_storage() -> Any:
+            super(AsyncMessageMixin, self).process_request(request)  # type: ignore[misc]
+            return request._messages
+
+        request._messages = SimpleLazyObject(make_storage)
+
+    def process_response(self, request: Any, response: HttpResponseBase) -> Any:
+        if is_unused(getattr(request, "_messages", None)):
+            return response
+        return super().process_response(request, response)  # type: ignore[misc]
+
+
+def is_unused(storage: object) -> bool:
+    return type(storage) is SimpleLazyObject  # isinstance() would make the storage
+
+
+# What the handler puts before the middleware that it finds in MIDDLEWARE.
+ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
+    "django.contrib.auth.middleware.AuthenticationMiddleware": AsyncMiddlewareMixin,
+    "django.contrib.messages.middleware.MessageMiddleware": AsyncMessageMixin,
+    "django.contrib.sessions.middleware.SessionMiddleware": AsyncSessionMixin,
+    "django.middleware.clickjacking.XFrameOptionsMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.common.CommonMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.csp.ContentSecurityPolicyMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.csrf.CsrfViewMiddleware": AsyncCsrfMixin,
+    "django.middleware.locale.LocaleMiddleware": AsyncMiddlewareMixin,
+    "django.middleware.security.SecurityMiddleware": AsyncMiddlewareMixin,
+}
+
+
+def import_async_middleware(name: str) -> Any:
+    """Import a middleware by its dotted path, with its mixin if it has one."""
+    middleware = import_string(name)
+    if mixin := ASYNC_MIXINS.get(name):
+        attributes = {"__doc__": middleware.__doc__, "__module__": middleware.__module__}
+        return type(middleware.__name__, (mixin, middleware), attributes)
+    return middleware

@@ -1,0 +1,152 @@
+"""Publish and subscribe: one process tells all of them what is new.
+
+    await publish("results", "7")
+
+    async with subscribe("results") as payloads:
+        async for payload in payloads:
+            ...  # None at first: look in the database
+
+A message reaches those who are subscribed when it is published, at most once. What must not be lost
+belongs in the database. `None` says when to look there: at the start, and wherever messages may have
+been missed.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import Context
+
+from asgiref.sync import sync_to_async
+
+from . import transport
+from .threads import current_request_thread
+
+# With the name of the channel. PostgreSQL takes no more; it is the same with other databases.
+MAX_MESSAGE_BYTES = 7999
+# That wait for a subscriber who is slow.
+MAX_WAITING_PAYLOADS = 1000
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5
+
+logger = logging.getLogger(__name__)
+
+message_numbers = itertools.count()
+
+
+class PayloadTooLarge(ValueError):
+    """The payload, with the name of its channel, has more than MAX_MESSAGE_BYTES."""
+
+
+async def publish(channel: str, payload: str) -> None:
+    """Send the payload to all subscribers of the channel, in each process."""
+    await sync_to_async(publish_sync)(channel, payload)
+
+
+def publish_sync(channel: str, payload: str) -> None:
+    """As `publish`. The commit of the current transaction sends it, and a rollback does not."""
+    if "\n" in channel:
+        raise ValueError(f"A channel's name has no line breaks. This one has: {channel!r}.")
+    # The number keeps equal messages of one transaction apart: PostgreSQL would send one of them.
+    message = f"{channel}\n{next(message_numbers)}\n{payload}"
+    if (size := len(message.encode())) > MAX_MESSAGE_BYTES:
+        raise PayloadTooLarge(
+            f"A message to {channel!r} has {size:,} bytes and may have {MAX_MESSAGE_BYTES:,}. Store "
+            "in the database what is that large, and publish its id."
+        )
+    transport.send(message)
+
+
+class Subscription:
+    """Iterates over the payloads of a channel; never ends by itself."""
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[str | None] = asyncio.Queue(MAX_WAITING_PAYLOADS)
+
+    def put(self, payload: str | None) -> None:
+        if self.waiting.full():
+            while not self.waiting.empty():
+                self.waiting.get_nowait()
+            payload = None
+        self.waiting.put_nowait(payload)
+
+    def __aiter__(self) -> AsyncIterator[str | None]:
+        return self
+
+    async def __anext__(self) -> str | None:
+        return await self.waiting.get()
+
+
+@asynccontextmanager
+async def subscribe(channel: str) -> AsyncIterator[Subscription]:
+    """Subscribe to the channel until the end of the `async with` block.
+
+    The subscription yields `None` as soon as it misses nothing more, and again after an outage or if
+    the subscriber was too slow. Each other payload was published after that.
+    """
+    loop = asyncio.get_running_loop()
+    receiver = receivers.get(loop) or receivers.setdefault(loop, Receiver())
+    subscription = receiver.add(channel)
+    try:
+        yield subscription
+    finally:
+        receiver.remove(channel, subscription)
+        if not receiver.subscriptions:
+            receiver.task.cancel()
+            receivers.pop(loop)
+
+
+class Receiver:
+    """Receives the messages of all processes for the subscriptions on one event loop."""
+
+    def __init__(self) -> None:
+        self.subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self.is_receiving = False
+        request_thread = current_request_thread.get()
+        self.pool = request_thread.pool if request_thread else None
+        # With a context of its own: it outlives the request that brought the first subscription.
+        loop = asyncio.get_running_loop()
+        self.task = loop.create_task(self.run(), name="pubsub", context=Context())
+
+    def add(self, channel: str) -> Subscription:
+        subscription = Subscription()
+        self.subscriptions[channel].add(subscription)
+        if self.is_receiving:
+            subscription.put(None)
+        return subscription
+
+    def remove(self, channel: str, subscription: Subscription) -> None:
+        self.subscriptions[channel].discard(subscription)
+        if not self.subscriptions[channel]:
+            del self.subscriptions[channel]
+
+    async def run(self) -> None:
+        if self.pool:  # what is synchronous runs in background threads
+            (await self.pool.enter_request_context("pubsub")).release()
+        delay = MIN_RETRY_SECONDS
+        while True:
+            try:
+                async for message in transport.receive():
+                    delay = MIN_RETRY_SECONDS
+                    self.is_receiving = True
+                    self.deliver(message)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the next try may succeed)
+                logger.warning("No messages can be received; next try in %s s: %s", delay, error)
+            self.is_receiving = False
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_RETRY_SECONDS)
+
+    def deliver(self, message: str | None) -> None:
+        if message is None:
+            for subscriptions in self.subscriptions.values():
+                for subscription in subscriptions:
+                    subscription.put(None)
+            return
+        channel, _, payload = message.split("\n", 2)
+        for subscription in self.subscriptions.get(channel, ()):
+            subscription.put(payload)
+
+
+# One for each event loop that has subscriptions: a server's process has one loop.
+receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
