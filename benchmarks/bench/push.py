@@ -86,7 +86,7 @@ urlpatterns = [path("redis/", redis_events), path("polling/", polling_events), p
 
 async def save_results(way: str) -> None:
     """Save a result for each line of the standard input; print the time just before its commit."""
-    service = await Service.objects.acreate(name=way, url=f"http://127.0.0.1/{way}")
+    service, _ = await Service.objects.aget_or_create(name=way, url=f"http://127.0.0.1/{way}")
     layer = get_channel_layer()
 
     def save() -> tuple[Result, float]:
