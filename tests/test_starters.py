@@ -658,7 +658,7 @@ def test_live(answers: Answers, make_production_project: MakeProject, site: Site
 
 
 async def stop_with_streams(running: Server) -> None:
-    async with open_streams([running.port], 500, "/events/?after=0"):
+    async with open_streams([running.port], 20, "/events/?after=0"):  # test_stop opens 500
         assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
 
 
