@@ -54,6 +54,7 @@ CONTENT_SECURITY_POLICY = (
 )
 PROBE_THREADS = 3  # of the projects with the probe app
 BACKGROUND_THREADS = 5  # the setting ASGI_BACKGROUND_THREADS
+LISTENING_CONNECTIONS = 1  # of a process that uses Channels on PostgreSQL without Redis
 EXHAUSTIVE = pytest.mark.exhaustive
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 IN_CI = bool(os.environ.get("CI"))

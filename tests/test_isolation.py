@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.template import (
+    LISTENING_CONNECTIONS,
     PROBE_THREADS,
     ROOT,
     Answers,
@@ -155,7 +156,7 @@ def test_no_request_sees_data_of_another(
                 wrong.setdefault(f"{program}, close() of {kind}", []).append((owner, closed[str(number)]))
         report = "".join(f"{name}: {len(seen)} wrong, such as {seen[:3]}\n" for name, seen in sorted(wrong.items()))
         assert not wrong, f"\n{report}Again with ISOLATION_SEED={seed}."
-        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS
+        assert connections() <= PROBE_THREADS + BACKGROUND_THREADS + LISTENING_CONNECTIONS
         assert "Traceback" not in running.output
 
 
