@@ -199,8 +199,6 @@ def test_interrupted(overwrite: bool, cookiecutter: Cookiecutter, tmp_path: Path
     (tools / "uv").write_text(f"#!/bin/sh\ntouch {tmp_path}/locking\nexec /bin/sleep 60\n")
     (tools / "uv").chmod(0o755)
     options = ["--overwrite-if-exists"] * overwrite
-    # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = cookiecutter.start("--no-input", *options, str(ROOT), PATH=str(tools) + ":/usr/bin:/bin")
     deadline = time.monotonic() + 30
     while not (tmp_path / "locking").exists():
