@@ -160,7 +160,7 @@ def pyproject_mentions(texts: dict[str, str], pattern: str) -> int:
 def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
     """Nothing of the answers that were not given."""
     everything = "\n".join(texts.values()).lower().replace("django.channels.server", "")  # daphne's logger
-    channels = answers["channels"] or answers["starter"] == "chat"
+    channels = answers["channels"] or answers["starter"] in ("chat", "game")
     absent = {
         "channels": not channels,
         "redis": not channels,
@@ -172,7 +172,7 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "encyclopedia": answers["starter"] != "wiki",
         "/chat/": answers["starter"] != "chat",
-        "httpx": answers["starter"] != "live",
+        "httpx": answers["starter"] not in ("live", "api"),
         "worker:": answers["starter"] != "live",
         "django_tasks": answers["starter"] != "live",
     }
