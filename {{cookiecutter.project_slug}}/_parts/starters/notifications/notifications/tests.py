@@ -301,6 +301,21 @@ def test_announcement(
     assert "hello" in admin_client.get(path).text
 
 
+async def test_announcement_that_fails(ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets it, or all would get it again with the next try."""
+    monkeypatch.setattr(notify, "BATCH_SIZE", 1)
+    bulk_create = Notification.objects.bulk_create
+
+    def create_once(rows: list[Notification]) -> None:
+        bulk_create(rows)
+        monkeypatch.setattr(Notification.objects, "bulk_create", lambda rows: 1 // 0)
+
+    monkeypatch.setattr(Notification.objects, "bulk_create", create_once)
+    with pytest.raises(ZeroDivisionError):
+        await sync_to_async(notify.notify_all)("hello")
+    assert not await Notification.objects.aexists()
+
+
 async def test_announcement_reaches_open_pages(ada: Any, grace: Any) -> None:
     async with open_page(ada) as first, open_page(grace) as second:
         for page in (first, second):
