@@ -37,9 +37,9 @@ async def stream(
         return
     yield streams.ServerSentEvent(retry=2000)
     own = Notification.objects.filter(user_id=user_id)
-    if last_id is None:
-        newest = await own.order_by("-id").afirst()
-        last_id = newest.id if newest else 0
+    newest = await own.order_by("-id").afirst()
+    newest_id = newest.id if newest else 0
+    last_id = newest_id if last_id is None else min(last_id, newest_id)
     # A transaction may commit an id below one that was sent already: a comparison would skip it.
     sent = {last_id}
     unread = own.filter(is_read=False)

@@ -112,6 +112,8 @@ async def test_a_page_that_has_seen_nothing(ada: Any, after: str) -> None:
     await notify.notify(ada, "old")
     async with open_page(ada, after) as page:
         assert await page.next_event() == {"unread": 1, "new": []}
+        await notify.notify(ada, "new")
+        assert await page.next_event() == {"unread": 2, "new": [{"text": "new", "url": ""}]}
 
 
 async def test_a_transaction_that_commits_late(ada: Any) -> None:
@@ -301,7 +303,9 @@ def test_announcement(
     assert "hello" in admin_client.get(path).text
 
 
-async def test_announcement_that_fails(ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_announcement_that_fails(
+    ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody gets it, or all would get it again with the next try."""
     monkeypatch.setattr(notify, "BATCH_SIZE", 1)
     bulk_create = Notification.objects.bulk_create

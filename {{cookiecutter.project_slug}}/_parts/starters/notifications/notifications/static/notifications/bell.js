@@ -18,6 +18,7 @@ let retryDelay = 1000;
 let source;
 let wantsToKeepStream = false;
 let keepsStream = false;
+let refreshes = 0;
 
 // Over HTTP/1.1 a browser opens six connections to a site, for all of its tabs. So a hidden page has a stream only if
 // the browser shows notifications outside of pages: then one of the pages keeps its stream, visible or not.
@@ -59,10 +60,11 @@ function showCount(unread) {
 }
 
 async function refreshList() {
+  const number = ++refreshes;
   const response = await fetch(location.href);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const current = page.getElementById(list.id);
-  if (!current) return; // signed out
+  if (!current || number < refreshes) return; // signed out, or a later one is under way
   const focused = document.activeElement.id;
   list.replaceChildren(...current.children);
   list.querySelectorAll("time").forEach(inLocalTime);
@@ -115,7 +117,7 @@ if (allow && window.Notification?.permission === "default" && window.isSecureCon
 }
 
 announcer.className = "visually-hidden";
-announcer.role = "status";
+announcer.setAttribute("role", "status");
 bell.after(announcer);
 list?.querySelectorAll("time").forEach(inLocalTime);
 showCount(Number(count.firstElementChild.textContent));
