@@ -61,7 +61,7 @@ async def stream(
 
 
 @asynccontextmanager
-async def watch(*channels: str) -> AsyncIterator[asyncio.Event]:
+async def watch(*names: str) -> AsyncIterator[asyncio.Event]:
     """Yield an event that is set when something was published, or may have been missed."""
     changed = asyncio.Event()
 
@@ -70,7 +70,7 @@ async def watch(*channels: str) -> AsyncIterator[asyncio.Event]:
             async for _ in payloads:
                 changed.set()
 
-    tasks = [asyncio.create_task(set_when_published(channel)) for channel in channels]
+    tasks = [asyncio.create_task(set_when_published(name)) for name in names]
     try:
         yield changed
     finally:

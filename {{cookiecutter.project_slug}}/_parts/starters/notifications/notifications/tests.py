@@ -145,6 +145,15 @@ async def test_rollback(ada: Any) -> None:
         assert [each["text"] for each in (await page.next_event())["new"]] == ["hello"]
 
 
+async def check_signed_out(client: AsyncClient, query: str) -> None:
+    response: Any = await client.get(f"/notifications/events/{query}")
+    page = Page(response.streaming_content)
+    chunks = [await page.next_chunk() for _ in range(2)]
+    assert chunks[1] == "event: signed-out\ndata: Sign in to go on.\n\n"
+    with pytest.raises(StopAsyncIteration):
+        await page.next_chunk()
+
+
 async def sign_out(client: AsyncClient, user: Any) -> None:
     await client.post("/accounts/logout/")
 
@@ -186,9 +195,7 @@ async def test_end_of_a_users_session(
             await sync_to_async(notify.notify_all)("secret")
         with pytest.raises(StopAsyncIteration):
             await page.next_chunk()
-        response: Any = await async_client.get(f"/notifications/events/?user={ada.pk}")
-        chunks = [chunk async for chunk in response.streaming_content]
-        assert chunks[1:] == [b"event: signed-out\ndata: Sign in to go on.\n\n"]
+        await check_signed_out(async_client, f"?user={ada.pk}")
 
 
 @pytest.mark.parametrize("query", ["", "?user=", "?user=None", "?user={grace}", "?user=x"])
@@ -196,9 +203,7 @@ async def test_only_the_users_own_stream(query: str, ada: Any, grace: Any) -> No
     signed_in = AsyncClient()
     await signed_in.aforce_login(ada)
     for client in (signed_in, AsyncClient()):
-        response: Any = await client.get("/notifications/events/" + query.format(grace=grace.pk))
-        chunks = [chunk async for chunk in response.streaming_content]
-        assert chunks[1:] == [b"event: signed-out\ndata: Sign in to go on.\n\n"]
+        await check_signed_out(client, query.format(grace=grace.pk))
 
 
 @pytest.mark.parametrize("url", ELSEWHERE)
