@@ -534,9 +534,9 @@ def test_notifications_outside_of_pages(make_project: MakeProject, window: Brows
         notify((first, []), (second, []))
 
         window.grant_permissions(["notifications"], origin=server.url)
-        for page in (first, second, elsewhere):
+        for page, count in ((first, 1), (second, 2), (elsewhere, 1)):
             page.bring_to_front()
-        wait_for_open_streams(1)
+            wait_for_open_streams(count)
         notify((first, ["paid", "sent"]), (second, []))
         first.close()
         wait_for_open_streams(1)

@@ -272,6 +272,8 @@ def test_bell(client: Client, ada: Any, django_assert_num_queries: DjangoAssertN
     with django_assert_num_queries(0):
         for path in ("/", "/accounts/login/", "/no-such-page/"):
             assert 'id="bell"' not in client.get(path).text
+    read = notify.notify_sync(ada, "read")
+    notify.mark_as_read(ada.pk, id=read.id)
     notify.notify_sync(ada, "hello")
     client.force_login(ada)
     for path in ("/", "/accounts/", "/notifications/", "/no-such-page/"):
