@@ -50,8 +50,21 @@ for number, (name, (base, spread)) in enumerate(times.items()):
         detail = "500" if state == "down" else "200"
         Result.objects.create(service=service, state=state, milliseconds=ms, detail=detail)
 """,
+    "notifications": """
+from notifications.models import Notification
+ada = User.objects.create_user("ada", password="analytical-engine")
+for text, is_read in [
+    ("Welcome. Here you see what is new for you.", True),
+    ("Charles has shared a drawing with you: Mill, side view", True),
+    ("Your order of 50 punched cards is on its way.", False),
+    ("Luigi has answered your note on Bernoulli numbers.", False),
+    ("On Sunday from 2 to 3 the engine is oiled.", False),
+]:
+    Notification.objects.create(user=ada, text=text, url="/accounts/", is_read=is_read)
+""",
 }
 PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
+PAGES |= {"notifications": "/notifications/"}
 
 
 def main() -> None:
@@ -69,6 +82,10 @@ def main() -> None:
                 for name, options in VIEWS.items():
                     page = browser.new_page(base_url=server.url, **options)
                     page.goto(path)
+                    if "/login/" in page.url:
+                        page.get_by_label("Username").fill("ada")
+                        page.get_by_label("Password").fill("analytical-engine")
+                        page.get_by_role("main").get_by_role("button", name="Sign in").click()
                     page.wait_for_timeout(500)
                     page.screenshot(path=FOLDER / f"{starter}-{name}.png")
                     page.close()

@@ -387,7 +387,7 @@ def test_live(run_project: RunProject, open_page: OpenPage) -> None:
 COUNT_STREAMS = """
 
 async def application(scope, receive, send, inner=application):
-    stream = scope.get("path") == "/events/"
+    stream = scope.get("path", "").endswith("/events/")
     if stream:
         print("stream opened")
     try:
@@ -445,6 +445,132 @@ def add_services(project: Project, url: str) -> None:
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
     project.manage("shell", "--command", f"from status.models import Service\n{script}")
+
+
+def test_notifications(run_project: RunProject, open_page: OpenPage) -> None:
+    """All pages of a user follow, in each browser, and none of another user's."""
+    with run_project(starter="notifications") as (project, server):
+        project.manage("shell", "--command", CREATE_USERS)
+        options = {"expected": "Autofocus processing was blocked"}
+        with (
+            open_page(server.url, path="/accounts/login/", **options) as phone,
+            open_page(server.url, path="/accounts/login/", **options) as desktop,
+            open_page(server.url, path="/accounts/login/", **options) as other,
+        ):
+            for page, name in ((phone, "ada"), (desktop, "ada"), (other, "grace")):
+                sign_in(page, name)
+                expect(page).to_have_title("Notifications · wiki")
+                expect(page.locator("#unread")).to_be_hidden()
+            tab = desktop.context.new_page()
+            tab.goto("/notifications/")
+            expect(tab.get_by_text("There is nothing yet.")).to_be_visible()
+            phone.get_by_label("Text").fill("hello <b>Ada</b>")
+            phone.get_by_role("button", name="Notify me").click()
+            for page in (phone, desktop, tab):
+                expect(page.get_by_role("link", name="Notifications 1 unread")).to_be_visible()
+                expect(page).to_have_title(re.compile(r"^\(1\) "))
+            expect(tab.get_by_role("listitem")).to_contain_text("hello <b>Ada</b>")
+            expect(tab.get_by_role("status")).to_have_text("hello <b>Ada</b>")
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            expect(tab.locator("#unread")).to_have_text(re.compile("^3 "))
+            check_accessibility(tab)
+            tab.get_by_role("button", name="Mark as read: paid").press("Enter")
+            for page in (phone, desktop, tab):
+                expect(page.locator("#unread")).to_have_text(re.compile("^2 "))
+            tab.get_by_role("button", name="sent", exact=True).click()
+            expect(tab.get_by_role("heading", name="Your account")).to_be_visible()
+            check_accessibility(tab)
+            tab.goto("/notifications/")
+            phone.goto("/notifications/")
+            phone.get_by_role("button", name="Mark as read: hello").focus()
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            expect(phone.get_by_role("listitem")).to_have_count(5)
+            expect(phone.get_by_role("button", name="Mark as read: hello")).to_be_focused()
+            phone.get_by_role("button", name="Mark all as read").click()
+            for page in (phone, desktop, tab):
+                expect(page.locator("#unread")).to_be_hidden()
+                expect(page).to_have_title(re.compile("^[YN]"))
+            expect(tab.locator(".unread")).to_have_count(0)
+            expect(other).to_have_title("Notifications · wiki")
+            desktop.get_by_role("button", name="Sign out").click()
+            expect(desktop.get_by_text("The site tells you what is new")).to_be_visible()
+            expect(tab.locator("#bell")).to_be_hidden(timeout=20_000)
+
+
+def test_notifications_outside_of_pages(make_project: MakeProject, window: BrowserContext) -> None:
+    """A hidden tab has no stream, unless the browser shows notifications: then one has, and shows each of them once."""
+    project = make_project(starter="notifications")
+    project.manage("migrate")
+    project.manage("shell", "--command", CREATE_USERS)
+    with (project.path / "wiki" / "asgi.py").open("a") as file:
+        file.write(COUNT_STREAMS)
+    window.add_init_script(RECORD_NOTIFICATIONS)
+    with project.run_server() as server:
+
+        def wait_for_open_streams(count: int) -> None:
+            def is_reached() -> bool:
+                return server.output.count("stream opened") - server.output.count("stream closed") == count
+
+            server.wait_until(is_reached, seconds=20)
+
+        def notify(*expected: tuple[Page, list[str]]) -> None:
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            for page, texts in expected:
+                page.wait_for_function("count => shown.length >= count", arg=len(texts), polling=100)
+                assert page.evaluate("shown") == texts
+
+        first = window.new_page()
+        first.goto(f"{server.url}/accounts/login/?next=/notifications/")
+        sign_in(first, "ada")
+        expect(first.get_by_role("button", name="Allow browser notifications")).to_be_visible()
+        wait_for_open_streams(1)
+        second = window.new_page()
+        second.goto(server.url)
+        wait_for_open_streams(1)
+        elsewhere = window.new_page()
+        elsewhere.goto(f"{server.url}/admin/login/")
+        elsewhere.bring_to_front()
+        wait_for_open_streams(0)
+        notify((first, []), (second, []))
+
+        window.grant_permissions(["notifications"], origin=server.url)
+        for page, count in ((first, 1), (second, 2), (elsewhere, 1)):
+            page.bring_to_front()
+            wait_for_open_streams(count)
+            if page != elsewhere:
+                expect(page.locator("#unread")).to_have_text(re.compile("^2 "))
+        notify((first, ["paid", "sent"]), (second, []))
+        first.close()
+        wait_for_open_streams(1)
+        notify((second, ["paid", "sent"]))
+        elsewhere.goto(server.url)
+        wait_for_open_streams(2)
+        notify((elsewhere, []))
+        for page in (elsewhere, second):
+            expect(page.locator("#unread")).to_have_text(re.compile("^8 "))
+        assert second.evaluate("shown") == ["paid", "sent"]
+
+
+RECORD_NOTIFICATIONS = """window.shown = [];
+window.Notification = class extends Notification {
+  constructor(text) {
+    super(text);
+    shown.push(text);
+  }
+};"""
+CREATE_USERS = "\n".join(f"User.objects.create_user({name!r}, '', 'analytical-engine')" for name in ("ada", "grace"))
+NOTIFY_FROM_ANOTHER_PROCESS = """
+from notifications.notify import notify_sync
+ada = User.objects.get(username="ada")
+notify_sync(ada, "paid")
+notify_sync(ada, "sent", "/accounts/")
+"""
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill("analytical-engine")
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
 
 
 def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) -> None:
@@ -516,6 +642,7 @@ PAGES = {
     "wiki": ["/", "/search/?q=CSS", "/new/", "/random/", "/wiki/CSS"],
     "chat": ["/", "/chat/empty/"],
     "live": ["/"],
+    "notifications": ["/", "/accounts/login/?next=/notifications/"],
 }
 
 

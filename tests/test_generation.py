@@ -173,6 +173,7 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "encyclopedia": answers["starter"] != "wiki",
         "/chat/": answers["starter"] != "chat",
         "httpx": answers["starter"] not in ("live", "api"),
+        "notifications/": answers["starter"] != "notifications",
         "worker:": answers["starter"] != "live",
         "django_tasks": answers["starter"] != "live",
     }
