@@ -1,9 +1,11 @@
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import aget_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST
 
 from {{ cookiecutter.project_slug }}.serving.pubsub import publish
 
@@ -16,11 +18,12 @@ async def lobby(request: HttpRequest) -> HttpResponse:
     return render(request, "game/lobby.html", context)
 
 
-@login_required
+@require_POST
 async def open_table(request: HttpRequest) -> HttpResponse:
-    if request.method != "POST":  # back from the sign-in page
-        return redirect("lobby")
-    table = await Table.objects.acreate(red_id=(await request.auser()).pk)
+    user = await request.auser()
+    if not user.is_authenticated:
+        return redirect_to_login(reverse("lobby"))
+    table = await Table.objects.acreate(red=user)
     await publish("lobby", "")
     return redirect("table", table.pk)
 
