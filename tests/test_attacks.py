@@ -693,6 +693,7 @@ PAGES = {
     "wiki": ["/", "/wiki/Python", "/search/", "/wiki/nothing"],
     "chat": ["/", "/chat/lobby/"],
     "live": ["/"],
+    "game": ["/"],
 }
 
 
@@ -701,7 +702,7 @@ PAGES = {
     [
         {"starter": starter, "server": server, "django_version": django_version}
         for starter, server, django_version in zip(
-            [*PAGES, "blank"], SERVERS, itertools.cycle(CHOICES["django_version"]), strict=False
+            [*PAGES, "blank"], itertools.cycle(SERVERS), itertools.cycle(CHOICES["django_version"]), strict=False
         )
     ],
     ids=label,

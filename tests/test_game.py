@@ -306,6 +306,81 @@ def play_games(project: Project) -> Iterator[Play]:
         process.stdin.close()
 
 
+@on_each_server("game")
+def test_game(answers: Answers, make_production_project: MakeProject) -> None:
+    project = make_production_project(**answers)
+    ada, grace = create_players(project, "ada", "grace")
+    with project.run_server() as running:
+        with running.client(headers={"Cookie": ada}) as client:
+            token = first_match(r'csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)
+            headers = {"Cookie": f"{ada}; csrftoken={client.cookies['csrftoken']}", "Origin": "https://example.com"}
+            response = client.post("/tables/", data={"csrfmiddlewaretoken": token}, headers=headers)
+            path = response.headers["location"]
+        asyncio.run(play_and_watch(running, path, ada, grace))
+        assert "Traceback" not in running.output
+
+
+async def play_and_watch(running: Server, path: str, ada: str, grace: str) -> None:
+    """Play a game among hostile frames, which change nothing, with the lobby and a spectator beside it."""
+    url = f"ws://127.0.0.1:{running.port}/ws"
+    for refused, origin in (("/tables/1/", None), (path, "https://evil.example"), ("/lobby/", "https://evil.example")):
+        with pytest.raises(InvalidStatus):
+            await connect(f"{url}{refused}", origin=origin)
+    async with (
+        asyncio.timeout(60),
+        connect(f"{url}/lobby/") as lobby,
+        connect(f"{url}{path}", headers={"Cookie": ada}) as red,
+        connect(f"{url}{path}", headers={"Cookie": grace}) as yellow,
+        connect(f"{url}{path}") as spectator,
+    ):
+        everybody = (red, yellow, spectator)
+        assert [table["red"] for table in (await receive(lobby, "tables"))["tables"]] == ["ada"]
+        model = Model()
+        for socket in everybody:
+            assert await receive(socket, "version") == model.as_state()
+        moves: list[tuple[ClientConnection, str, str, int | None]] = [(yellow, "grace", "sit", None)]
+        moves += [[(red, "ada", "drop", 0), (yellow, "grace", "drop", 1)][number % 2] for number in range(7)]
+        for (socket, player, action, column), hostile in zip(moves, itertools.cycle(HOSTILE_FRAMES)):
+            await spectator.send(json.dumps({"action": action, "column": column, "version": model.version}))
+            assert (await receive(spectator, "error"))["error"] == "Sign in to play."
+            await socket.send(hostile)
+            assert await receive(socket, "error")
+            frame = {"action": action, "column": column, "version": model.version}
+            for _ in range(2):
+                await socket.send(json.dumps(frame))
+            assert model.act(player, frame)
+            for each in everybody:
+                while (state := await receive(each, "version"))["version"] < model.version:
+                    pass
+                assert state == model.as_state()
+        assert model.result == "line"
+        while (await receive(lobby, "tables"))["tables"]:
+            pass
+        async with connect(f"{url}{path}") as latecomer:
+            assert await receive(latecomer, "version") == model.as_state()
+        with pytest.raises(ConnectionClosed) as closed:
+            for _ in range(500):
+                await spectator.send("x")
+                await spectator.recv()
+        assert closed.value.rcvd and closed.value.rcvd.code == 4429
+        assert await asyncio.to_thread(running.stop, 15) in (0, -15), running.output
+
+
+HOSTILE_FRAMES: list[str | bytes] = ["", "null", "[]", "{}", "x" * 20_000, b"\0\xff", '{"version": "1"}', "[" * 5000]
+HOSTILE_FRAMES += ['{"version": NaN}', '{"version": 1e400, "action": "sit"}', '{"version": true}', '"\\ud800"']
+
+
+async def receive(socket: ClientConnection, kind: str) -> Any:
+    """Return the next frame that has this field; reply to pings."""
+    while True:
+        text = await socket.recv()
+        frame = json.loads(text)
+        if "ping" in frame:
+            await socket.send(text)
+        elif kind in frame:
+            return frame
+
+
 class Client:
     """A client of a table that connects again, as the page does. It fails if a version has two states."""
 
@@ -348,12 +423,13 @@ class Client:
             await self.send(action="sit", version=version)
         elif state["turn"] == self.color:
             full = {cell for cell, _ in state["discs"] if cell < COLUMNS}
-            column = random.choice([column for column in range(COLUMNS) if column not in full])
+            # Few columns, so that games end soon.
+            column = random.choice([column for column in range(COLUMNS) if column not in full][:4])
             # After a lost connection the same again: whether it came, only the state tells.
             column = self.drops.setdefault(version, column)
-            for _ in range(2):
+            for _ in range(2 if version % 3 == 0 else 1):
                 await self.send(action="drop", column=column, version=version)
-        elif state["turn"]:
+        elif state["turn"] and version % 5 == 0:
             await self.send(action="drop", column=3, version=version)
 
     async def send(self, **frame: Any) -> None:
@@ -378,7 +454,7 @@ print(json.dumps([[str(pk), *others] for pk, *others in tables]))
 
 
 def test_tables_on_two_processes(make_production_project: MakeProject) -> None:
-    """A hundred games at once, with each action sent twice; one process is killed, and every game ends as it should."""
+    """A hundred games at once, with many actions sent twice; one process is killed, and every game ends as it should."""
     project = make_production_project(starter="game", database="postgresql")
     cookies = create_players(project, "ada", "grace", "zoe")
     ids = json.loads(project.manage("shell", "--no-imports", "--command", OPEN_TABLES.format(count=TABLES_AT_ONCE)).stdout)
@@ -411,9 +487,9 @@ async def play_tables(servers: list[Server], ids: list[str], cookies: list[str])
         # Zoe has no seat, and the last one is not signed in.
         clients[id] += [Client(here, cookie) for cookie in [cookies[2], ""] if number % 10 == 0]
     everybody = list(itertools.chain(*clients.values()))
-    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(120):
         tasks = [group.create_task(client.play()) for client in everybody]
-        while sum(len(table[0].states) for table in clients.values()) < 8 * len(ids):
+        while sum(len(table[0].states) for table in clients.values()) < 6 * len(ids):
             await asyncio.sleep(0.05)
         assert sum(client.is_over.is_set() for client in everybody) < len(everybody) / 2
         kill_web_process(servers[0])
