@@ -8,7 +8,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -457,7 +456,9 @@ def test_tables_on_two_processes(make_production_project: MakeProject) -> None:
     """A hundred games at once, with many actions sent twice; one process is killed, and every game ends as it should."""
     project = make_production_project(starter="game", database="postgresql")
     cookies = create_players(project, "ada", "grace", "zoe")
-    ids = json.loads(project.manage("shell", "--no-imports", "--command", OPEN_TABLES.format(count=TABLES_AT_ONCE)).stdout)
+    ids = json.loads(
+        project.manage("shell", "--no-imports", "--command", OPEN_TABLES.format(count=TABLES_AT_ONCE)).stdout
+    )
     with project.run_server() as first, project.run_server() as second:
         clients = asyncio.run(play_tables([first, second], ids, cookies))
     stored = json.loads(project.manage("shell", "--no-imports", "--command", LIST_TABLES).stdout)
@@ -490,6 +491,7 @@ async def play_tables(servers: list[Server], ids: list[str], cookies: list[str])
     async with asyncio.TaskGroup() as group, asyncio.timeout(120):
         tasks = [group.create_task(client.play()) for client in everybody]
         while sum(len(table[0].states) for table in clients.values()) < 6 * len(ids):
+            assert not any(task.done() for task in tasks)
             await asyncio.sleep(0.05)
         assert sum(client.is_over.is_set() for client in everybody) < len(everybody) / 2
         kill_web_process(servers[0])
@@ -498,5 +500,7 @@ async def play_tables(servers: list[Server], ids: list[str], cookies: list[str])
             task.cancel()
     errors = set(itertools.chain(*[client.errors for client in everybody]))
     reasons = {"Sign in to play.", "Only the two players can do that.", "It is not your turn."}
-    assert reasons <= errors <= reasons | {"The table has changed. Look at it, then try again.", "No game is in progress."}
+    assert (
+        reasons <= errors <= reasons | {"The table has changed. Look at it, then try again.", "No game is in progress."}
+    )
     return clients
