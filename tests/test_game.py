@@ -288,7 +288,7 @@ def play_by_rules(project: Project) -> Play:
 @contextmanager
 def play_games(project: Project) -> Iterator[Play]:
     """Yield a function that plays the steps of a game at a table of the project."""
-    command = [project.python, "manage.py", "shell", "--no-imports", "--command", PLAY_GAMES % (PLAYERS,)]
+    command = [str(project.python), "manage.py", "shell", "--no-imports", "--command", PLAY_GAMES % (PLAYERS,)]
     process = subprocess.Popen(
         command, cwd=project.path, env=project.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
@@ -19,9 +20,10 @@ from django.utils.module_loading import import_string
 from game.consumers import TableConsumer
 from game.models import AWAY_AFTER, Table, get_lobby
 from game.rules import Game, RuleError, play
-from {{ cookiecutter.project_slug }}.serving import state_consumer
 
 pytestmark = pytest.mark.django_db
+
+state_consumer = import_module("{{ cookiecutter.project_slug }}.serving.state_consumer")
 
 ADA, GRACE, ZOE = 1, 2, 3
 STARTED = Game(ADA, GRACE)
