@@ -371,7 +371,12 @@ def test_game(run_project: RunProject, open_page: OpenPage) -> None:
         create = "for name in ('ada', 'grace'): User.objects.create_user(name, '', 'analytical-engine')"
         project.manage("shell", "--command", create)
         phone: dict[str, Any] = {"viewport": {"width": 320, "height": 640}}
-        with open_page(server.url) as ada, open_page(server.url) as grace, open_page(server.url, **phone) as spectator:
+        expected = "Autofocus processing was blocked"  # on the sign-in page
+        with (
+            open_page(server.url, expected) as ada,
+            open_page(server.url, expected) as grace,
+            open_page(server.url, **phone) as spectator,
+        ):
             expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
             sign_in(ada, "ada")
             ada.get_by_role("button", name="Open a table").click()
@@ -406,15 +411,28 @@ def test_game(run_project: RunProject, open_page: OpenPage) -> None:
             expect(spectator.locator("#status")).to_have_text("ada: column 3. Four in a row: ada wins.")
             expect(spectator.locator("td.line")).to_have_count(4)
             check_accessibility(ada)
-            ada.get_by_role("button", name="Rematch").click()
-            expect(grace.locator("#status")).to_contain_text("ada offers a rematch.")
-            grace.get_by_role("button", name="Rematch").click()
+            play_again(ada, grace)
             expect(grace.locator("#status")).to_have_text("It is your turn.")
             grace.once("dialog", lambda dialog: dialog.accept())
             grace.get_by_role("button", name="Resign").click()
             expect(ada.locator("#status")).to_have_text("grace resigns: You win.")
+            play_again(ada, grace)
+            grace.goto("/")
+            update = "Table.objects.update(yellow_seen='2020-02-03T04:05:06Z')"
+            project.manage("shell", "--command", f"from game.models import Table; {update}")
+            ada.reload()
+            expect(ada.locator("#status")).to_have_text("It is your turn. Away: grace.")
+            ada.get_by_role("button", name="Claim the win").click()
+            expect(ada.locator("#status")).to_have_text("grace was away: You win.")
             spectator.get_by_role("link", name="All tables").click()
             expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
+
+
+def play_again(one: Page, other: Page) -> None:
+    one.get_by_role("button", name="Rematch").click()
+    expect(other.locator("#status")).to_contain_text("offers a rematch.")
+    other.get_by_role("button", name="Rematch").click()
+    expect(one.locator("#status")).to_contain_text("turn.")
 
 
 def sign_in(page: Page, name: str) -> None:
