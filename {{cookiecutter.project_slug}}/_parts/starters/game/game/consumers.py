@@ -1,5 +1,3 @@
-"""The WebSockets of the lobby and of the tables."""
-
 import asyncio
 import json
 from typing import Any
