@@ -62,9 +62,26 @@ for text, is_read in [
 ]:
     Notification.objects.create(user=ada, text=text, url="/accounts/", is_read=is_read)
 """,
+    "game": """
+from accounts.models import User
+from game.models import Table
+ada, grace = [User.objects.create_user(name) for name in ("ada", "grace")]
+id = "7b0a4c52-5a3b-4d0e-9c86-3f1f2f6f0d11"
+Table.objects.create(pk=id, red=ada)
+Table.act(id, grace.pk, {"version": 1, "action": "sit"})
+for version, column in enumerate((3, 3, 4, 2, 2, 4, 4, 5, 1, 3, 3, 5), start=2):
+    player = ada if version % 2 == 0 else grace
+    Table.act(id, player.pk, {"version": version, "action": "drop", "column": column})
+""",
 }
-PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
-PAGES |= {"notifications": "/notifications/"}
+PAGES = {
+    "blank": "/",
+    "wiki": "/wiki/Python",
+    "chat": "/chat/analytical-engine/",
+    "live": "/",
+    "notifications": "/notifications/",
+    "game": "/tables/7b0a4c52-5a3b-4d0e-9c86-3f1f2f6f0d11/",
+}
 
 
 def main() -> None:

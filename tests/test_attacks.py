@@ -694,6 +694,7 @@ PAGES = {
     "chat": ["/", "/chat/lobby/"],
     "live": ["/"],
     "notifications": ["/", "/notifications/"],
+    "game": ["/"],
 }
 
 
@@ -702,7 +703,7 @@ PAGES = {
     [
         {"starter": starter, "server": server, "django_version": django_version}
         for starter, server, django_version in zip(
-            [*PAGES, "blank"], SERVERS, itertools.cycle(CHOICES["django_version"]), strict=False
+            [*PAGES, "blank"], itertools.cycle(SERVERS), itertools.cycle(CHOICES["django_version"]), strict=False
         )
     ],
     ids=label,

@@ -365,6 +365,98 @@ def send_message(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def test_game(run_project: RunProject, open_page: OpenPage) -> None:
+    """Two players, one of them with the keyboard alone, and a spectator on a phone; a reload shows the same."""
+    with run_project(starter="game") as (project, server):
+        create = "for name in ('ada', 'grace'): User.objects.create_user(name, '', 'analytical-engine')"
+        project.manage("shell", "--command", create)
+        phone: dict[str, Any] = {"viewport": {"width": 320, "height": 640}}
+        expected = "Autofocus processing was blocked"  # on the sign-in page
+        with (
+            open_page(server.url, expected) as ada,
+            open_page(server.url, expected) as grace,
+            open_page(server.url, **phone) as spectator,
+        ):
+            expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
+            sign_in(ada, "ada")
+            ada.get_by_role("button", name="Open a table").click()
+            expect(ada.locator("#status")).to_have_text("A second player is missing.")
+            spectator.get_by_role("link", name="ada waits for a second player").click()
+            check_accessibility(spectator)
+            grace.goto(ada.get_by_label("The link to this table").input_value())
+            grace.get_by_role("link", name="Sign in to play").click()
+            fill_in_password(grace, "grace")
+            press_until_focused(grace, "Tab", "Sit down")
+            grace.keyboard.press("Enter")
+            expect(ada.locator("#status")).to_have_text("It is your turn.")
+            expect(grace.get_by_role("button", name="Column 4")).to_be_focused()
+            expect(grace.locator("#status")).to_have_text("It is ada's turn.")
+            grace.keyboard.press("4")  # out of turn: nothing happens
+            for column in (3, 4, 3, 4, 3):
+                expect(ada.locator("#status")).to_contain_text("It is your turn.")
+                ada.get_by_role("button", name=f"Column {column}").click()
+                expect(grace.locator("#status")).to_have_text(f"ada: column {column}. It is your turn.")
+                grace.keyboard.press("ArrowRight")
+                grace.keyboard.press("Enter")
+            expect(spectator.locator("#status")).to_have_text("grace: column 2. It is ada's turn.")
+            for page in (ada, grace, spectator):
+                discs = page.locator("td .disc:is(.red, .yellow)")
+                expect(discs).to_have_count(10)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            grace.reload()
+            expect(grace.locator("td .disc:is(.red, .yellow)")).to_have_count(10)
+            check_accessibility(ada)
+            ada.get_by_role("cell").nth(2).click()
+            expect(ada.locator("#status")).to_have_text("You: column 3. Four in a row: You win.")
+            expect(spectator.locator("#status")).to_have_text("ada: column 3. Four in a row: ada wins.")
+            expect(spectator.locator("td.line")).to_have_count(4)
+            check_accessibility(ada)
+            play_again(ada, grace)
+            expect(grace.locator("#status")).to_have_text("It is your turn.")
+            grace.once("dialog", lambda dialog: dialog.accept())
+            grace.get_by_role("button", name="Resign").click()
+            expect(ada.locator("#status")).to_have_text("grace resigns: You win.")
+            play_again(ada, grace)
+            grace.goto("/")
+            update = "Table.objects.update(yellow_seen='2020-02-03T04:05:06Z')"
+            project.manage("shell", "--command", f"from game.models import Table; {update}")
+            ada.reload()
+            expect(ada.locator("#status")).to_have_text("It is your turn. Away: grace.")
+            ada.get_by_role("button", name="Claim the win").click()
+            expect(ada.locator("#status")).to_have_text("grace was away: You win.")
+            spectator.get_by_role("link", name="All tables").click()
+            expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
+
+
+def play_again(one: Page, other: Page) -> None:
+    one.get_by_role("button", name="Rematch").click()
+    expect(other.locator("#status")).to_contain_text("offers a rematch.")
+    other.get_by_role("button", name="Rematch").click()
+    expect(one.locator("#status")).to_contain_text("turn.")
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.get_by_role("link", name="Sign in").click()
+    fill_in_password(page, name)
+
+
+def fill_in_password(page: Page, name: str) -> None:
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill("analytical-engine")
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+
+
+def press_until_focused(page: Page, key: str, name: str) -> None:
+    """Press the key until the button with this name has the focus."""
+    button = page.get_by_role("button", name=name)
+    expect(button).to_be_visible()
+    for _ in range(20):
+        page.keyboard.press(key)
+        if button.evaluate("button => button === document.activeElement"):
+            return
+    raise AssertionError(f"{name} cannot be reached by {key}")
+
+
 def test_live(run_project: RunProject, open_page: OpenPage) -> None:
     with run_project(starter="live") as (project, server):
         add_services(project, server.url)
@@ -643,6 +735,7 @@ PAGES = {
     "chat": ["/", "/chat/empty/"],
     "live": ["/"],
     "notifications": ["/", "/accounts/login/?next=/notifications/"],
+    "game": ["/"],
 }
 
 

@@ -172,6 +172,8 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "encyclopedia": answers["starter"] != "wiki",
         "/chat/": answers["starter"] != "chat",
+        "/tables/": answers["starter"] != "game",
+        "four in a row": answers["starter"] != "game",
         "httpx": answers["starter"] not in ("live", "api"),
         "notifications/": answers["starter"] != "notifications",
         "worker:": answers["starter"] != "live",
