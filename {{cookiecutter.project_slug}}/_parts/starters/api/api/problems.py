@@ -32,22 +32,23 @@ def encode_problem(status: int, detail: str = "", errors: Any = ()) -> str:
     problem = Problem(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors)
     )
-    return problem.model_dump_json(exclude_unset=False, exclude_defaults=True)
+    return problem.model_dump_json(exclude_defaults=True)
 
 
-def send_problem(status: int, detail: str, errors: Any = ()) -> HttpResponse:
+def make_response(status: int, detail: str, errors: Any = ()) -> HttpResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     content = encode_problem(status, detail, errors)
-    return HttpResponse(content, status=status, content_type=CONTENT_TYPE)
+    return HttpResponse(content, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
 def add_exception_handlers(api: NinjaAPI) -> None:
     @api.exception_handler(HttpError)
-    def send_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
-        return send_problem(error.status_code, error.message)
+    def respond_to_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+        return make_response(error.status_code, error.message)
 
     @api.exception_handler(ValidationError)
-    def send_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
-        return send_problem(422, "The request does not fit the schema.", error.errors)
+    def respond_to_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
+        return make_response(422, "The request does not fit the schema.", error.errors)
 
     @api.exception_handler(Exception)
     @api.exception_handler(Http404)
