@@ -51,7 +51,13 @@ for number, (name, (base, spread)) in enumerate(times.items()):
         Result.objects.create(service=service, state=state, milliseconds=ms, detail=detail)
 """,
 }
-PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
+PAGES = {
+    "blank": "/",
+    "wiki": "/wiki/Python",
+    "chat": "/chat/analytical-engine/",
+    "live": "/",
+    "api": "/api/docs",
+}
 
 
 def main() -> None:

@@ -516,6 +516,7 @@ PAGES = {
     "wiki": ["/", "/search/?q=CSS", "/new/", "/random/", "/wiki/CSS"],
     "chat": ["/", "/chat/empty/"],
     "live": ["/"],
+    "api": ["/", "/api/docs"],
 }
 
 
