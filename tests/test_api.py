@@ -29,6 +29,7 @@ from tests.template import (
     free_port,
     on_each_server,
 )
+from tests.test_attacks import peak_memory
 
 PROBLEM = "application/problem+json"
 UPSTREAM_SECONDS = 0.7
@@ -89,8 +90,8 @@ def test_api(answers: Answers, make_production_project: MakeProject, upstream: s
     urls = [f"{upstream}/{number}" for number in range(3)] + ["http://127.0.0.1:1/"]
     with project.run_server(API_UPSTREAMS=",".join(urls), API_RATE_LIMIT="40/h") as running, ExitStack() as stack:
         browser, ada, bob, nobody = (stack.enter_context(running.client()) for _ in range(4))
-        ada.headers |= bearer(sign_in(browser))
-        bob.headers |= bearer(create_token(project, "bob"))
+        ada.headers.update(bearer(sign_in(browser)))
+        bob.headers.update(bearer(create_token(project, "bob")))
 
         note = ada.post("/api/notes", json={"title": "Hello ☃"})
         assert note.status_code == 201
@@ -124,7 +125,7 @@ def test_api(answers: Answers, make_production_project: MakeProject, upstream: s
         assert [nobody.get(file).status_code for file in files] == [200] * len(files)
 
         statuses = [bob.get("/api/notes").status_code for _ in range(40)]
-        assert statuses == [200] * (40 - 8 + 1) + [429] * (8 - 1)
+        assert statuses == [200] * 35 + [429] * 5  # five were sent above; the API knows no such path or method
         assert bob.get("/api/notes").headers["content-type"] == PROBLEM
         assert ada.delete(path).status_code == 204
         assert ada.get(path).status_code == 404
@@ -218,14 +219,13 @@ def test_export_is_constant(server: str, make_production_project: MakeProject, c
     with project.run_server(ASGI_THREADS="1") as running, running.client(headers=bearer(token)) as client:
         client.get("/api/notes")
         assert export_rows(client) == EXPORTED_ROWS
-        before = resident_bytes(running)
-        with ThreadPoolExecutor() as pool:
+        with peak_memory(running.process.pid) as peak, ThreadPoolExecutor() as pool:
             assert list(pool.map(export_rows, [client] * 3)) == [EXPORTED_ROWS] * 3
-        assert resident_bytes(running) - before < 10_000_000
+        assert peak.bytes < 10_000_000
         with ExitStack() as stack:
             for _ in range(10):
                 stack.enter_context(closing(start_export(running, token)))
-            running.wait_until(lambda: connections() <= 1)
+            running.wait_until(lambda: connections() <= 1, seconds=60)
             assert client.get("/api/notes?limit=1").json()["count"] == EXPORTED_ROWS
 
 
@@ -236,17 +236,12 @@ def export_rows(client: httpx.Client) -> int:
 
 def start_export(running: Server, token: str) -> socket.socket:
     """Ask for the export, and read no more than its beginning."""
-    connection = socket.create_connection(("127.0.0.1", running.port))
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # or the kernel would take most of it
+    connection.connect(("127.0.0.1", running.port))
     connection.sendall(
         f"GET /api/notes/export HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-Proto: https\r\n"
         f"Authorization: Bearer {token}\r\n\r\n".encode()
     )
     assert connection.recv(100).startswith(b"HTTP/1.1 200")
     return connection
-
-
-def resident_bytes(running: Server) -> int:
-    """The memory of the server and its processes."""
-    shown = subprocess.run(["ps", "-e", "-o", "sid=,rss="], check=True, capture_output=True, text=True).stdout
-    rows = [line.split() for line in shown.splitlines()]
-    return 1024 * sum(int(rss) for session, rss in rows if int(session) == os.getsid(running.process.pid))
