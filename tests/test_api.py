@@ -33,7 +33,7 @@ from tests.test_attacks import peak_memory
 
 PROBLEM = "application/problem+json"
 UPSTREAM_SECONDS = 0.7
-EXPORTED_ROWS = 100_000
+EXPORTED_ROWS = 20_000
 INSERT_NOTES = f"""
 from django.db import connection
 connection.cursor().execute('''

@@ -34,7 +34,7 @@ class NoteIn(Schema):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
-    text: Annotated[str, Field(max_length=100_000, pattern=NO_NUL)] = ""
+    text: Annotated[str, Field(max_length=10_000, pattern=NO_NUL)] = ""
     pinned: bool = False
 
 
