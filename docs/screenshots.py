@@ -79,6 +79,7 @@ PAGES = {
     "wiki": "/wiki/Python",
     "chat": "/chat/analytical-engine/",
     "live": "/",
+    "api": "/api/docs",
     "notifications": "/notifications/",
     "game": "/tables/7b0a4c52-5a3b-4d0e-9c86-3f1f2f6f0d11/",
 }

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
@@ -734,9 +735,39 @@ PAGES = {
     "wiki": ["/", "/search/?q=CSS", "/new/", "/random/", "/wiki/CSS"],
     "chat": ["/", "/chat/empty/"],
     "live": ["/"],
+    "api": ["/", "/api/docs"],
     "notifications": ["/", "/accounts/login/?next=/notifications/"],
     "game": ["/"],
 }
+
+
+def test_api(run_project: RunProject, open_page: OpenPage) -> None:
+    """Someone creates a token, tries the API on its documentation page with their session, and revokes the token."""
+    with run_project(starter="api") as (project, server):
+        project.manage(
+            "shell", "--command", "from accounts.models import User; User.objects.create_user('ada', password='x')"
+        )
+        with open_page(server.url, path="/tokens/", color_scheme="dark") as page:
+            page.get_by_label("Username").fill("ada")
+            page.get_by_label("Password").fill("x")
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_label("Name").fill("laptop")
+            page.get_by_role("button", name="Create a token").click()
+            secret = page.locator("#secret").inner_text()
+            assert httpx.get(f"{server.url}/api/notes", headers={"Authorization": f"Bearer {secret}"}).is_success
+            check_accessibility(page)
+            page.goto("/api/docs")
+            expect(page.locator("html")).to_have_class("dark-mode")
+            operation = page.locator(".opblock-post")
+            operation.get_by_text("Create Note").click()
+            operation.get_by_role("button", name="Try it out").click()
+            operation.get_by_role("button", name="Execute").click()
+            expect(operation.locator(".live-responses-table .response-col_status")).to_have_text(["Code", "201"])
+            page.emulate_media(color_scheme="light")
+            expect(page.locator("html")).not_to_have_class("dark-mode")
+            page.goto("/tokens/")
+            page.get_by_role("button", name="Revoke laptop").click()
+            expect(page.get_by_text("The token was revoked.")).to_be_visible()
 
 
 @pytest.mark.parametrize("starter", PAGES)

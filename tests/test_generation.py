@@ -37,6 +37,7 @@ USAGE_PATTERNS = {
     "django": "from django",
     "django-axes": "axes.middleware",
     "django-csp": "from csp import",
+    "django-ninja": "from ninja import",
     "django-stubs": "uv run mypy",
     "django-tasks": "from django_tasks import",
     "django-tasks-db": "django_tasks_db.DatabaseBackend",
@@ -178,6 +179,8 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "notifications/": answers["starter"] != "notifications",
         "worker:": answers["starter"] != "live",
         "django_tasks": answers["starter"] != "live",
+        "ninja": answers["starter"] != "api",
+        "schemathesis": answers["starter"] != "api",
     }
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 
