@@ -50,8 +50,35 @@ for number, (name, (base, spread)) in enumerate(times.items()):
         detail = "500" if state == "down" else "200"
         Result.objects.create(service=service, state=state, milliseconds=ms, detail=detail)
 """,
+    "assistant": '''
+from assistant.models import *
+user = get_user_model().objects.create_user("ada", "", "analytical-engine")
+conversation = Conversation.objects.create(user=user, title="What does ASGI change for a Django view?")
+text = """An **async view** gives its thread back while it waits:
+
+| the view waits for | better as |
+| --- | --- |
+| the database | `def` |
+| another service | `async def` |
+
+```python
+async def weather(request):
+    response = await client.get(URL)
+    return HttpResponse(response.text)
+```
+"""
+now = timezone.now()
+values = {"conversation": conversation, "question": conversation.title, "text": text, "state": "complete"}
+Answer.objects.create(**values, started=now, seen=now)
+''',
 }
-PAGES = {"blank": "/", "wiki": "/wiki/Python", "chat": "/chat/analytical-engine/", "live": "/"}
+PAGES = {
+    "blank": "/",
+    "wiki": "/wiki/Python",
+    "chat": "/chat/analytical-engine/",
+    "live": "/",
+    "assistant": "/conversations/1/",
+}
 
 
 def main() -> None:
@@ -69,6 +96,10 @@ def main() -> None:
                 for name, options in VIEWS.items():
                     page = browser.new_page(base_url=server.url, **options)
                     page.goto(path)
+                    if "/accounts/login/" in page.url:
+                        page.get_by_label("Username").fill("ada")
+                        page.get_by_label("Password").fill("analytical-engine")
+                        page.get_by_role("main").get_by_role("button", name="Sign in").click()
                     page.wait_for_timeout(500)
                     page.screenshot(path=FOLDER / f"{starter}-{name}.png")
                     page.close()

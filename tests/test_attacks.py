@@ -693,6 +693,7 @@ PAGES = {
     "wiki": ["/", "/wiki/Python", "/search/", "/wiki/nothing"],
     "chat": ["/", "/chat/lobby/"],
     "live": ["/"],
+    "assistant": ["/"],
 }
 
 

@@ -171,8 +171,9 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "granian": answers["server"] != "granian",
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "encyclopedia": answers["starter"] != "wiki",
+        "openai": answers["starter"] != "assistant",
         "/chat/": answers["starter"] != "chat",
-        "httpx": answers["starter"] not in ("live", "api"),
+        "httpx": answers["starter"] not in ("live", "api", "assistant"),
         "worker:": answers["starter"] != "live",
         "django_tasks": answers["starter"] != "live",
     }
