@@ -393,48 +393,53 @@ def test_assistant(make_project: MakeProject, open_page: OpenPage) -> None:
     answer = (
         "# Title\n\n<script>alert(1)</script> [link](javascript:alert(1)) ![](https://evil.example/) **bold**\n\n- one"
     )
-    with run_language_model(answer=answer) as model, project.run_server(OPENAI_BASE_URL=model.url) as server:
-        with open_page(server.url) as page:
-            page.get_by_role("link", name="Sign in to ask").click()
-            page.get_by_label("Username").fill("ada")
-            page.get_by_label("Password").fill("analytical-engine")
-            page.get_by_role("main").get_by_role("button", name="Sign in").click()
-            check_accessibility(page)
-            page.get_by_label("Your question").fill("hello")
-            page.keyboard.press("Enter")
-            text = page.locator(".answer .finished").last
-            expect(text.locator("strong")).to_have_text("bold")
-            expect(text.locator("li")).to_have_text("one")
-            assert "<script>alert(1)</script>" in text.inner_text()
-            assert text.locator("script, img, a[href]").count() == 0
-            expect(page.get_by_role("status")).to_have_text("The answer has ended.")
-            check_accessibility(page)
+    with (
+        run_language_model(answer=answer) as model,
+        project.run_server(OPENAI_BASE_URL=model.url) as server,
+        open_page(server.url) as page,
+    ):
+        page.get_by_role("link", name="Sign in to ask").click()
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("analytical-engine")
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        check_accessibility(page)
+        page.get_by_label("Your question").fill("hello")
+        page.keyboard.press("Enter")
+        text = page.locator(".answer .finished").last
+        expect(text.locator("strong")).to_have_text("bold")
+        expect(text.locator("li")).to_have_text("one")
+        assert "<script>alert(1)</script>" in text.inner_text()
+        assert text.locator("script, img, a[href]").count() == 0
+        expect(page.get_by_role("status")).to_have_text("The answer has ended.")
+        check_accessibility(page)
 
-            model.answer = "word " * 2000
-            page.get_by_label("Your question").fill("long")
-            page.keyboard.press("Enter")
-            expect(page.locator(".last").last).to_contain_text("word word word")
-            expect(page.get_by_role("status")).to_have_text("The assistant is answering.")
-            page.reload()
-            expect(page.locator(".last").last).to_contain_text("word " * 30)
-            other = page.context.new_page()
-            other.goto(page.url)
-            expect(other.locator(".last").last).to_contain_text("word " * 40)
-            assert model.get("long").disconnected_at is None
-            check_accessibility(page)
-            page.get_by_role("button", name="Stop").focus()
-            page.keyboard.press("Enter")
-            for tab in (page, other):
-                expect(tab.locator(".note")).to_have_text("You have stopped the answer.")
-                expect(tab.locator(".finished").last).to_contain_text("word word word")
-            assert model.get("long").disconnected_at
-            page.get_by_role("button", name="Try again").click()
-            expect(other.get_by_role("button", name="Stop")).to_be_visible()
-            page.goto("about:blank")
-            page.wait_for_timeout(1000)
-            assert model.get("long").disconnected_at is None
-            other.close()
-            server.wait_until(lambda: model.get("long").disconnected_at, seconds=2)
+        model.answer = "word " * 2000
+        page.get_by_label("Your question").fill("long")
+        page.keyboard.press("Enter")
+        expect(page.locator(".last").last).to_contain_text("word word word")
+        expect(page.get_by_role("status")).to_have_text("The assistant is answering.")
+        page.reload()
+        expect(page.locator(".last").last).to_contain_text("word " * 30)
+        other = page.context.new_page()
+        other.goto(page.url)
+        expect(other.locator(".last").last).to_contain_text("word " * 40)
+        assert model.get("long").disconnected_at is None
+        check_accessibility(page)
+        page.get_by_role("button", name="Stop").focus()
+        page.keyboard.press("Enter")
+        for tab in (page, other):
+            expect(tab.locator(".note")).to_have_text("You have stopped the answer.")
+            expect(tab.locator(".finished").last).to_contain_text("word word word")
+        assert model.get("long").disconnected_at
+        page.get_by_role("button", name="Try again").click()
+        for tab in (page, other):
+            expect(tab.get_by_role("status")).to_have_text("The assistant is answering.")
+            expect(tab.locator(".last").last).to_contain_text("word word word")
+        page.goto("about:blank")
+        page.wait_for_timeout(1000)
+        assert model.get("long").disconnected_at is None
+        other.close()
+        server.wait_until(lambda: model.get("long").disconnected_at, seconds=2)
 
 
 COUNT_STREAMS = """

@@ -18,7 +18,7 @@ MAX_ANSWER_TOKENS = 2000
 MAX_RUNNING_PER_USER, MAX_RUNNING_PER_SITE = 3, 1000
 MAX_TOKENS_PER_USER, MAX_TOKENS_PER_SITE = 200_000, 10_000_000  # in 24 hours
 # Each process says every 5 seconds that its answers are running. One that does not was killed.
-LOST_AFTER = timedelta(seconds=20)
+LOST_AFTER = timedelta(seconds=30)
 
 
 class LimitReached(Exception):

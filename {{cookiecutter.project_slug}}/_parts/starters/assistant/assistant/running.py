@@ -56,7 +56,6 @@ class RunningAnswer:
         self.result: tuple[str, str] = (State.RUNNING, "")
         # How many characters, and which result, which is None if the answer is not to be found.
         self.saved: tuple[int, tuple[str, str] | None] = (0, None)
-        self.saved_at = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self.watchers: set[str] = set()
         self.loop = asyncio.get_running_loop()
@@ -94,12 +93,8 @@ class RunningAnswer:
             for task in self.tasks:
                 self.loop.call_soon(task.cancel)  # not at once: one of them may have called this
 
-    def needs_saving(self) -> bool:
-        is_silent = self.loop.time() > self.saved_at + HEARTBEAT_SECONDS
-        return is_silent or self.saved != (len(self.text), self.result)
-
     def save(self) -> tuple[int, tuple[str, str] | None]:
-        """Store and publish what is new. In a thread, while more may come."""
+        """Store and publish what is new. Runs in a thread, while more may come."""
         text, (state, note) = self.text, self.result
         new, changed = text[self.saved[0] :], self.saved[1] != (state, note)
         fields: dict[str, Any] = {"text": text, "state": state, "note": note}
@@ -107,7 +102,7 @@ class RunningAnswer:
             tokens = self.tokens or estimate_tokens(text)
             fields["tokens"] = self.answer.tokens - MAX_ANSWER_TOKENS + tokens
         running = Answer.objects.filter(id=self.answer.id, started=self.answer.started)
-        if not running.filter(state=State.RUNNING).update(seen=timezone.now(), **fields):
+        if not running.filter(state=State.RUNNING).update(**fields):
             return len(text), None
         change: dict[str, Any] = {"answer": self.answer.id}
         if not changed and len(new) <= MAX_PUBLISHED_CHARACTERS:
@@ -124,6 +119,7 @@ class RunningAnswers:
         self.client = client
         self.by_id: dict[int, RunningAnswer] = {}
         self.has_news = asyncio.Event()
+        self.heartbeat_at = 0.0
 
     async def __aenter__(self) -> Self:
         self.context = copy_context()  # not that of a request, which tasks would keep
@@ -209,18 +205,27 @@ class RunningAnswers:
     async def save(self) -> None:
         """Save what has changed of all answers, in few transactions."""
         self.has_news.clear()
-        changed = [running for running in self.by_id.values() if running.needs_saving()]
-        for start in range(0, len(changed), SAVE_BATCH_SIZE):
+        running = list(self.by_id.values())
+        changed = [each for each in running if each.saved != (len(each.text), each.result)]
+        for start in range(0, max(len(changed), 1), SAVE_BATCH_SIZE):
+            loop_time = asyncio.get_running_loop().time()
+            if loop_time > self.heartbeat_at:
+                self.heartbeat_at = loop_time + HEARTBEAT_SECONDS
+                await sync_to_async(send_heartbeat)([each.answer.id for each in running])
             batch = changed[start : start + SAVE_BATCH_SIZE]
-            for running, saved in zip(batch, await sync_to_async(save_all)(batch), strict=True):
-                running.saved, running.saved_at = saved, running.loop.time()
+            for each, saved in zip(batch, await sync_to_async(save_all)(batch), strict=True):
+                each.saved = saved
                 if saved[1] is None:
-                    running.end(State.STOPPED, "")
-                is_current = self.by_id.get(running.answer.id) is running
+                    each.end(State.STOPPED, "")
+                is_current = self.by_id.get(each.answer.id) is each
                 if is_current and (saved[1] is None or saved[1][0] != State.RUNNING):
-                    del self.by_id[running.answer.id]
+                    del self.by_id[each.answer.id]
 
 
 @transaction.atomic
 def save_all(batch: list[RunningAnswer]) -> list[tuple[int, tuple[str, str] | None]]:
     return [running.save() for running in batch]
+
+
+def send_heartbeat(ids: list[int]) -> None:
+    Answer.objects.filter(id__in=ids, state=State.RUNNING).update(seen=timezone.now())
