@@ -71,6 +71,9 @@ class Page:
     def last(self) -> str:
         return next(reversed(self.answers.values()), "")
 
+    async def wait_for_end(self, number: int) -> None:
+        await wait_until(lambda: len(self.answers) == number and 'data-state="running"' not in self.last)
+
     async def close(self) -> None:
         self.task.cancel()
         await asyncio.wait([self.task])
@@ -209,10 +212,10 @@ def test_failures_and_limits(make_production_project: MakeProject) -> None:
 async def meet_failures(server: Server, model: LanguageModel) -> None:
     async with sign_in(server) as client:
         path = ""
-        for mode, sentence in FAILURES.items():
+        for number, (mode, sentence) in enumerate(FAILURES.items(), start=1):
             path = await ask(client, mode, path or "/")
             async with open_page(client, path) as page:
-                await wait_until(lambda: f">{mode}<" in page.last and 'data-state="running"' not in page.last)
+                await page.wait_for_end(number)
                 assert sentence in page.last, mode
                 assert ("Hello" in page.last) == (mode not in {"400", "429", "500", "hang"})
                 assert ("Try again" in page.last) == (mode != "length")

@@ -55,6 +55,7 @@ async def get_conversation(request: HttpRequest, id: int) -> Conversation:
 
 
 async def send_to_running(conversation: Conversation, command: str) -> None:
+    await sync_to_async(Answer.mark_lost)()
     async for answer in conversation.answers.filter(state=Answer.State.RUNNING):
         await (await state.get()).answers.send(answer.id, command)
 
