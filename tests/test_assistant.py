@@ -121,8 +121,8 @@ async def open_page(client: httpx.AsyncClient, path: str) -> AsyncIterator[Page]
 
 
 @contextmanager
-def run_project(project: Project, model: LanguageModel, **variables: str) -> Iterator[Server]:
-    with project.run_server(OPENAI_BASE_URL=model.url, OPENAI_MODEL="test", **variables) as server:
+def run_project(project: Project, model: LanguageModel) -> Iterator[Server]:
+    with project.run_server(OPENAI_BASE_URL=model.url, OPENAI_MODEL="test", ASGI_THREADS="10") as server:
         yield server
 
 
@@ -324,7 +324,7 @@ def test_many_streams(count: int, make_production_project: MakeProject) -> None:
         "MAX_TOKENS_PER_USER, MAX_TOKENS_PER_SITE = 200_000,",
         "MAX_TOKENS_PER_USER, MAX_TOKENS_PER_SITE = 10_000_000,",
     )
-    with run_language_model(answer=LONG, interval=2) as model, run_project(project, model, ASGI_THREADS="10") as server:
+    with run_language_model(answer=LONG, interval=2) as model, run_project(project, model) as server:
         asyncio.run(open_many(server, model, count))
         assert "Traceback" not in server.output
         assert "threads (ASGI_THREADS) are in use" not in server.output
@@ -346,7 +346,6 @@ async def open_many(server: Server, model: LanguageModel, count: int) -> None:
                 connections.append((reader, writer))
 
         started = time.monotonic()
-        print("start")
         await asyncio.gather(*[open_one(number) for number in range(count)])
         print("opened", time.monotonic() - started)
         assert len([request for request in model.requests if request.disconnected_at is None]) == count
