@@ -43,6 +43,7 @@ USAGE_PATTERNS = {
     "dj-database-url": "import dj_database_url",
     "dj-email-url": "import dj_email_url",
     "environs": "import environs",
+    "markdown-it-py": "from markdown_it import",
     "python-dotenv": "from dotenv import",
     "python-json-logger": "pythonjsonlogger",
     "channels-redis": "channels_redis.",
