@@ -117,7 +117,7 @@ class Answer(models.Model):
     def mark_lost(cls) -> None:
         """Mark running answers whose process was killed."""
         lost = cls.objects.filter(state=cls.State.RUNNING, seen__lt=timezone.now() - LOST_AFTER)
-        if lost.exists():  # an update would lock SQLite's file, even if there are none
+        if lost.exists():  # an update takes a lock, even if it changes nothing
             lost.update(state=cls.State.FAILED, note="The server was interrupted in the middle.")
 
     def get_messages(self) -> list[Any]:
