@@ -73,6 +73,27 @@ for version, column in enumerate((3, 3, 4, 2, 2, 4, 4, 5, 1, 3, 3, 5), start=2):
     player = ada if version % 2 == 0 else grace
     Table.act(id, player.pk, {"version": version, "action": "drop", "column": column})
 """,
+    "assistant": '''
+from assistant.models import *
+user = get_user_model().objects.create_user("ada", "", "analytical-engine")
+conversation = Conversation.objects.create(user=user, title="What does ASGI change for a Django view?")
+text = """An **async view** gives its thread back while it waits:
+
+| the view waits for | better as |
+| --- | --- |
+| the database | `def` |
+| another service | `async def` |
+
+```python
+async def weather(request):
+    response = await client.get(URL)
+    return HttpResponse(response.text)
+```
+"""
+now = timezone.now()
+values = {"conversation": conversation, "question": conversation.title, "text": text, "state": "complete"}
+Answer.objects.create(**values, started=now, seen=now)
+''',
 }
 PAGES = {
     "blank": "/",
@@ -82,6 +103,7 @@ PAGES = {
     "api": "/api/docs",
     "notifications": "/notifications/",
     "game": "/tables/7b0a4c52-5a3b-4d0e-9c86-3f1f2f6f0d11/",
+    "assistant": "/conversations/1/",
 }
 
 
@@ -100,7 +122,7 @@ def main() -> None:
                 for name, options in VIEWS.items():
                     page = browser.new_page(base_url=server.url, **options)
                     page.goto(path)
-                    if "/login/" in page.url:
+                    if "/accounts/login/" in page.url:
                         page.get_by_label("Username").fill("ada")
                         page.get_by_label("Password").fill("analytical-engine")
                         page.get_by_role("main").get_by_role("button", name="Sign in").click()

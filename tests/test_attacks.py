@@ -696,6 +696,7 @@ PAGES = {
     "api": ["/", "/tokens/", "/api/docs"],
     "notifications": ["/", "/notifications/"],
     "game": ["/"],
+    "assistant": ["/"],
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
 
+from tests.language_model import run_language_model
 from tests.template import (
     CONTENT_SECURITY_POLICY,
     IN_CI,
@@ -477,6 +478,63 @@ def test_live(run_project: RunProject, open_page: OpenPage) -> None:
             expect(page.locator("time").first).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC$"))
 
 
+def test_assistant(make_project: MakeProject, open_page: OpenPage) -> None:
+    """Ask, read, stop, try again, load the page in the middle, with two tabs, by keyboard; nothing of the model runs."""
+    project = make_project(starter="assistant")
+    project.manage("migrate")
+    project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+    answer = (
+        "# Title\n\n<script>alert(1)</script> [link](javascript:alert(1)) ![](https://evil.example/) **bold**\n\n- one"
+    )
+    with (
+        run_language_model(answer=answer) as model,
+        project.run_server(OPENAI_BASE_URL=model.url) as server,
+        open_page(server.url) as page,
+    ):
+        page.get_by_role("link", name="Sign in to ask").click()
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("analytical-engine")
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        check_accessibility(page)
+        page.get_by_label("Your question").fill("hello")
+        page.keyboard.press("Enter")
+        text = page.locator(".answer .finished").last
+        expect(text.locator("strong")).to_have_text("bold")
+        expect(text.locator("li")).to_have_text("one")
+        assert "<script>alert(1)</script>" in text.inner_text()
+        assert text.locator("script, img, a[href]").count() == 0
+        expect(page.get_by_role("status")).to_have_text("The answer has ended.")
+        check_accessibility(page)
+
+        model.answer = "word " * 2000
+        page.get_by_label("Your question").fill("long")
+        page.keyboard.press("Enter")
+        expect(page.locator(".last").last).to_contain_text("word word word")
+        expect(page.get_by_role("status")).to_have_text("The assistant is answering.")
+        page.reload()
+        expect(page.locator(".last").last).to_contain_text("word " * 30)
+        other = page.context.new_page()
+        other.goto(page.url)
+        expect(other.locator(".last").last).to_contain_text("word " * 40)
+        assert model.get("long").disconnected_at is None
+        check_accessibility(page)
+        page.get_by_role("button", name="Stop").focus()
+        page.keyboard.press("Enter")
+        for tab in (page, other):
+            expect(tab.locator(".note")).to_have_text("You have stopped the answer.")
+            expect(tab.locator(".finished").last).to_contain_text("word word word")
+        assert model.get("long").disconnected_at
+        page.get_by_role("button", name="Try again").click()
+        for tab in (page, other):
+            expect(tab.get_by_role("status")).to_have_text("The assistant is answering.")
+            expect(tab.locator(".last").last).to_contain_text("word word word")
+        page.goto("about:blank")
+        page.wait_for_timeout(1000)
+        assert model.get("long").disconnected_at is None
+        other.close()
+        server.wait_until(lambda: model.get("long").disconnected_at, seconds=2)
+
+
 COUNT_STREAMS = """
 
 async def application(scope, receive, send, inner=application):
@@ -738,6 +796,7 @@ PAGES = {
     "api": ["/", "/api/docs"],
     "notifications": ["/", "/accounts/login/?next=/notifications/"],
     "game": ["/"],
+    "assistant": ["/"],
 }
 
 

@@ -82,6 +82,14 @@ API_RATE_LIMIT = env.str("API_RATE_LIMIT", default="600/m", validate=rate)
 # The services that /api/upstreams asks.
 API_UPSTREAMS = env.csv("API_UPSTREAMS", default="", validate_each=web_url)
 {% endif %}
+{% if cookiecutter.starter == "assistant" %}
+# Any server that speaks the OpenAI protocol. The default is Ollama on this machine, which ignores the key.
+OPENAI_BASE_URL = env.service_url(
+    "OPENAI_BASE_URL", default="http://localhost:11434/v1", schemes=["http", "https"]
+)
+OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="none")
+OPENAI_MODEL = env.str("OPENAI_MODEL", default="llama3.2")
+{% endif %}
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, **whole_number(1, 1000))
 # The server's command uses these two. Here an invalid one stops startup with a clear error.
 PORT = env.int("PORT", default=8000, **whole_number(1, 65535))
