@@ -609,7 +609,7 @@ def test_notifications(run_project: RunProject, open_page: OpenPage) -> None:
             open_page(server.url, path="/accounts/login/", **options) as other,
         ):
             for page, name in ((phone, "ada"), (desktop, "ada"), (other, "grace")):
-                sign_in(page, name)
+                fill_in_password(page, name)
                 expect(page).to_have_title("Notifications · wiki")
                 expect(page.locator("#unread")).to_be_hidden()
             tab = desktop.context.new_page()
@@ -672,7 +672,7 @@ def test_notifications_outside_of_pages(make_project: MakeProject, window: Brows
 
         first = window.new_page()
         first.goto(f"{server.url}/accounts/login/?next=/notifications/")
-        sign_in(first, "ada")
+        fill_in_password(first, "ada")
         expect(first.get_by_role("button", name="Allow browser notifications")).to_be_visible()
         wait_for_open_streams(1)
         second = window.new_page()
@@ -716,12 +716,6 @@ ada = User.objects.get(username="ada")
 notify_sync(ada, "paid")
 notify_sync(ada, "sent", "/accounts/")
 """
-
-
-def sign_in(page: Page, name: str) -> None:
-    page.get_by_label("Username").fill(name)
-    page.get_by_label("Password").fill("analytical-engine")
-    page.get_by_role("main").get_by_role("button", name="Sign in").click()
 
 
 def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) -> None:
