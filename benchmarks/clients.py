@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
@@ -61,6 +62,55 @@ def max_connections(port: int, path: str, psql: Callable[[str], str], database: 
         counts.append(int(first_match(r"^\s*(\d+)\s*$", psql(query))))
         time.sleep(0.2)
     return max(counts)
+
+
+class StreamClient(asyncio.Protocol):
+    """Notes when the last event came. A library's client would take longer than the server."""
+
+    received_at = 0.0
+
+    def __init__(self, path: str) -> None:
+        self.request = "\r\n".join(
+            [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in HEADERS.items()), "", ""]
+        )
+        self.opened = asyncio.Event()
+        self.event = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self.request.encode())
+
+    def data_received(self, data: bytes) -> None:
+        if b"data: " in data:
+            self.received_at = time.time()
+            self.event.set()
+        elif b"keep-alive" in data:
+            self.opened.set()
+
+
+async def measure_event_streams(pid: int, port: int) -> dict[str, float]:
+    """Measure server memory per event stream of 1,000, and the time until the last of them has an event."""
+    loop = asyncio.get_running_loop()
+    before = memory_mib(pid)
+    streams = []
+    for _ in range(1000):
+        _, stream = await loop.create_connection(lambda: StreamClient("/bench/events/"), "127.0.0.1", port)
+        await stream.opened.wait()
+        streams.append(stream)
+    each = (memory_mib(pid) - before) * 1024 / len(streams)
+    times = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=HEADERS) as client:
+        for _ in range(20):
+            for stream in streams:
+                stream.event.clear()
+            start = time.time()
+            await client.get("/bench/tick/")
+            await asyncio.gather(*[stream.event.wait() for stream in streams])
+            times.append((max(stream.received_at for stream in streams) - start) * 1000)
+    for stream in streams:
+        stream.transport.close()
+    return {"KiB each": round(each, 1), "ms until the last of 1,000 has it": round(median(times), 1)}
 
 
 async def measure_websockets(pid: int, port: int) -> dict[str, float]:

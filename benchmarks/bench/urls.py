@@ -1,8 +1,17 @@
 from django.urls import path
 
-from . import views
+from . import api, streams, views
 
 urlpatterns = [
-    path(f"{name}/", getattr(views, name))
-    for name in ("async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page", "slow")
+    path("ninja/", api.api.urls),
+    path("rest_framework/", api.rest_framework),
+    path("events/", streams.events),
+    path("tick/", streams.tick),
+    *(
+        path(f"{name}/", getattr(views, name))
+        for name in (
+            *("async_hello", "sync_hello", "async_query", "sync_query", "async_page", "sync_page"),
+            *("download", "slow"),
+        )
+    ),
 ]

@@ -1,10 +1,12 @@
 import time
+from pathlib import Path
 
 from django.contrib.auth import get_user_model
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 User = get_user_model()
+DOWNLOAD = Path(__file__).with_name("download.bin")  # a mebibyte, which run.py writes
 
 
 async def async_hello(request: HttpRequest) -> HttpResponse:
@@ -34,6 +36,10 @@ async def async_page(request: HttpRequest) -> HttpResponse:
 def sync_page(request: HttpRequest) -> HttpResponse:
     visits = request.session.get("visits")
     return render(request, "bench/page.html", {"visits": visits, "rows": range(50)})
+
+
+def download(request: HttpRequest) -> FileResponse:
+    return FileResponse(DOWNLOAD.open("rb"))
 
 
 def slow(request: HttpRequest) -> HttpResponse:
