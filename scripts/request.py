@@ -1,4 +1,4 @@
-"""Draw request.svg, how a generated project handles a request: `python docs/request.py`."""
+"""Draw request.svg, how a generated project handles a request: `python scripts/request.py`."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def main() -> None:
     head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 Z"/></marker>'
     title = "<title>How a request is handled: server, proxy headers, static files, body limit, handler, view</title>"
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 930 420" role="img">\n  {title}\n  <style>{STYLE}  </style>\n  <defs>{head}</defs>\n  {body}\n</svg>\n'
-    Path(__file__).with_name("request.svg").write_text(svg, encoding="utf-8")
+    (Path(__file__).parents[1] / "docs" / "explanation" / "request.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
