@@ -5,7 +5,7 @@ VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
 SOURCES = answer_checks.py hooks kubernetes/hooks core tests benchmarks scripts
 
-.PHONY: help demo example test test-all stop-table bench screenshots check format clean
+.PHONY: help demo example test test-all stop-table bench screenshots docs check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ bench: .venv/installed  ## measure side by side with stock Django and WSGI; need
 screenshots: .venv/installed  ## take the README's pictures; needs Chromium
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python scripts/screenshots.py
 
+docs: .venv/installed  ## build the site from docs/ into site/; a dead link is an error
+	$(VENV)/zensical build --clean --strict
+
 check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)
 	$(VENV)/ruff format --check $(SOURCES)
@@ -47,8 +50,8 @@ format: .venv/installed  ## let ruff mend what it can
 	$(VENV)/ruff check --fix $(SOURCES)
 	$(VENV)/ruff format $(SOURCES)
 
-clean:  ## delete .venv/ and build/
-	rm -rf .venv build
+clean:  ## delete .venv/, build/ and site/
+	rm -rf .venv build site
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
