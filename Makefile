@@ -38,7 +38,8 @@ bench: .venv/installed  ## measure side by side with stock Django and WSGI; need
 screenshots: .venv/installed  ## take the README's pictures; needs Chromium
 	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python scripts/screenshots.py
 
-docs: .venv/installed  ## build the site from docs/ into site/; a dead link is an error
+docs: .venv/installed  ## write the reference from the code, and build the site from docs/ into site/
+	$(VENV)/python scripts/reference.py
 	$(VENV)/zensical build --clean --strict
 
 check: .venv/installed  ## what CI checks besides the tests

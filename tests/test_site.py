@@ -89,7 +89,7 @@ def test_dead_links_fail_the_build(link: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     index = tmp_path / "docs" / "index.md"
     index.write_text(f"{index.read_text(encoding='utf-8')}\n{link}\n", encoding="utf-8")
-    [command] = re.findall(r"^docs:.+\n\t\$\(VENV\)/zensical (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    [command] = re.findall(r"\$\(VENV\)/zensical (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     program = Path(sys.executable).with_name("zensical")
     result = subprocess.run([program, *command.split()], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert result.returncode != 0
@@ -131,5 +131,6 @@ def test_site_in_a_browser(site_url: str, chromium: Browser) -> None:  # noqa: F
         for path in ACCESSIBLE_PAGES:
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
-    assert console == []
+    # Chromium says that the theme's search field got no focus, since the URL names a heading.
+    assert [text for text in console if not text.startswith("Autofocus")] == []
     assert [url for url in requests if not url.startswith((f"{site_url}/", "data:", "blob:"))] == []

@@ -33,6 +33,7 @@ class LifespanState(Generic[State]):
         self.tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def get(self) -> State:
+        """Return the state of the current event loop, which is entered at the first call."""
         # An empty context: what is entered outlives the request, or whatever asks first.
         return await self.enter(Context())
 
