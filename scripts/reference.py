@@ -20,6 +20,10 @@ REFERENCE = ROOT / "docs" / "reference"
 QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 NOTICE = "<!-- Written by scripts/reference.py. -->"
 SLUG = "wiki"
+# Those of cookiecutter.json that need no filter of answer_checks.py.
+DERIVED_VALUES = [
+    name for name in QUESTIONS if name.startswith("__") and "__checked" not in name and name != "__prompts__"
+]
 # The answers on which variables and settings depend.
 VARYING_QUESTIONS = ("starter", "database", "channels", "server", "django_version")
 
@@ -40,10 +44,11 @@ def all_answers() -> Iterator[dict[str, Any]]:
 
 def render(path: Path, answers: Mapping[str, Any]) -> str:
     """Render a file of the template as cookiecutter does."""
-    derived = {name: templates.from_string(QUESTIONS[name]) for name in ("__app", "__channels")}
     context: dict[str, Any] = {"project_slug": SLUG, "project_name": "Wiki", "ci": "github", **answers}
-    context |= {name: template.render(cookiecutter=context) for name, template in derived.items()}
-    context |= {name: QUESTIONS[name] for name in ("__python", "__oldest_python")}
+    for name in DERIVED_VALUES:
+        value = QUESTIONS[name]
+        is_template = isinstance(value, str)
+        context[name] = templates.from_string(value).render(cookiecutter=context) if is_template else value
     return (
         templates.get_template(path.relative_to(ROOT).as_posix())
         .render(cookiecutter=context)
