@@ -46,8 +46,10 @@ check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)
 	$(VENV)/ruff format --check $(SOURCES)
 	$(VENV)/mypy
+	$(VENV)/codespell
+	$(VENV)/python scripts/prose.py
 
-format: .venv/installed  ## let ruff mend what it can
+format: .venv/installed  ## apply ruff's fixes
 	$(VENV)/ruff check --fix $(SOURCES)
 	$(VENV)/ruff format $(SOURCES)
 

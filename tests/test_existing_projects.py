@@ -185,7 +185,7 @@ def test_startproject(
     start_project: Callable[..., Project],
     request: pytest.FixtureRequest,
 ) -> None:
-    """Sign-in, many clients, few threads and connections, a stop; and Django's own handler again."""
+    """Sign-in, many clients, few threads and connections, a shutdown; and Django's own handler again."""
     url = request.getfixturevalue("postgresql") if database == "postgresql" else ""
     project = start_project(django_version, url)
     create_database(project)

@@ -324,7 +324,7 @@ def write_column(server: str, measured: dict[str, tuple[int, float]]) -> None:
     with FileLock(ROOT / "build" / "stop-table.lock"):
         table = read_table()
         table[server] = {case: f"{status}, {seconds:.1f} s" for case, (status, seconds) in measured.items()}
-        rows = [["open at the stop", *SERVERS], ["---"] * (len(SERVERS) + 1)]
+        rows = [["open at shutdown", *SERVERS], ["---"] * (len(SERVERS) + 1)]
         rows += [[case, *(table[each].get(case, "") for each in SERVERS)] for case in CASES]
         text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
         PAGE.write_text(TABLE.sub(lambda _: text, PAGE.read_text()))

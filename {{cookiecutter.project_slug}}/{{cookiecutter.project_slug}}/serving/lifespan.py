@@ -68,7 +68,7 @@ class LifespanState(Generic[State]):
 
 
 class LifespanMiddleware:
-    """Enters the state when the server starts and leaves it when it stops. An error ends the start.
+    """Enters the state when the server starts and leaves it when it stops. An error stops startup.
 
     Its synchronous calls, those of the ORM among them, run in background threads.
     """
