@@ -37,9 +37,17 @@ from tests.template import (
 )
 
 # Each has its test here, except for updating.md (test_updates.py), observability.md (test_observability.py), uploads.md
-# (test_pages.py), and those of the last line (test_integrations.py).
+# (test_pages.py), wiki.md (test_tutorial.py), and those of the last line (test_integrations.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
-PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md", "uploads.md"}
+PAGES_WITH_COMMANDS |= {
+    "http2.md",
+    "kubernetes.md",
+    "observability.md",
+    "other-asgi.md",
+    "updating.md",
+    "uploads.md",
+    "wiki.md",
+}
 PAGES_WITH_COMMANDS |= {"allauth.md", "celery.md", "debug-toolbar.md", "opentelemetry.md", "sentry.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
@@ -51,14 +59,16 @@ done
 
 
 class RunCommands(Protocol):
-    def __call__(self, commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]: ...
+    def __call__(
+        self, commands: str, folder: Path, *fake_clients: str, answers: str = "", **variables: str
+    ) -> list[str]: ...
 
 
 @pytest.fixture
 def run_commands(tmp_path: Path) -> RunCommands:
     """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns the calls of the fake clients.
 
-    The repository that the pages name is this one, questions get the default, and dependencies are installed already.
+    The repository that the pages name is this one, questions get `answers` and then the default, and dependencies are installed already.
     """
     home = tmp_path / "home"
     (home / "ORG").mkdir(parents=True)
@@ -70,14 +80,14 @@ def run_commands(tmp_path: Path) -> RunCommands:
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
     environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
 
-    def run(commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]:
+    def run(commands: str, folder: Path, *fake_clients: str, answers: str = "", **variables: str) -> list[str]:
         programs = home / "bin"
         for name in fake_clients:
             programs.mkdir(exist_ok=True)
             (programs / name).write_text(FAKE_CLIENT)
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
-        template.run_commands(commands, folder, environment=environment | {"PATH": path} | variables)
+        template.run_commands(commands, folder, answers, environment | {"PATH": path} | variables)
         return calls.read_text().splitlines()
 
     return run
