@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.template import Docker, free_port, page_text
+from tests.template import Docker, also_in_test_all, free_port, page_text
 from tests.test_browser import chromium, playwright  # noqa: F401 (fixtures)
 from tests.test_containers import wait_until
 from tests.test_docs import RunCommands, run_commands  # noqa: F401 (a fixture)
@@ -51,7 +51,9 @@ def read_steps() -> list[Step]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its commands are for a POSIX shell")
+@pytest.mark.parametrize("is_deployed", [False, *also_in_test_all(True)])
 def test_tutorial(
+    is_deployed: bool,
     run_commands: RunCommands,  # noqa: F811
     chromium: Browser,  # noqa: F811
     request: pytest.FixtureRequest,
@@ -84,7 +86,8 @@ def test_tutorial(
         page.get_by_role("button", name="Sign up").click()
         expect(page).to_have_url(f"{url}/new/")
         write_page_and_watch_it(page)
-    deploy(in_production, project, run_commands, chromium, request)
+    if is_deployed:  # builds images, as tests/test_containers.py does
+        deploy(in_production, project, run_commands, chromium, request)
 
 
 @contextmanager
