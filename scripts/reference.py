@@ -146,7 +146,7 @@ def accepted_values(call: ast.Call) -> str:
         case "database_url" | "service_url":
             return ", ".join(f"`{scheme}://…`" for scheme in ast.literal_eval(options["schemes"]))
         case "email_url":
-            return "a URL, as in [this table](settings.md#settings-and-environment)"
+            return "a URL, as in [this table](settings.md)"
         case "str":
             return accepted_text(options.get("validate"))
         case method:
@@ -209,7 +209,7 @@ def variables_page() -> str:
         "# Environment variables and settings",
         "",
         "`settings.py` reads these variables from the environment or, in development, from `.env`. An empty variable counts as not set.",
-        "An invalid one stops startup with an error that names the variable and what it accepts. [Settings](settings.md) explains more.",
+        "An invalid one stops startup with an error that names the variable and what it accepts. [How settings work](settings.md) explains more.",
         "",
         "## Environment variables",
     ]
