@@ -26,11 +26,19 @@ DISABLED_RULES = ["landmark-unique"]
 
 
 @pytest.fixture(scope="module")
-def site() -> Path:
-    # Not `make docs`, which writes pages first: tests/test_reference.py compares those that are committed.
-    result = build_site(ROOT)
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Not by `make docs`, which writes pages first: tests/test_reference.py compares those that are committed.
+    folder = copy_docs(tmp_path_factory.mktemp("site"))
+    result = build_site(folder)
     assert result.returncode == 0, result.stdout + result.stderr
-    return ROOT / "site"
+    return folder / "site"
+
+
+def copy_docs(folder: Path) -> Path:
+    """Copy what the site is built from: several processes may run these tests."""
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    return folder
 
 
 def build_site(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -93,9 +101,7 @@ def test_links_of_the_site(site: Path) -> None:
 
 @pytest.mark.parametrize("link", ["[dead](no-such-page.md)", "[dead](how-to/streams.md#no-such-heading)"])
 def test_dead_links_fail_the_build(link: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copy(ROOT / "zensical.toml", tmp_path)
-    index = tmp_path / "docs" / "index.md"
+    index = copy_docs(tmp_path) / "docs" / "index.md"
     index.write_text(f"{index.read_text(encoding='utf-8')}\n{link}\n", encoding="utf-8")
     result = build_site(tmp_path)
     assert result.returncode != 0
