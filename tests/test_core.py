@@ -185,6 +185,7 @@ def test_threads_are_started_once(make_probe_project: MakeProbeProject) -> None:
 
 def test_async_views_start_no_thread(make_probe_project: MakeProbeProject) -> None:
     with make_probe_project().run_server() as running, running.client() as client:
+        client.get("/")  # the first request starts the thread of the access log
         before = client.get("/probe/async_state/").json()["threads"]
         for _ in range(10):
             client.get("/probe/async_state/")

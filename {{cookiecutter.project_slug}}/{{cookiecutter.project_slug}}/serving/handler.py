@@ -12,7 +12,7 @@ from contextlib import ExitStack, aclosing
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -26,9 +26,12 @@ from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 # `_handler_class` and `_resource_closers` of a response.
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
+from django.dispatch import Signal
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import get_resolver, resolve, set_script_prefix
+from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver, set_script_prefix
+from django.urls.converters import DEFAULT_CONVERTERS
+from django.urls.resolvers import RegexPattern, RoutePattern
 
 from .asgi_types import ASGIApplication
 from .database import persistent_connections
@@ -48,6 +51,8 @@ Response = Any
 HEALTH_PATHS = ("/livez", "/readyz")
 # A stream that takes longer lets another thread take the place of its own.
 SHORT_STREAM_SECONDS = 0.1
+# Sent at the end of lifespan, or else of the process.
+server_stopped = Signal()
 ADVICE_FOR_ASYNC_VIEWS = """
 An async view, or a template that it rendered, has queried the database. If it was for `user`, write
 render(request, …, {"user": await request.auser()}). Or write `def` instead of `async def`.
@@ -64,6 +69,7 @@ def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
     handler = ASGIHandler(pool)
     handler.exit_stack.enter_context(persistent_connections())
     handler.exit_stack.callback(handler.pool.close)
+    handler.exit_stack.callback(server_stopped.send_robust, sender=ASGIHandler)
     handler.exit_stack.callback(wait_for_deferred_calls)
     atexit.register(handler.exit_stack.close)  # some servers do not say at a stop that they do
     get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
@@ -99,14 +105,29 @@ class ASGIRequest(asgi.ASGIRequest):
             super().close()
 
 
-class ASGIHandler(asgi.ASGIHandler):
+class CachedMatchMixin:
+    # Replaces BaseHandler.resolve_request, which is not in Django's documentation.
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        resolver = get_resolver()
+        if hasattr(request, "urlconf") or not is_cacheable(resolver, request.path_info):
+            return super().resolve_request(request)  # type: ignore[misc, no-any-return]
+        match = copy_match(get_match(resolver, request.path_info))
+        request.resolver_match = match
+        return match
+
+
+class SyncHandler(CachedMatchMixin, base.BaseHandler):
+    """Runs sync views with their middleware."""
+
+
+class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
     request_class = ASGIRequest
 
     def __init__(self, pool: ThreadPool | None = None) -> None:
         self.pool = pool or ThreadPool()
         self.exit_stack = ExitStack()  # closed at the end of lifespan
         super().__init__()
-        self.sync_handler = base.BaseHandler()
+        self.sync_handler = SyncHandler()
         self.sync_handler.load_middleware(is_async=False)
 
     def load_middleware(self, is_async: bool = False) -> None:
@@ -161,7 +182,17 @@ class ASGIHandler(asgi.ASGIHandler):
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Read the body: into memory, or into a temporary file if it is large."""
-        body_file = await super().read_body(receive)
+        event = await receive()
+        body = event.get("body", b"")
+        is_whole = event["type"] == "http.request" and not event.get("more_body")
+        if is_whole and len(body) <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
+            return BytesIO(body)
+        events = iter([event])
+
+        async def receive_again() -> Any:
+            return next(events, None) or await receive()
+
+        body_file = await super().read_body(receive_again)
         if body_file._rolled:  # type: ignore[attr-defined]
             return body_file
         with body_file:
@@ -286,19 +317,56 @@ def close_early(
 
 # By the part of a receiver's key that names the function: of two with the same name, only Django's.
 DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
+# Whoever asks for many long ones would fill the memory.
+MAX_CACHED_PATH_LENGTH = 200
+CONVERTERS = {type(converter) for converter in DEFAULT_CONVERTERS.values()}
 
 
 def resolves_to_sync_view(scope: Scope) -> bool:
+    """Guess, since middleware may change the URLconf: a wrong guess costs time and a thread."""
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
-    # Long ones are not remembered: whoever asks for many would fill the memory.
-    return len(path) <= 200 and not resolves_to_async_view(path, settings.ROOT_URLCONF)
+    if len(path) > MAX_CACHED_PATH_LENGTH:
+        return False
+    return path not in HEALTH_PATHS and get_view_type(get_resolver(), path) == "sync"
 
 
-# Without the cache, to resolve the path twice (Django does so again) would be a quarter of the work.
 @lru_cache(4096)
-def resolves_to_async_view(path: str, urlconf: Any) -> bool:
-    """A guess, since middleware may change the URLconf: a wrong one costs time and a thread."""
+def get_view_type(resolver: URLResolver, path: str) -> Literal["async", "sync"] | None:
     try:
-        return path in HEALTH_PATHS or iscoroutinefunction(resolve(path, urlconf).func)
+        return "async" if iscoroutinefunction(resolver.resolve(path).func) else "sync"
     except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
-        return True
+        return None
+
+
+def is_cacheable(resolver: URLResolver, path: str) -> bool:
+    return len(path) <= MAX_CACHED_PATH_LENGTH and resolves_by_path_alone(resolver)
+
+
+@lru_cache
+def resolves_by_path_alone(resolver: URLResolver) -> bool:
+    """Return whether a path always gives the same match.
+
+    It may not with translated routes and language prefixes, and with converters and classes of others.
+    """
+    return all(
+        type(each) in (URLPattern, URLResolver)
+        and type(each.pattern) in (RegexPattern, RoutePattern)
+        and type(vars(each.pattern).get("_route", vars(each.pattern).get("_regex"))) is str
+        and all(type(converter) in CONVERTERS for converter in each.pattern.converters.values())
+        and (isinstance(each, URLPattern) or resolves_by_path_alone(each))
+        for each in resolver.url_patterns
+    )
+
+
+# To resolve a path takes a tenth of a short request. Django's `clear_url_caches` gives a new resolver.
+@lru_cache(4096)
+def get_match(resolver: URLResolver, path: str) -> ResolverMatch:
+    return resolver.resolve(path)
+
+
+def copy_match(match: ResolverMatch) -> ResolverMatch:
+    """Return a match of which a request may change what it likes."""
+    copied: ResolverMatch = object.__new__(ResolverMatch)
+    for name, value in vars(match).items():
+        vars(copied)[name] = value.copy() if isinstance(value, (dict, list)) else value
+    return copied

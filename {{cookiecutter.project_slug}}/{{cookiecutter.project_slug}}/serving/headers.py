@@ -1,9 +1,5 @@
 """Response headers: what shared caches may store, and what browsers may do with a page."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -16,38 +12,22 @@ from .middleware import AsyncMiddlewareMixin
 SHARED_CACHE_DIRECTIVES = ("public", "private", "no-store", "s-maxage")
 
 
-class CacheControlMiddleware:
+class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
     """Forbids shared caches, such as a proxy's, to store responses that depend on cookies, or set one.
 
     Django marks them with `Vary: Cookie`, which not every cache follows: a page with one user's name
     would be shown to the next one. What a view says about shared caches stays as it is.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self.is_async:
-            return self.__acall__(request)
-        return forbid_shared_caches(self.get_response(request))
-
-    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        return forbid_shared_caches(await self.get_response(request))
-
-
-def forbid_shared_caches(response: HttpResponseBase) -> HttpResponseBase:
-    if has_vary_header(response, "Cookie") or response.cookies:
-        response.headers.setdefault("Cache-Control", "private")
-        cache_control = response.headers["Cache-Control"].lower()
-        if not any(directive in cache_control for directive in SHARED_CACHE_DIRECTIVES):
-            patch_cache_control(response, private=True)
-    return response
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        if has_vary_header(response, "Cookie") or response.cookies:
+            response.headers.setdefault("Cache-Control", "private")
+            cache_control = response.headers["Cache-Control"].lower()
+            if not any(directive in cache_control for directive in SHARED_CACHE_DIRECTIVES):
+                patch_cache_control(response, private=True)
+        return response
 
 
 class SecurityHeadersMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):

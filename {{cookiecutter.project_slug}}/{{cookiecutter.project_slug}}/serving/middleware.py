@@ -9,6 +9,9 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+
+# Not in Django's documentation.
+from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
@@ -26,23 +29,52 @@ class AsyncMiddlewareMixin:
     get_response: Any
     async_mode: bool
 
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)  # type: ignore[call-arg]
+        # Those that follow each other run in one coroutine, that of the first: two for each, its own
+        # and the one that Django wraps it in, would take a tenth of a short request.
+        self.chain = [self]
+        self.get_inner_response = get_response
+        # Not in Django's documentation: what it wraps middleware in has this attribute.
+        following = getattr(get_response, "__wrapped__", None)
+        if isinstance(following, AsyncMiddlewareMixin):
+            self.chain += following.chain
+            self.get_inner_response = following.get_inner_response
+        self.process_request_hook = getattr(self, "process_request", None)
+        self.process_response_hook = getattr(self, "process_response", None)
+
     def does_io(self, request: HttpRequest) -> bool:
         """Say whether the next method will. Called before `process_request` and `process_response`."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
     async def __acall__(self, request: HttpRequest) -> Any:
+        entered: list[AsyncMiddlewareMixin] = []
         response = None
-        if process_request := getattr(self, "process_request", None):
-            if self.does_io(request):
-                response = await sync_to_async(process_request)(request)
-            else:
-                response = process_request(request)
-        response = response or await self.get_response(request)
-        if process_response := getattr(self, "process_response", None):
-            if self.does_io(request):
-                return await sync_to_async(process_response)(request, response)
-            return process_response(request, response)
+        for middleware in self.chain:
+            if hook := middleware.process_request_hook:
+                try:
+                    if middleware.does_io(request):
+                        response = await sync_to_async(hook)(request)
+                    else:
+                        response = hook(request)
+                except Exception as error:  # noqa: BLE001 (as Django does around each middleware)
+                    response = await sync_to_async(response_for_exception)(request, error)
+                    break
+            entered.append(middleware)
+            if response:
+                break
+        else:
+            response = await self.get_inner_response(request)
+        for middleware in reversed(entered):
+            if hook := middleware.process_response_hook:
+                try:
+                    if middleware.does_io(request):
+                        response = await sync_to_async(hook)(request, response)
+                    else:
+                        response = hook(request, response)
+                except Exception as error:  # noqa: BLE001 (as above)
+                    response = await sync_to_async(response_for_exception)(request, error)
         return response
 
 

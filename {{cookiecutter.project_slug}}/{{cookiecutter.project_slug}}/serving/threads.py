@@ -75,10 +75,10 @@ class RequestThread:
                 # The request's thread may be waiting for this very call.
                 self.pool.background.start(call)
             else:
+                self.calls.put(call)
                 if not self.has_thread:
                     self.has_thread = True
                     self.pool.submit(self)
-                self.calls.put(call)
         return future
 
     def run_calls(self) -> None:
