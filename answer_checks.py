@@ -13,18 +13,19 @@ MAX_SLUG_LENGTH = 30
 # Top-level modules of generated projects, their dependencies and their tools. A test compares this list with the
 # packages that are installed for each combination of answers. The last line is new in later versions of Python.
 RESERVED_NAMES = """
-    accounts allauth amqp annotated_doc annotated_types anyio asgi asgiref ast_serialize async_timeout attr attrs
-    autobahn automat axes billiard blib2to3 boto3 botocore brotli build cbor2 celery cffi channels channels_redis chat
-    click compose conftest constantly cryptography csp daphne dateutil debug_toolbar deploy dj_database_url dj_email_url
-    django django_redis django_stubs_ext django_tasks django_tasks_db django_tenants django_valkey docs dotenv
-    encyclopedia entries environs execnet fastapi google granian gunicorn h11 h2 hpack httpcore2 httptools httpx httpx2
-    hypercorn hyperframe hyperlink idna incremental iniconfig jmespath kombu librt main manage markdown2 markdown_it
-    marshmallow mdurl media msgpack multipart mypy mypy_django_plugin mypy_extensions mypyc nh3 openssl opentelemetry
-    packaging pages pathspec pluggy priority psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser
-    pydantic pydantic_core pygments pytest pytest_asyncio pytest_django python_dotenv pythonjsonlogger redis ruff
-    s3transfer sentry_sdk servestatic service_identity settings six sniffio sqlparse starlette static staticfiles status
-    storages templates test tests truststore twisted txaio typing_extensions typing_inspection tzdata ujson urllib3 urls
-    uv uvicorn uvicorn_worker uvloop valkey venv vine watchfiles websockets wsgi wsproto xdist yaml zope
+    accounts allauth amqp annotated_doc annotated_types anyio api asgi asgiref assistant ast_serialize async_timeout
+    attr attrs autobahn automat axes billiard blib2to3 boto3 botocore brotli build cbor2 celery certifi cffi channels
+    channels_redis chat click compose conftest constantly coverage cryptography csp daphne dateutil debug_toolbar deploy
+    distro dj_database_url dj_email_url django django_redis django_stubs_ext django_tasks django_tasks_db django_tenants
+    django_valkey docs dotenv encyclopedia entries environs execnet fastapi game google granian gunicorn h11 h2 hpack
+    httpcore httpcore2 httptools httpx httpx2 hypercorn hyperframe hyperlink idna incremental iniconfig jiter jmespath
+    kombu librt main manage markdown2 markdown_it marshmallow mdurl media msgpack multipart mypy mypy_django_plugin
+    mypy_extensions mypyc nh3 ninja notifications openai openssl opentelemetry packaging pages pathspec pluggy priority
+    psycopg psycopg_binary psycopg_pool py pyasn1 pyasn1_modules pycparser pydantic pydantic_core pygments pytest
+    pytest_asyncio pytest_cov pytest_django python_dotenv pythonjsonlogger redis ruff s3transfer sentry_sdk servestatic
+    service_identity settings six sniffio sqlparse starlette static staticfiles status storages templates test tests
+    tqdm truststore twisted txaio typing_extensions typing_inspection tzdata ujson urllib3 urls uv uvicorn
+    uvicorn_worker uvloop valkey venv vine watchfiles websockets wsgi wsproto xdist yaml zope
     annotationlib compression
 """.split()  # noqa: SIM905 (a list would have a hundred lines)
 

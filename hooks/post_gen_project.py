@@ -80,10 +80,10 @@ OVERWRITES_PROJECT = Path(PARTS, "OVERWRITTEN").exists()  # written by pre_gen_p
 
 def main() -> None:
     server = SERVERS[ANSWERS["server"]]
-    about = Path(PARTS, "starters", ANSWERS["starter"], "ABOUT.md")
-    about_starter = about.read_text(encoding="utf-8") + "\n" if about.exists() else ""
-    about.unlink(missing_ok=True)
-    move_to_root(Path(PARTS, "starters", ANSWERS["starter"]))
+    starter = Path(PARTS, "starters", ANSWERS["starter"])
+    about_starter = take_text(starter / "ABOUT.md")
+    account_links = take_text(starter / "ACCOUNT_LINKS.html")
+    move_to_root(starter)
     move_to_root(Path(PARTS, "pipelines", ANSWERS["ci"]))
     move_to_root(Path(PARTS, "servers", ANSWERS["server"]))
     move_to_root(Path(PARTS, "databases", ANSWERS["database"]))
@@ -99,7 +99,8 @@ def main() -> None:
         {
             "@SITE_NAME@": python_literal(ANSWERS["project_name"]),
             "@TITLE@": markdown_text(ANSWERS["project_name"]),
-            "@ABOUT@\n": about_starter,
+            "@ABOUT@\n": about_starter and about_starter + "\n",
+            "      @ACCOUNT_LINKS@\n": account_links,
             "@SERVER_DEPENDENCIES@": ",\n".join(f'    "{dependency}"' for dependency in sorted(server.dependencies)),
             "@SERVER_COMMAND@": insert_application(server.command),
             "@SERVER_DEVELOP@": develop_command(server),
@@ -108,6 +109,13 @@ def main() -> None:
     write_env()
     lock_dependencies()
     print_next_steps(server)
+
+
+def take_text(path: Path) -> str:
+    """Return the text of a file that goes into another one, and delete it; "" if the starter has none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.unlink(missing_ok=True)
+    return text
 
 
 def move_to_root(chosen: Path) -> None:
@@ -129,6 +137,7 @@ def replace_placeholders(values: dict[str, str]) -> None:
         Path("Procfile"),
         Path("Dockerfile"),
         Path(".devcontainer", "devcontainer.json"),
+        Path(SLUG, "templates", "base.html"),
     ):
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub("|".join(values), lambda match: values[match[0]], text), encoding="utf-8", newline="\n")

@@ -90,11 +90,13 @@ LIST_ITEMS = {
     "origin": "origins such as `https://www.example.com`",
     "network": "addresses, networks, or `*`",
     "address": "mail addresses",
+    "web_url": "`http://` or `https://` URLs",
 }
 VALIDATED_TEXT = {
     "language": "a language code such as `de`",
     "time_zone": "a time zone such as `Europe/Berlin`",
     "url_path": "a path such as `/app`",
+    "rate": "a rate such as `600/m`: per second (`s`), minute, hour or day",
 }
 # Read by Docker Compose or by Django, not by settings.py.
 OTHER_VARIABLES = {
@@ -113,7 +115,6 @@ SETTINGS = {
     "SECURITY_HEADERS": "Response headers that every page gets unless its view sets them.",
     "SCRIPT_NAME": "`DJANGO_SCRIPT_NAME` without a slash at the end.",
     "SERVER_TIMING": "`DJANGO_SERVER_TIMING`.",
-    "STATUS_ALLOW_LOCAL_ADDRESSES": "The variable of the same name.",
     "ADDRESS_FAILURE_LIMIT": "This many wrong passwords from one network, for all usernames, lock out the network.",
     "AXES_FAILURE_LIMIT": "This many wrong passwords for one username from one network lock out that pair.",
     "AXES_COOLOFF_TIME": "How long a lockout lasts.",
@@ -275,6 +276,8 @@ def setting_type(value: str) -> str:
 
 # The serving package
 
+# By folder of `_parts`.
+PART_QUESTIONS = {"servers": "server", "databases": "database", "django": "django_version", "starters": "starter"}
 # What a project's own code imports; all other names are for the modules among themselves.
 FOR_PROJECTS = {
     "streams": ["EventStreamResponse", "ServerSentEvent", "get_last_event_id"],
@@ -320,7 +323,7 @@ def read_modules() -> list[Module]:
     parts = PROJECT / "_parts"
     for path in sorted(parts.glob("*/*/{{cookiecutter.project_slug}}/serving/*.py")):
         question, value = path.relative_to(parts).parts[:2]
-        name = {"servers": "server", "databases": "database", "django": "django_version"}[question]
+        name = PART_QUESTIONS[question]
         modules.append(Module(path.stem, ast.parse(render(path, answers)), f"`{name}={value}`"))
     return modules
 

@@ -221,15 +221,15 @@ def make_environment(django_version: str, folder: Path, request: str | None = No
 def get_requirements(django_version: str, folder: Path) -> list[str]:
     """Return the options of `uv pip install` for what projects of this Django version depend on."""
     options = []
-    for server in SERVERS:
+    for server, starter in itertools.zip_longest(SERVERS, CHOICES["starter"], fillvalue=SERVERS[0]):
         answers: Answers = {
             "server": server,
             "django_version": django_version,
             "database": "postgresql",
             "channels": True,
-            "starter": "live",  # which has an additional dependency
+            "starter": starter,
         }
-        file = generate(folder / server, **answers).path / "pyproject.toml"
+        file = generate(folder / starter, **answers).path / "pyproject.toml"
         options += ["--requirements", str(file), "--group", f"{file}:dev"]
     return options
 

@@ -693,6 +693,10 @@ PAGES = {
     "wiki": ["/", "/wiki/Python", "/search/", "/wiki/nothing"],
     "chat": ["/", "/chat/lobby/"],
     "live": ["/"],
+    "api": ["/", "/tokens/", "/api/docs"],
+    "notifications": ["/", "/notifications/"],
+    "game": ["/"],
+    "assistant": ["/"],
 }
 
 
@@ -701,7 +705,7 @@ PAGES = {
     [
         {"starter": starter, "server": server, "django_version": django_version}
         for starter, server, django_version in zip(
-            [*PAGES, "blank"], SERVERS, itertools.cycle(CHOICES["django_version"]), strict=False
+            [*PAGES, "blank"], itertools.cycle(SERVERS), itertools.cycle(CHOICES["django_version"]), strict=False
         )
     ],
     ids=label,

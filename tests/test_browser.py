@@ -10,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, expect, sync_playwright
 
+from tests.language_model import run_language_model
 from tests.template import (
     CONTENT_SECURITY_POLICY,
     IN_CI,
@@ -366,6 +368,98 @@ def send_message(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def test_game(run_project: RunProject, open_page: OpenPage) -> None:
+    """Two players, one of them with the keyboard alone, and a spectator on a phone; a reload shows the same."""
+    with run_project(starter="game") as (project, server):
+        create = "for name in ('ada', 'grace'): User.objects.create_user(name, '', 'analytical-engine')"
+        project.manage("shell", "--command", create)
+        phone: dict[str, Any] = {"viewport": {"width": 320, "height": 640}}
+        expected = "Autofocus processing was blocked"  # on the sign-in page
+        with (
+            open_page(server.url, expected) as ada,
+            open_page(server.url, expected) as grace,
+            open_page(server.url, **phone) as spectator,
+        ):
+            expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
+            sign_in(ada, "ada")
+            ada.get_by_role("button", name="Open a table").click()
+            expect(ada.locator("#status")).to_have_text("A second player is missing.")
+            spectator.get_by_role("link", name="ada waits for a second player").click()
+            check_accessibility(spectator)
+            grace.goto(ada.get_by_label("The link to this table").input_value())
+            grace.get_by_role("link", name="Sign in to play").click()
+            fill_in_password(grace, "grace")
+            press_until_focused(grace, "Tab", "Sit down")
+            grace.keyboard.press("Enter")
+            expect(ada.locator("#status")).to_have_text("It is your turn.")
+            expect(grace.get_by_role("button", name="Column 4")).to_be_focused()
+            expect(grace.locator("#status")).to_have_text("It is ada's turn.")
+            grace.keyboard.press("4")  # out of turn: nothing happens
+            for column in (3, 4, 3, 4, 3):
+                expect(ada.locator("#status")).to_contain_text("It is your turn.")
+                ada.get_by_role("button", name=f"Column {column}").click()
+                expect(grace.locator("#status")).to_have_text(f"ada: column {column}. It is your turn.")
+                grace.keyboard.press("ArrowRight")
+                grace.keyboard.press("Enter")
+            expect(spectator.locator("#status")).to_have_text("grace: column 2. It is ada's turn.")
+            for page in (ada, grace, spectator):
+                discs = page.locator("td .disc:is(.red, .yellow)")
+                expect(discs).to_have_count(10)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            grace.reload()
+            expect(grace.locator("td .disc:is(.red, .yellow)")).to_have_count(10)
+            check_accessibility(ada)
+            ada.get_by_role("cell").nth(2).click()
+            expect(ada.locator("#status")).to_have_text("You: column 3. Four in a row: You win.")
+            expect(spectator.locator("#status")).to_have_text("ada: column 3. Four in a row: ada wins.")
+            expect(spectator.locator("td.line")).to_have_count(4)
+            check_accessibility(ada)
+            play_again(ada, grace)
+            expect(grace.locator("#status")).to_have_text("It is your turn.")
+            grace.once("dialog", lambda dialog: dialog.accept())
+            grace.get_by_role("button", name="Resign").click()
+            expect(ada.locator("#status")).to_have_text("grace resigns: You win.")
+            play_again(ada, grace)
+            grace.goto("/")
+            update = "Table.objects.update(yellow_seen='2020-02-03T04:05:06Z')"
+            project.manage("shell", "--command", f"from game.models import Table; {update}")
+            ada.reload()
+            expect(ada.locator("#status")).to_have_text("It is your turn. Away: grace.")
+            ada.get_by_role("button", name="Claim the win").click()
+            expect(ada.locator("#status")).to_have_text("grace was away: You win.")
+            spectator.get_by_role("link", name="All tables").click()
+            expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
+
+
+def play_again(one: Page, other: Page) -> None:
+    one.get_by_role("button", name="Rematch").click()
+    expect(other.locator("#status")).to_contain_text("offers a rematch.")
+    other.get_by_role("button", name="Rematch").click()
+    expect(one.locator("#status")).to_contain_text("turn.")
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.get_by_role("link", name="Sign in").click()
+    fill_in_password(page, name)
+
+
+def fill_in_password(page: Page, name: str) -> None:
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill("analytical-engine")
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+
+
+def press_until_focused(page: Page, key: str, name: str) -> None:
+    """Press the key until the button with this name has the focus."""
+    button = page.get_by_role("button", name=name)
+    expect(button).to_be_visible()
+    for _ in range(20):
+        page.keyboard.press(key)
+        if button.evaluate("button => button === document.activeElement"):
+            return
+    raise AssertionError(f"{name} cannot be reached by {key}")
+
+
 def test_live(run_project: RunProject, open_page: OpenPage) -> None:
     with run_project(starter="live") as (project, server):
         add_services(project, server.url)
@@ -385,10 +479,67 @@ def test_live(run_project: RunProject, open_page: OpenPage) -> None:
             expect(page.locator("time").first).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC$"))
 
 
+def test_assistant(make_project: MakeProject, open_page: OpenPage) -> None:
+    """Ask, read, stop, try again, load the page in the middle, with two tabs, by keyboard; nothing of the model runs."""
+    project = make_project(starter="assistant")
+    project.manage("migrate")
+    project.manage("shell", "--command", "User.objects.create_superuser('ada', '', 'analytical-engine')")
+    answer = (
+        "# Title\n\n<script>alert(1)</script> [link](javascript:alert(1)) ![](https://evil.example/) **bold**\n\n- one"
+    )
+    with (
+        run_language_model(answer=answer) as model,
+        project.run_server(OPENAI_BASE_URL=model.url) as server,
+        open_page(server.url) as page,
+    ):
+        page.get_by_role("link", name="Sign in to ask").click()
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("analytical-engine")
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        check_accessibility(page)
+        page.get_by_label("Your question").fill("hello")
+        page.keyboard.press("Enter")
+        text = page.locator(".answer .finished").last
+        expect(text.locator("strong")).to_have_text("bold")
+        expect(text.locator("li")).to_have_text("one")
+        assert "<script>alert(1)</script>" in text.inner_text()
+        assert text.locator("script, img, a[href]").count() == 0
+        expect(page.get_by_role("status")).to_have_text("The answer has ended.")
+        check_accessibility(page)
+
+        model.answer = "word " * 2000
+        page.get_by_label("Your question").fill("long")
+        page.keyboard.press("Enter")
+        expect(page.locator(".last").last).to_contain_text("word word word")
+        expect(page.get_by_role("status")).to_have_text("The assistant is answering.")
+        page.reload()
+        expect(page.locator(".last").last).to_contain_text("word " * 30)
+        other = page.context.new_page()
+        other.goto(page.url)
+        expect(other.locator(".last").last).to_contain_text("word " * 40)
+        assert model.get("long").disconnected_at is None
+        check_accessibility(page)
+        page.get_by_role("button", name="Stop").focus()
+        page.keyboard.press("Enter")
+        for tab in (page, other):
+            expect(tab.locator(".note")).to_have_text("You have stopped the answer.")
+            expect(tab.locator(".finished").last).to_contain_text("word word word")
+        assert model.get("long").disconnected_at
+        page.get_by_role("button", name="Try again").click()
+        for tab in (page, other):
+            expect(tab.get_by_role("status")).to_have_text("The assistant is answering.")
+            expect(tab.locator(".last").last).to_contain_text("word word word")
+        page.goto("about:blank")
+        page.wait_for_timeout(1000)
+        assert model.get("long").disconnected_at is None
+        other.close()
+        server.wait_until(lambda: model.get("long").disconnected_at, seconds=2)
+
+
 COUNT_STREAMS = """
 
 async def application(scope, receive, send, inner=application):
-    stream = scope.get("path") == "/events/"
+    stream = scope.get("path", "").endswith("/events/")
     if stream:
         print("stream opened")
     try:
@@ -446,6 +597,126 @@ def add_services(project: Project, url: str) -> None:
     urls = {"here": f"{url}/livez", "nowhere": f"{url}/no-such-page/"}
     script = "\n".join(f"Service.objects.create(name={name!r}, url={url!r})" for name, url in urls.items())
     project.manage("shell", "--command", f"from status.models import Service\n{script}")
+
+
+def test_notifications(run_project: RunProject, open_page: OpenPage) -> None:
+    """All pages of a user follow, in each browser, and none of another user's."""
+    with run_project(starter="notifications") as (project, server):
+        project.manage("shell", "--command", CREATE_USERS)
+        options = {"expected": "Autofocus processing was blocked"}
+        with (
+            open_page(server.url, path="/accounts/login/", **options) as phone,
+            open_page(server.url, path="/accounts/login/", **options) as desktop,
+            open_page(server.url, path="/accounts/login/", **options) as other,
+        ):
+            for page, name in ((phone, "ada"), (desktop, "ada"), (other, "grace")):
+                fill_in_password(page, name)
+                expect(page).to_have_title("Notifications · wiki")
+                expect(page.locator("#unread")).to_be_hidden()
+            tab = desktop.context.new_page()
+            tab.goto("/notifications/")
+            expect(tab.get_by_text("There is nothing yet.")).to_be_visible()
+            phone.get_by_label("Text").fill("hello <b>Ada</b>")
+            phone.get_by_role("button", name="Notify me").click()
+            for page in (phone, desktop, tab):
+                expect(page.get_by_role("link", name="Notifications 1 unread")).to_be_visible()
+                expect(page).to_have_title(re.compile(r"^\(1\) "))
+            expect(tab.get_by_role("listitem")).to_contain_text("hello <b>Ada</b>")
+            expect(tab.get_by_role("status")).to_have_text("hello <b>Ada</b>")
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            expect(tab.locator("#unread")).to_have_text(re.compile("^3 "))
+            check_accessibility(tab)
+            tab.get_by_role("button", name="Mark as read: paid").press("Enter")
+            for page in (phone, desktop, tab):
+                expect(page.locator("#unread")).to_have_text(re.compile("^2 "))
+            tab.get_by_role("button", name="sent", exact=True).click()
+            expect(tab.get_by_role("heading", name="Your account")).to_be_visible()
+            check_accessibility(tab)
+            tab.goto("/notifications/")
+            phone.goto("/notifications/")
+            phone.get_by_role("button", name="Mark as read: hello").focus()
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            expect(phone.get_by_role("listitem")).to_have_count(5)
+            expect(phone.get_by_role("button", name="Mark as read: hello")).to_be_focused()
+            phone.get_by_role("button", name="Mark all as read").click()
+            for page in (phone, desktop, tab):
+                expect(page.locator("#unread")).to_be_hidden()
+                expect(page).to_have_title(re.compile("^[YN]"))
+            expect(tab.locator(".unread")).to_have_count(0)
+            expect(other).to_have_title("Notifications · wiki")
+            desktop.get_by_role("button", name="Sign out").click()
+            expect(desktop.get_by_text("The site tells you what is new")).to_be_visible()
+            expect(tab.locator("#bell")).to_be_hidden(timeout=20_000)
+
+
+def test_notifications_outside_of_pages(make_project: MakeProject, window: BrowserContext) -> None:
+    """A hidden tab has no stream, unless the browser shows notifications: then one has, and shows each of them once."""
+    project = make_project(starter="notifications")
+    project.manage("migrate")
+    project.manage("shell", "--command", CREATE_USERS)
+    with (project.path / "wiki" / "asgi.py").open("a") as file:
+        file.write(COUNT_STREAMS)
+    window.add_init_script(RECORD_NOTIFICATIONS)
+    with project.run_server() as server:
+
+        def wait_for_open_streams(count: int) -> None:
+            def is_reached() -> bool:
+                return server.output.count("stream opened") - server.output.count("stream closed") == count
+
+            server.wait_until(is_reached, seconds=20)
+
+        def notify(*expected: tuple[Page, list[str]]) -> None:
+            project.manage("shell", "--command", NOTIFY_FROM_ANOTHER_PROCESS)
+            for page, texts in expected:
+                page.wait_for_function("count => shown.length >= count", arg=len(texts), polling=100)
+                assert page.evaluate("shown") == texts
+
+        first = window.new_page()
+        first.goto(f"{server.url}/accounts/login/?next=/notifications/")
+        fill_in_password(first, "ada")
+        expect(first.get_by_role("button", name="Allow browser notifications")).to_be_visible()
+        wait_for_open_streams(1)
+        second = window.new_page()
+        second.goto(server.url)
+        wait_for_open_streams(1)
+        elsewhere = window.new_page()
+        elsewhere.goto(f"{server.url}/admin/login/")
+        elsewhere.bring_to_front()
+        wait_for_open_streams(0)
+        notify((first, []), (second, []))
+
+        window.grant_permissions(["notifications"], origin=server.url)
+        for page, count in ((first, 1), (second, 2), (elsewhere, 1)):
+            page.bring_to_front()
+            wait_for_open_streams(count)
+            if page != elsewhere:
+                expect(page.locator("#unread")).to_have_text(re.compile("^2 "))
+        notify((first, ["paid", "sent"]), (second, []))
+        first.close()
+        wait_for_open_streams(1)
+        notify((second, ["paid", "sent"]))
+        elsewhere.goto(server.url)
+        wait_for_open_streams(2)
+        notify((elsewhere, []))
+        for page in (elsewhere, second):
+            expect(page.locator("#unread")).to_have_text(re.compile("^8 "))
+        assert second.evaluate("shown") == ["paid", "sent"]
+
+
+RECORD_NOTIFICATIONS = """window.shown = [];
+window.Notification = class extends Notification {
+  constructor(text) {
+    super(text);
+    shown.push(text);
+  }
+};"""
+CREATE_USERS = "\n".join(f"User.objects.create_user({name!r}, '', 'analytical-engine')" for name in ("ada", "grace"))
+NOTIFY_FROM_ANOTHER_PROCESS = """
+from notifications.notify import notify_sync
+ada = User.objects.get(username="ada")
+notify_sync(ada, "paid")
+notify_sync(ada, "sent", "/accounts/")
+"""
 
 
 def test_pages_of_every_project(run_project: RunProject, open_page: OpenPage) -> None:
@@ -517,7 +788,40 @@ PAGES = {
     "wiki": ["/", "/search/?q=CSS", "/new/", "/random/", "/wiki/CSS"],
     "chat": ["/", "/chat/empty/"],
     "live": ["/"],
+    "api": ["/", "/api/docs"],
+    "notifications": ["/", "/accounts/login/?next=/notifications/"],
+    "game": ["/"],
+    "assistant": ["/"],
 }
+
+
+def test_api(run_project: RunProject, open_page: OpenPage) -> None:
+    """Someone creates a token, tries the API on its documentation page with their session, and revokes the token."""
+    with run_project(starter="api") as (project, server):
+        project.manage(
+            "shell", "--command", "from accounts.models import User; User.objects.create_user('ada', password='x')"
+        )
+        with open_page(server.url, path="/tokens/", color_scheme="dark") as page:
+            page.get_by_label("Username").fill("ada")
+            page.get_by_label("Password").fill("x")
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_label("Name").fill("laptop")
+            page.get_by_role("button", name="Create a token").click()
+            secret = page.locator("#secret").inner_text()
+            assert httpx.get(f"{server.url}/api/notes", headers={"Authorization": f"Bearer {secret}"}).is_success
+            check_accessibility(page)
+            page.goto("/api/docs")
+            expect(page.locator("html")).to_have_class("dark-mode")
+            operation = page.locator(".opblock-post")
+            operation.get_by_text("Create Note").click()
+            operation.get_by_role("button", name="Try it out").click()
+            operation.get_by_role("button", name="Execute").click()
+            expect(operation.locator(".live-responses-table .response-col_status")).to_have_text(["Code", "201"])
+            page.emulate_media(color_scheme="light")
+            expect(page.locator("html")).not_to_have_class("dark-mode")
+            page.goto("/tokens/")
+            page.get_by_role("button", name="Revoke laptop").click()
+            expect(page.get_by_text("The token was revoked.")).to_be_visible()
 
 
 @pytest.mark.parametrize("starter", PAGES)

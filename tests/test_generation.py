@@ -37,12 +37,14 @@ USAGE_PATTERNS = {
     "django": "from django",
     "django-axes": "axes.middleware",
     "django-csp": "from csp import",
+    "django-ninja": "from ninja import",
     "django-stubs": "uv run mypy",
     "django-tasks": "from django_tasks import",
     "django-tasks-db": "django_tasks_db.DatabaseBackend",
     "dj-database-url": "import dj_database_url",
     "dj-email-url": "import dj_email_url",
     "environs": "import environs",
+    "markdown-it-py": "from markdown_it import",
     "python-dotenv": "from dotenv import",
     "python-json-logger": "pythonjsonlogger",
     "channels-redis": "channels_redis.",
@@ -160,7 +162,7 @@ def pyproject_mentions(texts: dict[str, str], pattern: str) -> int:
 def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
     """Nothing of the answers that were not given."""
     everything = "\n".join(texts.values()).lower().replace("django.channels.server", "")  # daphne's logger
-    channels = answers["channels"] or answers["starter"] == "chat"
+    channels = answers["channels"] or answers["starter"] in ("chat", "game")
     absent = {
         "channels": not channels,
         "redis": not channels,
@@ -171,10 +173,16 @@ def check_leftovers(texts: dict[str, str], answers: Answers) -> None:
         "granian": answers["server"] != "granian",
         "uvicorn": answers["server"] not in ("uvicorn", "gunicorn"),
         "encyclopedia": answers["starter"] != "wiki",
+        "openai": answers["starter"] != "assistant",
         "/chat/": answers["starter"] != "chat",
-        "httpx": answers["starter"] != "live",
+        "/tables/": answers["starter"] != "game",
+        "four in a row": answers["starter"] != "game",
+        "httpx": answers["starter"] not in ("live", "api", "assistant"),
+        "notifications/": answers["starter"] != "notifications",
         "worker:": answers["starter"] != "live",
         "django_tasks": answers["starter"] != "live",
+        "ninja": answers["starter"] != "api",
+        "schemathesis": answers["starter"] != "api",
     }
     assert [word for word, gone in absent.items() if gone and word in everything] == []
 

@@ -129,7 +129,7 @@ def post(client: httpx.Client, path: str, **form: str) -> httpx.Response:
     return client.post(path, data={**form, "csrfmiddlewaretoken": token}, headers=headers)
 
 
-@pytest.mark.parametrize("starter", ["chat", *also_in_test_all("blank", "wiki", "live")])
+@pytest.mark.parametrize("starter", ["chat", *also_in_test_all("blank", "wiki", "live", "notifications")])
 def test_accounts(starter: str, make_production_project: MakeProject) -> None:
     """Sign up, be sent on, see the account; one line fewer, and nobody can sign up."""
     project = make_production_project(starter=starter)

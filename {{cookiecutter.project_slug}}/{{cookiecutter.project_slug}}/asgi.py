@@ -13,7 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}
 from channels.routing import ProtocolTypeRouter
 {% endif %}
 from django.conf import settings
-{% if cookiecutter.__channels or cookiecutter.starter == "live" %}
+{% if cookiecutter.__channels or cookiecutter.__lifespan %}
 from django.utils.module_loading import import_string
 {% endif %}
 
@@ -24,7 +24,7 @@ from {{ cookiecutter.project_slug }}.serving.handler import get_asgi_application
 {% if cookiecutter.server == "granian" and cookiecutter.__channels %}
 from {{ cookiecutter.project_slug }}.serving.hardening import harden_websocket
 {% endif %}
-{% if cookiecutter.starter == "live" %}
+{% if cookiecutter.__lifespan %}
 from {{ cookiecutter.project_slug }}.serving.lifespan import LifespanMiddleware
 {% endif %}
 from {{ cookiecutter.project_slug }}.serving.limits import BodyLimitMiddleware
@@ -42,7 +42,7 @@ pool = ThreadPool()
 application = get_asgi_application(pool)
 application = BodyLimitMiddleware(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
-{% if cookiecutter.starter == "live" %}
+{% if cookiecutter.__lifespan %}
 # By its name, as it may import models, which can be loaded only now.
 state = import_string("{{ cookiecutter.project_slug }}.lifespan.state")
 application = LifespanMiddleware(application, state, pool)

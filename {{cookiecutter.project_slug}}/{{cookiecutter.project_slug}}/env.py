@@ -106,6 +106,12 @@ host = validate.Regexp(
     r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="names of hosts, without scheme or port"
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
+{% if cookiecutter.starter == "api" %}
+rate = validate.Regexp(
+    r"[1-9]\d{0,8}/[smhd]\Z", error="a rate such as 600/m: per second (s), minute, hour or day"
+)
+web_url = validate.Regexp(r"https?://[^/\s]\S*\Z", error="URLs such as https://www.example.com/x")
+{% endif %}
 url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
 address = validate.Email(error="mail addresses such as ada@example.com")
 bool_errors: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}

@@ -18,8 +18,14 @@ from .env import (
     network,
     one_of,
     origin,
+{% if cookiecutter.starter == "api" %}
+    rate,
+{% endif %}
     time_zone,
     url_path,
+{% if cookiecutter.starter == "api" %}
+    web_url,
+{% endif %}
     whole_number,
 )
 from .serving.logs import logging_config
@@ -69,6 +75,20 @@ TIME_ZONE = env.str("DJANGO_TIME_ZONE", default="UTC", validate=time_zone)
 STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
     "STATUS_ALLOW_LOCAL_ADDRESSES", default=DEBUG, **bool_errors
 )
+{% endif %}
+{% if cookiecutter.starter == "api" %}
+# How many requests to the API one user may send.
+API_RATE_LIMIT = env.str("API_RATE_LIMIT", default="600/m", validate=rate)
+# The services that /api/upstreams asks.
+API_UPSTREAMS = env.csv("API_UPSTREAMS", default="", validate_each=web_url)
+{% endif %}
+{% if cookiecutter.starter == "assistant" %}
+# Any server that speaks the OpenAI protocol. The default is Ollama on this machine, which ignores the key.
+OPENAI_BASE_URL = env.service_url(
+    "OPENAI_BASE_URL", default="http://localhost:11434/v1", schemes=["http", "https"]
+)
+OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="none")
+OPENAI_MODEL = env.str("OPENAI_MODEL", default="llama3.2")
 {% endif %}
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, **whole_number(1, 1000))
 # The server's command uses these two. Here an invalid one stops startup with a clear error.
@@ -136,6 +156,9 @@ INSTALLED_APPS = [
     "{{ cookiecutter.project_slug }}.serving",
     "accounts",
     "{{ cookiecutter.__app }}",
+{% if cookiecutter.starter == "api" %}
+    "ninja",  # after `api`, which replaces a template of it
+{% endif %}
 ]
 {% if cookiecutter.server != "daphne" %}
 if find_spec("daphne"):  # a development dependency; first, so that `runserver` speaks ASGI
@@ -156,6 +179,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+{% if cookiecutter.starter == "api" %}
+    "api.problems.problem_middleware",
+{% endif %}
 ]
 
 # The path below which the site is served.

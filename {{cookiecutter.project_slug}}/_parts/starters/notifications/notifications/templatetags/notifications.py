@@ -1,0 +1,17 @@
+from typing import Any
+
+from django import template
+from django.core.exceptions import SynchronousOnlyOperation
+
+from ..models import Notification
+
+register = template.Library()
+
+
+@register.simple_tag
+def count_unread(user: Any) -> int | None:
+    """Return the number, or None where an async view renders: the event stream brings it then."""
+    try:
+        return Notification.objects.filter(user_id=user.pk, is_read=False).count()
+    except SynchronousOnlyOperation:
+        return None
