@@ -3,9 +3,9 @@ PYTHON = python3
 PORT = 8000
 VENV = .venv/bin
 # What is generated is checked as a user gets it, by the tests.
-SOURCES = answer_checks.py hooks kubernetes/hooks core tests benchmarks docs
+SOURCES = answer_checks.py hooks kubernetes/hooks core tests benchmarks scripts
 
-.PHONY: help demo example test test-all stop-table bench screenshots check format clean
+.PHONY: help demo example test test-all stop-table bench screenshots docs check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
@@ -28,7 +28,7 @@ test: .venv/installed check  ## the tests: each pair of answers; UV_PYTHON=3.12 
 test-all: .venv/installed check  ## every combination of answers, too
 	$(VENV)/pytest --numprocesses auto --dist worksteal -m ""
 
-stop-table: .venv/installed  ## measure how each server stops, for docs/servers.md
+stop-table: .venv/installed  ## measure how each server stops, for docs/explanation/servers.md
 	WRITE_STOP_TABLE=1 $(VENV)/pytest tests/test_stops.py
 
 bench: .venv/installed  ## measure side by side with stock Django and WSGI; needs wrk, takes half an hour
@@ -36,19 +36,25 @@ bench: .venv/installed  ## measure side by side with stock Django and WSGI; need
 	$(VENV)/python benchmarks/chart.py
 
 screenshots: .venv/installed  ## take the README's pictures; needs Chromium
-	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python docs/screenshots.py
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python scripts/screenshots.py
+
+docs: .venv/installed  ## write the reference from the code, and build the site from docs/ into site/
+	$(VENV)/python scripts/reference.py
+	$(VENV)/zensical build --clean --strict
 
 check: .venv/installed  ## what CI checks besides the tests
 	$(VENV)/ruff check $(SOURCES)
 	$(VENV)/ruff format --check $(SOURCES)
 	$(VENV)/mypy
+	$(VENV)/codespell
+	$(VENV)/python scripts/prose.py
 
-format: .venv/installed  ## let ruff mend what it can
+format: .venv/installed  ## apply ruff's fixes
 	$(VENV)/ruff check --fix $(SOURCES)
 	$(VENV)/ruff format $(SOURCES)
 
-clean:  ## delete .venv/ and build/
-	rm -rf .venv build
+clean:  ## delete .venv/, build/ and site/
+	rm -rf .venv build site
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

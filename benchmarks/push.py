@@ -1,6 +1,6 @@
 """Measure how quickly news gets to open pages: NOTIFY of PostgreSQL, Redis, and a query per second and process.
 
-Two processes of uvicorn serve the live starter. Prints the figures of docs/push.md; takes some minutes.
+Two processes of uvicorn serve the live starter. Prints the figures of docs/how-to/push.md; takes some minutes.
 """
 
 import argparse

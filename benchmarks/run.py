@@ -339,7 +339,7 @@ def make_bolt_project(folder: Path, python: Path, kind: str, database: PostgreSQ
 
 
 def make_stock_project_with_core(folder: Path, python: Path, kind: str, database: PostgreSQL) -> Project:
-    """Make what an existing project is after docs/existing-projects.md."""
+    """Make what an existing project is after docs/how-to/existing-projects.md."""
     project = make_stock_project(folder, python, kind, database)
     add_core(project, "stock")
     return project

@@ -42,6 +42,8 @@ STUDENT_LIBRARIES = ["markdown-it-py>=4,<5", "markdown2>=2.5,<3", "nh3>=0.3,<1"]
 # Added by commands in docs/.
 DOCS_LIBRARIES = ["django-redis", "django-storages[s3]>=1.14,<2", "django-valkey", "fastapi", "psycopg[pool]"]
 DOCS_LIBRARIES += ["twisted[http2,tls]"]
+# The README and the pages of docs/, by name: no two folders have a page of the same name.
+PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]}
 # For test_isolation.py.
 TENANT_LIBRARIES = ["django-tenants"]
 # For test_existing_projects.py, besides Django.
@@ -75,8 +77,12 @@ class Answers(TypedDict, total=False):
 
 def code_blocks(page: str, language: str) -> list[str]:
     """The blocks of code in this language of the README or a page of docs/."""
-    path = ROOT / "README.md" if page == "README.md" else ROOT / "docs" / page
-    return re.findall(rf"^```{language}\n(.+?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.+?)^```$", page_text(page), re.MULTILINE | re.DOTALL)
+
+
+def page_text(page: str) -> str:
+    """The text of the README or a page of docs/, in whichever of its folders it is."""
+    return PAGES[page].read_text(encoding="utf-8")
 
 
 def run_commands(commands: str, folder: Path, answers: str = "", environment: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Attacks on generated projects in production mode, each from outside: docs/security.md says who may do what."""
+"""Attacks on generated projects in production mode, each from outside: docs/explanation/security.md says who may do what."""
 
 import asyncio
 import getpass
@@ -189,7 +189,7 @@ MAX_QUEUED_MESSAGES = (
 )
 # Four messages of 1 MiB, decoded and copied, and what Python needs besides.
 MAX_MEMORY_BYTES = 16 * MAX_MESSAGE_BYTES
-# granian assembles up to 64 MiB before it calls the application: docs/servers.md.
+# granian assembles up to 64 MiB before it calls the application: docs/explanation/servers.md.
 MAX_GRANIAN_MEMORY_BYTES = 2 * CLIENT_COUNT * 64 * MAX_MESSAGE_BYTES  # a message, and its copy for Python
 # The others reject compressed frames, since they negotiate no compression.
 COMPRESSING_SERVERS = ("uvicorn", "gunicorn")

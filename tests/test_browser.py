@@ -30,6 +30,7 @@ from tests.template import (
     edit,
     first_match,
     free_port,
+    page_text,
 )
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -154,7 +155,7 @@ def test_below_a_path(
     run_nginx: RunNginx,
     open_page: OpenPage,
 ) -> None:
-    """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/deploying.md says."""
+    """Files, sign-in, the admin, an event stream, a WebSocket and its page, behind nginx, as docs/how-to/deploying.md says."""
     project = make_production_project(starter=starter)
     project.environment["DJANGO_SCRIPT_NAME"] = "/app"
     with project.run_server() as running, running.client() as client:
@@ -248,7 +249,7 @@ def test_redirect_to_a_provider_after_a_form(
             page.goto("/elsewhere/")
             with page.expect_console_message(lambda message: "form-action" in message.text) as refusal:
                 button.click()
-            assert f"{site}/elsewhere/" in refusal.value.text  # not the provider, as docs/settings.md says
+            assert f"{site}/elsewhere/" in refusal.value.text  # not the provider, as docs/reference/settings.md says
             expect(page).to_have_url(f"{site}/elsewhere/")
         settings = project.path / "wiki" / "settings.py"
         edit(settings, """"form-action": ["'self'"]""", f""""form-action": ["'self'", "{provider}"]""")
@@ -894,8 +895,8 @@ VIOLATIONS = """<!doctype html><title>Violations</title><link rel="icon" href="d
 
 
 def test_console_messages(chromium: Browser) -> None:
-    """Each violation in the table of docs/settings.md, in the words that stand there; and that the sources cure it."""
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    """Each violation in the table of docs/reference/settings.md, in the words that stand there; and that the sources cure it."""
+    text = page_text("settings.md")
     rows = re.findall(r"^\| .+? \| ([A-Z][\w ]+) \| (.+) \|$", text, re.MULTILINE)
     assert len(rows) == 11
     console = read_console(chromium, CONTENT_SECURITY_POLICY)
@@ -956,7 +957,7 @@ def visit(chromium: Browser, url: str, scheme: str = "http") -> Iterator[tuple[P
 
 
 def install_app(project: Project, app: str) -> None:
-    """Install the student's app under this name, with the lines of docs/course-projects.md."""
+    """Install the student's app under this name, with the lines of docs/how-to/course-projects.md."""
     student = ROOT / "tests" / "student" / "network"
     shutil.rmtree(project.path / "pages")
     for file in student.rglob("*"):
@@ -974,7 +975,7 @@ def install_app(project: Project, app: str) -> None:
         project.manage(*command.split())
 
 
-COURSE_PROJECTS = (ROOT / "docs" / "course-projects.md").read_text(encoding="utf-8")
+COURSE_PROJECTS = page_text("course-projects.md")
 
 
 @contextmanager
@@ -994,7 +995,7 @@ def runserver(project: Project) -> Iterator[Server]:
     ids=["commerce", "mail", "network"],
 )
 def test_course_project(name: str, app: str, django_version: str, make_project: MakeProject, chromium: Browser) -> None:
-    """A student's app as in docs/course-projects.md: in development, blocked in production, and fixed."""
+    """A student's app as in docs/how-to/course-projects.md: in development, blocked in production, and fixed."""
     assert f"`project_name={name}`" in COURSE_PROJECTS
     project = make_project(project_name=name, django_version=django_version)
     install_app(project, app)
@@ -1063,7 +1064,7 @@ def use_course_project(page: Page, name: str) -> None:
 
 
 def test_final_project(make_project: MakeProject, chromium: Browser) -> None:
-    """An app with its own user, a WebSocket, an API and an event stream, made by the lines of docs/course-projects.md."""
+    """An app with its own user, a WebSocket, an API and an event stream, made by the lines of docs/how-to/course-projects.md."""
     assert "`project_name=capstone channels=true`" in COURSE_PROJECTS
     project = make_project(project_name="capstone", channels=True)
     install_app(project, "forum")

@@ -220,7 +220,7 @@ def test_wiki_stack(server: str, run_stack: RunStack, docker: Docker, tmp_path: 
 
 
 def check_behind_another_proxy(compose: Compose, override: Path) -> None:
-    """Without Caddy, as docs/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
+    """Without Caddy, as docs/how-to/deploying.md says: what arrives by HTTP from a proxy with HTTPS is not redirected."""
     port = free_port()
     override.write_text(code_blocks("deploying.md", "yaml")[0].replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
     compose("down", "--timeout", "15")
@@ -297,7 +297,7 @@ IMAGE_NAMES = re.compile(r"^(?:FROM| *image:) (\S+:\S+)", re.MULTILINE)
 
 
 def test_pinned_images(run_stack: RunStack, docker: Docker, registry: str) -> None:
-    """The command in docs/deploying.md pins each image to a digest, and the stack starts with these."""
+    """The command in docs/how-to/deploying.md pins each image to a digest, and the stack starts with these."""
     pins = code_blocks("deploying.md", "sh")[0]
     pinned: list[str] = []
 

@@ -424,7 +424,7 @@ CACHES = {{"default": {{"BACKEND": "{backend}", "LOCATION": "redis://localhost:6
     "backend", ["page", *also_in_test_all("django_redis.cache.RedisCache", "django_valkey.cache.ValkeyCache")]
 )
 def test_redis_as_a_cache(backend: str, make_limits_project: Callable[..., Project], redis: StartRedis) -> None:
-    """There are as many connections as threads, with Django's backend as in docs/settings.md and with two others."""
+    """There are as many connections as threads, with Django's backend as in docs/reference/settings.md and with two others."""
     *_, pool, settings = code_blocks("settings.md", "python")
     if backend != "page":
         settings = OTHER_REDIS_CACHES.format(backend=backend)

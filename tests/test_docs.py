@@ -24,6 +24,7 @@ from websockets.typing import Origin
 from tests import template
 from tests.template import (
     IN_CI,
+    PAGES,
     ROOT,
     MakeProbeProject,
     MakeProject,
@@ -35,11 +36,18 @@ from tests.template import (
     free_port,
 )
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Each has its test here, except for updating.md (test_updates.py), observability.md (test_observability.py), uploads.md
-# (test_pages.py), and those of the last line (test_integrations.py).
+# (test_pages.py), wiki.md (test_tutorial.py), and those of the last line (test_integrations.py).
 PAGES_WITH_COMMANDS = {"README.md", "background-tasks.md", "benchmarks.md", "deploying.md", "existing-projects.md"}
-PAGES_WITH_COMMANDS |= {"http2.md", "kubernetes.md", "observability.md", "other-asgi.md", "updating.md", "uploads.md"}
+PAGES_WITH_COMMANDS |= {
+    "http2.md",
+    "kubernetes.md",
+    "observability.md",
+    "other-asgi.md",
+    "updating.md",
+    "uploads.md",
+    "wiki.md",
+}
 PAGES_WITH_COMMANDS |= {"allauth.md", "celery.md", "debug-toolbar.md", "opentelemetry.md", "sentry.md"}
 # Replaces the clients of hosts and clusters, which tests cannot use, and records its arguments.
 FAKE_CLIENT = """#!/bin/sh
@@ -51,14 +59,16 @@ done
 
 
 class RunCommands(Protocol):
-    def __call__(self, commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]: ...
+    def __call__(
+        self, commands: str, folder: Path, *fake_clients: str, answers: str = "", **variables: str
+    ) -> list[str]: ...
 
 
 @pytest.fixture
 def run_commands(tmp_path: Path) -> RunCommands:
     """`run_commands(commands, folder, *fake_clients)` runs a page's commands, and returns the calls of the fake clients.
 
-    The repository that the pages name is this one, questions get the default, and dependencies are installed already.
+    The repository that the pages name is this one, questions get `answers` and then the default, and dependencies are installed already.
     """
     home = tmp_path / "home"
     (home / "ORG").mkdir(parents=True)
@@ -70,14 +80,14 @@ def run_commands(tmp_path: Path) -> RunCommands:
     environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_NO_SYNC")}
     environment |= {"COOKIECUTTER_CONFIG": str(home / "cookiecutterrc"), "CALLS": str(calls)}
 
-    def run(commands: str, folder: Path, *fake_clients: str, **variables: str) -> list[str]:
+    def run(commands: str, folder: Path, *fake_clients: str, answers: str = "", **variables: str) -> list[str]:
         programs = home / "bin"
         for name in fake_clients:
             programs.mkdir(exist_ok=True)
             (programs / name).write_text(FAKE_CLIENT)
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
-        template.run_commands(commands, folder, environment=environment | {"PATH": path} | variables)
+        template.run_commands(commands, folder, answers, environment | {"PATH": path} | variables)
         return calls.read_text().splitlines()
 
     return run
@@ -85,7 +95,7 @@ def run_commands(tmp_path: Path) -> RunCommands:
 
 def test_every_page_with_commands_is_tested() -> None:
     commands = r"(uv|uvx|docker|manage\.py|python|pip|cruft|git|fly|heroku|kubectl|systemctl|make) [a-z-]"
-    for page in PAGES:
+    for page in PAGES.values():
         text = page.read_text(encoding="utf-8")
         assert bool(code_blocks(page.name, "sh")) == (page.name in PAGES_WITH_COMMANDS), page.name
         outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -302,7 +312,7 @@ urlpatterns += [path(f"view-{number}/", view) for number, view in enumerate(view
 
 @pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_users_in_async_views(django_version: str, make_production_project: MakeProject) -> None:
-    """Views that fail after sign-in log the reason; the code in docs/async-views.md works."""
+    """Views that fail after sign-in log the reason; the code in docs/how-to/async-views.md works."""
     project = make_production_project(django_version=django_version)
     with (project.path / "wiki" / "urls.py").open("a") as urls:
         urls.write(VIEWS_FOR_USERS)
@@ -430,7 +440,7 @@ def sign_in(client: httpx.Client, forwarded_for: str, password: str) -> int:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+    for page in [*PAGES.values(), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -438,9 +448,10 @@ def test_links_lead_somewhere() -> None:
 def test_pages_name_existing_files_and_settings() -> None:
     """Files and settings that the pages mention exist."""
     template = ROOT / "{{cookiecutter.project_slug}}"
-    texts = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+    texts = "\n".join(page.read_text(encoding="utf-8") for page in PAGES.values())
     for name in re.findall(r"`tests/(test_\w+\.py)`|`(test_\w+\.py)`", texts):
-        assert (ROOT / "tests" / "".join(name)).exists(), name
+        files = [folder / "tests" / "".join(name) for folder in (ROOT, template)]
+        assert any(file.exists() for file in files), name
     package = template / "{{cookiecutter.project_slug}}"
     settings = "".join((package / name).read_text(encoding="utf-8") for name in ("settings.py", "serving/conf.py"))
     for variable in set(re.findall(r"\b(?:DJANGO|ASGI)_[A-Z_]+\b", texts)) - {"DJANGO_SETTINGS_MODULE"}:

@@ -77,7 +77,7 @@ urlpatterns += [path("sync/", probe.sync_view), path("async/", probe.async_view)
 
 
 def cookiecutter(folder: Path, *answers: str, options: tuple[str, ...] = ()) -> tuple[int, list[str]]:
-    """The command of docs/existing-projects.md in this folder: its exit status, and the lines that a person sees."""
+    """The command of docs/how-to/existing-projects.md in this folder: its exit status, and the lines that a person sees."""
     command = [sys.executable, "-m", "cookiecutter", "--no-input", *options, str(ROOT), "--directory", "core", *answers]
     result = subprocess.run(
         command, check=False, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
@@ -185,7 +185,7 @@ def test_startproject(
     start_project: Callable[..., Project],
     request: pytest.FixtureRequest,
 ) -> None:
-    """Sign-in, many clients, few threads and connections, a stop; and Django's own handler again."""
+    """Sign-in, many clients, few threads and connections, a shutdown; and Django's own handler again."""
     url = request.getfixturevalue("postgresql") if database == "postgresql" else ""
     project = start_project(django_version, url)
     create_database(project)
@@ -221,7 +221,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_system_checks(start_project: Callable[..., Project]) -> None:
-    """They name what docs/existing-projects.md tells people to look for, once the app is installed."""
+    """They name what docs/how-to/existing-projects.md tells people to look for, once the app is installed."""
     project = start_project("5.2")
     add_core(project)
     settings = project.path / "mysite" / "settings.py"
@@ -365,7 +365,7 @@ def compare(project: Project, talk: Callable[[httpx.Client], Transcript]) -> Tra
 
 
 def start_wagtail_site(path: Path, python: Path, settings: str = "") -> Project:
-    """Run `wagtail start`, with asgi.py as docs/existing-projects.md has it, and create the database."""
+    """Run `wagtail start`, with asgi.py as docs/how-to/existing-projects.md has it, and create the database."""
     path.mkdir(parents=True)
     # Wagtail writes sets of words into its pages, in an order that is another in each process.
     variables = {"DJANGO_SETTINGS_MODULE": "mysite.settings.dev", "PYTHONHASHSEED": "0"}

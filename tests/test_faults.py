@@ -161,7 +161,7 @@ def test_no_connection_is_accepted_during_shutdown(server: str, make_probe_proje
         running.process.terminate()
         with pytest.raises(ConnectionRefusedError):
             while True:
-                with suppress(ConnectionResetError):  # at the moment of the stop, as is the empty response
+                with suppress(ConnectionResetError):  # at the moment of the shutdown, as is the empty response
                     assert re.match(rb"HTTP/1.1 200|$", send(b"/livez").recv(100))
         assert select.select([announced], [], [], 0)[0] == []
         announced.settimeout(10)

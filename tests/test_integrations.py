@@ -37,6 +37,7 @@ from tests.template import (
     first_match,
     get_requirements,
     install_environment,
+    page_text,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -273,7 +274,7 @@ def follow_pages(project: Project) -> None:
     apply_diff(project.path / "pyproject.toml", types)
     apply_diff(package / "settings.py", policy)
     apply_diff(package / "urls.py", urls)
-    layout = package / "templates" / first_match(r"`templates/(.+?)`", page("allauth.md"))
+    layout = package / "templates" / first_match(r"`templates/(.+?)`", page_text("allauth.md"))
     layout.parent.mkdir(parents=True)
     layout.write_text(code_blocks("allauth.md", "html")[0])
 
@@ -292,10 +293,6 @@ def follow_debug_toolbar(project: Project) -> None:
     settings, urls = code_blocks("debug-toolbar.md", "python")
     insert(project.path / "wiki" / "settings.py", settings)
     insert(project.path / "wiki" / "urls.py", urls)
-
-
-def page(name: str) -> str:
-    return Path(__file__).parents[1].joinpath("docs", name).read_text(encoding="utf-8")
 
 
 def read_envelope(body: bytes) -> Iterator[tuple[str, Any]]:
@@ -365,7 +362,7 @@ def check_opentelemetry(running: Server, backend: Backend, project: Project) -> 
     assert min(numbers["asgi.threads.waiting"]) == 0
     assert max(numbers["asgi.threads.waiting"]) >= 2
     assert (min(numbers["asgi.threads.streams"]), max(numbers["asgi.threads.streams"])) == (0, 1)
-    for name in re.findall(r"^\| `(.+?)`", page("opentelemetry.md"), re.MULTILINE):
+    for name in re.findall(r"^\| `(.+?)`", page_text("opentelemetry.md"), re.MULTILINE):
         assert name in numbers, name
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.template import ROOT, MakeProject, Project, code_blocks, edit, first_match, free_port, on_servers
+from tests.template import MakeProject, Project, code_blocks, edit, first_match, free_port, on_servers, page_text
 
 VIEWS = """
 from asgiref.sync import async_to_sync
@@ -24,7 +24,7 @@ urlpatterns += [path("weather/", weather), path("sync-weather/", sync_weather)]
 
 
 def add_lifespan(project: Project, port: int) -> None:
-    """Do what docs/lifespan.md says, in a project that then says what it does."""
+    """Do what docs/how-to/lifespan.md says, in a project that then says what it does."""
     lifespan, middleware, view = code_blocks("lifespan.md", "python")
     package = project.path / "wiki"
     (package / "lifespan.py").write_text(lifespan)
@@ -32,7 +32,7 @@ def add_lifespan(project: Project, port: int) -> None:
     start, end = "    async with httpx2", "        yield State(http_client)\n"
     edit(package / "lifespan.py", start, f'    print("entered", await User.objects.acount())\n{start}')
     edit(package / "lifespan.py", end, f'{end}    print("left", await User.objects.acount())\n')
-    line = first_match("below `([^`]+)`:", (ROOT / "docs" / "lifespan.md").read_text())
+    line = first_match("below `([^`]+)`:", page_text("lifespan.md"))
     edit(package / "asgi.py", line, f"{line}\n{middleware}")
     urls = package / "urls.py"
     urls.write_text(urls.read_text() + VIEWS.format(port=port, view=view))

@@ -1,4 +1,4 @@
-"""The commands of docs/observability.md, in a generated project, with a server in place of the agent."""
+"""The commands of docs/how-to/observability.md, in a generated project, with a server in place of the agent."""
 
 import json
 import os

@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from tests.template import (
-    ROOT,
     MakeProject,
     Project,
     RunNginx,
@@ -26,6 +25,7 @@ from tests.template import (
     free_port,
     install_environment,
     on_servers,
+    page_text,
     run_commands,
 )
 
@@ -185,7 +185,7 @@ urlpatterns += [path("hello/", hello), path("ahello/", ahello)]
 
 @on_servers("granian")
 def test_languages(server: str, make_project: MakeProject) -> None:
-    """The lines of docs/settings.md: each of many visitors at once has a language of their own, and no thread more."""
+    """The lines of docs/reference/settings.md: each of many visitors at once has a language of their own, and no thread more."""
     project = make_project(server=server, django_version="6.1")
     [lines] = [block for block in code_blocks("settings.md", "python") if "LocaleMiddleware" in block]
     with (project.path / "wiki" / "settings.py").open("a") as settings:
@@ -223,7 +223,7 @@ UPLOADS = {"evil.py": False, "page.html": False, "drawing.svg": False, "photo.pn
 
 
 def add_uploads(project: Project) -> None:
-    """Add the model of docs/uploads.md and a view that saves what is uploaded."""
+    """Add the model of docs/how-to/uploads.md and a view that saves what is uploaded."""
     app = project.path / "pages"
     (app / "models.py").write_text(code_blocks("uploads.md", "python")[0].replace("photos/", "pages/"))
     (app / "migrations").mkdir()
@@ -311,7 +311,7 @@ def s3(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("django_version", ["6.1", *also_in_test_all("5.2")])
 def test_uploads_to_object_storage(django_version: str, make_project: MakeProject, s3: str) -> None:
-    """The lines of docs/uploads.md: files are in the bucket, links are signed, and without the variable they are here."""
+    """The lines of docs/how-to/uploads.md: files are in the bucket, links are signed, and without the variable they are here."""
     project = make_project(django_version=django_version)
     add_uploads(project)
     [add], (_, variable, storage) = code_blocks("uploads.md", "sh"), code_blocks("uploads.md", "python")
@@ -321,7 +321,7 @@ def test_uploads_to_object_storage(django_version: str, make_project: MakeProjec
     with settings.open("a") as file:
         file.write(storage)
     project.run(str(project.python), "-m", "pytest", "-q", "-k", "uploaded_files")
-    names = set(re.findall("`(AWS_[A-Z0-9_]+)`", (ROOT / "docs" / "uploads.md").read_text()))
+    names = set(re.findall("`(AWS_[A-Z0-9_]+)`", page_text("uploads.md")))
     values = {"AWS_ENDPOINT_URL_S3": s3, "AWS_DEFAULT_REGION": "eu-central-1"}
     values |= {name: "secret" for name in names - set(values)}
     assert len(values) == 4

@@ -317,7 +317,7 @@ def index(request):
 
 @pytest.mark.skipif(os.name == "nt", reason="the pipelines run on Linux")
 def test_code_of_a_course_is_left_out(make_project: MakeProject) -> None:
-    """With the lines of docs/course-projects.md, neither ruff nor mypy looks at it."""
+    """With the lines of docs/how-to/course-projects.md, neither ruff nor mypy looks at it."""
     project = make_project(project_name="project4")
     (project.path / "network").mkdir()
     (project.path / "network" / "__init__.py").write_text("")

@@ -208,7 +208,7 @@ def test_idle_connections_outlast_those_of_a_proxy(make_project: MakeProject) ->
             opened[connection] = server
         closed = wait_until_closed(opened, PROXY_IDLE_SECONDS + 5)
         assert set(closed) <= {"granian"}
-        # Its command takes no more than 60 s, as docs/servers.md says.
+        # Its command takes no more than 60 s, as docs/explanation/servers.md says.
         assert closed.get("granian", 60) > 55
         for connection, server in opened.items():
             assert server in closed or get_status(connection) == 200

@@ -565,7 +565,7 @@ def test_redis_with_a_self_signed_certificate(
     redis: StartRedis,
     tls_proxy: Callable[[int], AbstractContextManager[int]],
 ) -> None:
-    """It is rejected unless REDIS_SSL_CERT_REQS is set, as docs/deploying.md does on Heroku."""
+    """It is rejected unless REDIS_SSL_CERT_REQS is set, as docs/how-to/deploying.md does on Heroku."""
     project = make_production_project(server="uvicorn", starter="chat")
     with redis() as (url, _), tls_proxy(urlsplit(url).port or 6379) as port:
         for requirement, failing in (("required", ["channel layer"]), ("none", [])):

@@ -1,6 +1,6 @@
 """Graceful shutdown of each server: SIGTERM to its own process, as a container's init sends it, with a client connected.
 
-The table in docs/servers.md, which `make stop-table` writes, shows the results.
+The table in docs/explanation/servers.md, which `make stop-table` writes, shows the results.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived
 
 from tests.template import (
+    PAGES,
     ROOT,
     SERVERS,
     MakeProbeProject,
@@ -47,7 +48,7 @@ MARGIN_SECONDS = 5
 STATUSES = {"uvicorn": -15, "daphne": 0, "hypercorn": 0, "gunicorn": 0, "granian": 0}
 # 1012 is "service restart"; granian just leaves.
 CLOSE_CODES = {"uvicorn": 1012, "daphne": 1012, "hypercorn": 1012, "gunicorn": 1012, "granian": None}
-PAGE = ROOT / "docs" / "servers.md"
+PAGE = PAGES["servers.md"]
 WRITES_TABLE = bool(os.environ.get("WRITE_STOP_TABLE"))
 LARGE_BYTES = 20_000_000
 
@@ -323,7 +324,7 @@ def write_column(server: str, measured: dict[str, tuple[int, float]]) -> None:
     with FileLock(ROOT / "build" / "stop-table.lock"):
         table = read_table()
         table[server] = {case: f"{status}, {seconds:.1f} s" for case, (status, seconds) in measured.items()}
-        rows = [["open at the stop", *SERVERS], ["---"] * (len(SERVERS) + 1)]
+        rows = [["open at shutdown", *SERVERS], ["---"] * (len(SERVERS) + 1)]
         rows += [[case, *(table[each].get(case, "") for each in SERVERS)] for case in CASES]
         text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
         PAGE.write_text(TABLE.sub(lambda _: text, PAGE.read_text()))

@@ -33,6 +33,7 @@ class LifespanState(Generic[State]):
         self.tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def get(self) -> State:
+        """Return the state of the current event loop, which is entered at the first call."""
         # An empty context: what is entered outlives the request, or whatever asks first.
         return await self.enter(Context())
 
@@ -67,7 +68,7 @@ class LifespanState(Generic[State]):
 
 
 class LifespanMiddleware:
-    """Enters the state when the server starts and leaves it when it stops. An error ends the start.
+    """Enters the state when the server starts and leaves it when it stops. An error stops startup.
 
     Its synchronous calls, those of the ORM among them, run in background threads.
     """
