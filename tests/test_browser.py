@@ -124,6 +124,11 @@ def check_accessibility(page: Page, *disabled_rules: str) -> None:
     rules = {rule: {"enabled": False} for rule in disabled_rules}
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        # While colors change, axe-core would measure those in between.
+        page.wait_for_timeout(100)
+        for _ in range(20):
+            if page.evaluate("document.getAnimations().some(each => each.playState === 'running')"):
+                page.wait_for_timeout(50)
         found = Axe().run(page, options={"resultTypes": ["violations"], "rules": rules}).response
         assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
         assert len(found["passes"]) > 10
