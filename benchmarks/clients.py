@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -115,9 +116,16 @@ async def measure_event_streams(pid: int, port: int) -> dict[str, float]:
 
 async def measure_websockets(pid: int, port: int) -> dict[str, float]:
     """Measure server memory per idle WebSocket of 1,000, and the time until the last of 200 receives a message."""
-    url, origin = f"ws://127.0.0.1:{port}/ws/room/", Origin(f"http://127.0.0.1:{port}")
+    connect_to_room = partial(
+        connect,
+        "ws://example.com/ws/room/",
+        host="127.0.0.1",
+        port=port,
+        origin=Origin("http://example.com"),
+        max_queue=64,
+    )
     before = memory_mib(pid)
-    idle = [await connect(url, origin=origin, max_queue=64) for _ in range(1000)]
+    idle = [await connect_to_room() for _ in range(1000)]
     await asyncio.sleep(1)
     each = (memory_mib(pid) - before) * 1024 / len(idle)
     for socket in idle[200:]:
