@@ -700,3 +700,127 @@ def test_connections_that_postgresql_closed_are_replaced(
             running.wait_until(lambda: connections() == 0, seconds=10)
         assert client.get("/readyz").status_code == 200
         assert client.get("/probe/state/").json()["keepalives"] == "60"
+
+
+CHAIN = """
+import asyncio, itertools
+from django.core.handlers.exception import convert_exception_to_response
+from django.http import HttpResponse
+from django.test import RequestFactory
+from django.utils.deprecation import MiddlewareMixin
+from wiki.serving.middleware import AsyncMiddlewareMixin
+
+class IoMixin(AsyncMiddlewareMixin):
+    def does_io(self, request):
+        return True
+
+def make_middleware(name, mixin, trace, failing, responding):
+    class Middleware(*mixin, MiddlewareMixin):
+        def process_request(self, request):
+            trace.append(f"{name} request")
+            if failing == f"{name} request":
+                raise ValueError
+            if responding == name:
+                return HttpResponse(name)
+
+        def process_response(self, request, response):
+            trace.append(f"{name} response {response.status_code} {response.content[:1]}")
+            if failing == f"{name} response":
+                raise ValueError
+            return response
+
+    return Middleware
+
+def run(mixins, failing, responding):
+    trace = []
+    async def view(request):
+        trace.append("view")
+        if failing == "view":
+            raise ValueError
+        return HttpResponse("view")
+
+    handler = convert_exception_to_response(view)
+    for name, mixin in zip("cba", mixins):
+        handler = convert_exception_to_response(make_middleware(name, mixin, trace, failing, responding)(handler))
+    return asyncio.run(handler(RequestFactory().get("/"))).status_code, trace
+
+failing = [None, "view", *(f"{name} {method}" for name in "abc" for method in ("request", "response"))]
+mixins = itertools.product([(), (AsyncMiddlewareMixin,), (IoMixin,)], repeat=3)
+cases = list(itertools.product(mixins, failing, [None, *"abc"]))
+for mixin, *case in cases:
+    assert run(mixin, *case) == run([(), (), ()], *case), (mixin, case)
+print(len(cases), "cases")
+"""
+
+
+def test_middleware_runs_as_in_django(make_project: MakeProject) -> None:
+    """Whether or not each does I/O, has the mixin, responds, or raises an error."""
+    assert "864 cases" in make_project().manage("shell", "--command", CHAIN).stdout
+
+
+MATCHES = """
+import sys, types
+from django.conf.urls.i18n import i18n_patterns
+from django.core.handlers.base import BaseHandler
+from django.http import HttpResponse
+from django.test import RequestFactory, override_settings
+from django.urls import Resolver404, clear_url_caches, include, path, re_path, register_converter
+from django.urls.converters import StringConverter
+from django.utils import translation
+from wiki.serving.handler import ASGIHandler, SyncHandler, get_match
+
+async def view(request, **kwargs):
+    return HttpResponse()
+
+class Counting(StringConverter):
+    count = 0
+    def to_python(self, value):
+        Counting.count += 1
+        return Counting.count
+
+register_converter(Counting, "counting")
+
+def set_urls(*patterns):
+    sys.modules["other_urls"] = module = types.ModuleType("other_urls")
+    module.urlpatterns = list(patterns)
+    clear_url_caches()
+
+def match(path, handler):
+    return handler.resolve_request(RequestFactory().get(path))
+
+def is_found(path, handler):
+    try:
+        return bool(match(path, handler))
+    except Resolver404:
+        return False
+
+below = ([path("b/<int:n>/<slug:s>/", view, {"extra": 1}, name="b"), re_path("^(c)/$", view)], "app")
+with override_settings(ROOT_URLCONF="other_urls"):
+    for make_handler in (SyncHandler, ASGIHandler):
+        handler, django = make_handler(), BaseHandler()
+        set_urls(path("a/", include(below, namespace="space")))
+        for asked in ("/a/b/7/x/", "/a/c/"):
+            expected = vars(match(asked, django)) | {"tried": None}
+            hits = get_match.cache_info().hits
+            for _ in range(3):
+                found = match(asked, handler)
+                assert vars(found) | {"tried": None} == expected, (vars(found), expected)
+                for value in vars(found).values():  # a request may change what it likes
+                    if isinstance(value, list | dict):
+                        value.clear()
+            assert get_match.cache_info().hits == hits + 2
+        set_urls(path("other/", view))
+        assert not is_found("/a/c/", handler) and is_found("/other/", handler)
+        set_urls(path("<counting:number>/", view))
+        assert match("/x/", handler).kwargs["number"] + 1 == match("/x/", handler).kwargs["number"]
+        set_urls(*i18n_patterns(path("page/", view)))
+        for language in ("de", "en", "de"):
+            with translation.override(language):
+                assert is_found("/de/page/", handler) == (language == "de")
+print("all as in Django")
+"""
+
+
+def test_matches_are_those_of_django(make_project: MakeProject) -> None:
+    """And no request sees what another one has done to its own."""
+    assert "all as in Django" in make_project().manage("shell", "--command", MATCHES).stdout

@@ -29,6 +29,7 @@ from tests.template import (
     ROOT,
     SERVERS,
     MakeProbeProject,
+    MakeProject,
     Project,
     Server,
     also_in_test_all,
@@ -37,6 +38,7 @@ from tests.template import (
     first_match,
     free_port,
     generate,
+    on_servers,
 )
 
 HEADERS = {"Host": "example.com", "X-Forwarded-Proto": "https"}
@@ -337,3 +339,21 @@ def test_containers_are_given_more_time_than_the_grace_period(tmp_path: Path) ->
     manifest = (ROOT / "kubernetes" / "{{cookiecutter.__folder}}" / "deployment.yaml").read_text()
     seconds = int(first_match(r"terminationGracePeriodSeconds: (\d+)", manifest))
     assert seconds > GRACE_PERIOD_SECONDS + MARGIN_SECONDS
+
+
+@on_servers("uvicorn", "granian")
+def test_access_log_is_whole_at_a_stop(server: str, make_production_project: MakeProject) -> None:
+    """Of requests that end just before, on two processes where the server has them; no line is cut or mixed."""
+    project = make_production_project(server=server)
+    with project.run_server(WEB_CONCURRENCY="1" if server == "daphne" else "2") as running:
+        with ThreadPoolExecutor(8) as threads, running.client() as client:
+            ids = [f"request-{number}" for number in range(400)]
+            headers = [{"X-Request-ID": each, "Connection": "close"} for each in ids]
+            assert {each.status_code for each in threads.map(lambda own: client.get("/", headers=own), headers)} == {
+                200
+            }
+        running.stop()
+        lines = [line for line in running.output.splitlines() if "serving.monitoring" in line]
+    shape = r"(?:\S+ web\.1 +\| )?INFO wiki\.serving\.monitoring \[(request-\d+)\]: GET / 200 [\d.]+ ms"
+    assert [line for line in lines if not re.fullmatch(shape, line)] == []
+    assert sorted(first_match(r"\[(.+?)\]", line) for line in lines) == sorted(ids)

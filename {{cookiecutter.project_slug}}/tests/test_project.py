@@ -24,7 +24,7 @@ from django.core import signals
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.core.handlers import base
+from django.core.handlers import base, exception
 from django.core.handlers.asgi import ASGIHandler
 from django.core.mail import EmailMessage
 from django.db import OperationalError, connection, connections, transaction
@@ -36,6 +36,7 @@ from django.template.utils import get_app_template_dirs
 from django.templatetags.static import StaticNode
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import get_script_prefix, is_valid_path, set_script_prefix
+from django.urls.resolvers import RegexPattern, RoutePattern
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -434,8 +435,13 @@ def test_django_is_as_the_core_expects() -> None:
     for name in steps.split():
         assert hasattr(ASGIHandler, name), f"{update} ASGIHandler has no {name}"
     assert hasattr(base, "import_string"), f"{update} middleware is imported otherwise"
-    for name in ("load_middleware", "get_response", "_get_response_async"):
+    for name in ("load_middleware", "get_response", "_get_response_async", "resolve_request"):
         assert hasattr(base.BaseHandler, name), f"{update} BaseHandler has no {name}"
+    wrapper = exception.convert_exception_to_response(base.BaseHandler)
+    assert hasattr(wrapper, "__wrapped__"), f"{update} middleware is wrapped otherwise"
+    assert hasattr(exception, "response_for_exception"), f"{update} no response_for_exception"
+    for pattern, name in ((RoutePattern("a/"), "_route"), (RegexPattern("a/"), "_regex")):
+        assert name in vars(pattern), f"{update} {type(pattern).__name__} has no {name}"
     closers = hasattr(HttpResponseBase(), "_resource_closers")
     assert closers, f"{update} responses have no _resource_closers"
     acall = SecurityMiddleware.__acall__

@@ -22,8 +22,8 @@ from django.core import signals
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 
-# Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`, and
-# `_handler_class` and `_resource_closers` of a response.
+# Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`,
+# `_handler_class` and `_resource_closers` of a response, and `_route` and `_regex` of a URL pattern.
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
 from django.dispatch import Signal
