@@ -437,7 +437,7 @@ def test_django_is_as_the_core_expects() -> None:
     assert hasattr(base, "import_string"), f"{update} middleware is imported otherwise"
     for name in ("load_middleware", "get_response", "_get_response_async", "resolve_request"):
         assert hasattr(base.BaseHandler, name), f"{update} BaseHandler has no {name}"
-    wrapper = exception.convert_exception_to_response(base.BaseHandler)
+    wrapper = exception.convert_exception_to_response(base.BaseHandler().get_response)
     assert hasattr(wrapper, "__wrapped__"), f"{update} middleware is wrapped otherwise"
     assert hasattr(exception, "response_for_exception"), f"{update} no response_for_exception"
     for pattern, name in ((RoutePattern("a/"), "_route"), (RegexPattern("a/"), "_regex")):

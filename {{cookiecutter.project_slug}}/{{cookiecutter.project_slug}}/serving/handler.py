@@ -182,17 +182,7 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Read the body: into memory, or into a temporary file if it is large."""
-        event = await receive()
-        body = event.get("body", b"")
-        is_whole = event["type"] == "http.request" and not event.get("more_body")
-        if is_whole and len(body) <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
-            return BytesIO(body)
-        events = iter([event])
-
-        async def receive_again() -> Any:
-            return next(events, None) or await receive()
-
-        body_file = await super().read_body(receive_again)
+        body_file = await super().read_body(receive)
         if body_file._rolled:  # type: ignore[attr-defined]
             return body_file
         with body_file:
