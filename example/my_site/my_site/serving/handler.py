@@ -16,7 +16,6 @@ from typing import IO, Any, Literal, cast
 
 import django
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
 from django.core import asgi as core_asgi
 from django.core import signals
 from django.core.cache import close_caches
