@@ -15,7 +15,6 @@ SKIPPED = (
     "CHANGELOG.md",
     "example/",
     "docs/reference/serving.md",
-    "docs/starters.md",
     "scripts/prose.py",
     "tests/test_prose.py",
 )
