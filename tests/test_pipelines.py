@@ -112,7 +112,7 @@ def test_every_command_works(ci: str, answers: Answers, tmp_path: Path, docker: 
     if ci == "gitlab":
         pattern = yaml.safe_load((project.path / ".gitlab-ci.yml").read_text())["test"]["coverage"].strip("/")
     [coverage] = re.findall(pattern, output, re.MULTILINE)
-    assert 85 < float(coverage.rstrip("%")) < 100
+    assert 60 < float(coverage.rstrip("%")) < 100
 
 
 def github_jobs(path: Path) -> list[Job]:

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
+streams: Any
 try:
     streams = import_module(f"{settings.ROOT_URLCONF.partition('.')[0]}.serving.streams")
 except ModuleNotFoundError:
@@ -18,7 +19,8 @@ next_tick = asyncio.Event()
 
 async def events(request: HttpRequest) -> StreamingHttpResponse:
     if streams:
-        return streams.EventStreamResponse(wait_for_ticks(streams.ServerSentEvent("tick")))
+        response: StreamingHttpResponse = streams.EventStreamResponse(wait_for_ticks(streams.ServerSentEvent("tick")))
+        return response
     return StreamingHttpResponse(plain_events(), content_type="text/event-stream")
 
 
