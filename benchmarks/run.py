@@ -213,15 +213,13 @@ def make_candidates(folder: Path, database: PostgreSQL, options: argparse.Namesp
             candidates.append(make_candidate(name, project, command or web_process(project), views))
 
     make_ours = partial(make_generated_project, options.django)
-    our_views = [*BENCH_VIEWS, "static"]
     stock, wsgi = STOCK_COMMAND.format(name="stock"), WSGI_COMMAND.format(name="stock")
     persistent = "DATABASES['default']['CONN_MAX_AGE'] = 600\n"
     pool = "DATABASES['default']['OPTIONS'] |= {'pool': {'min_size': 10, 'max_size': 10}}\n"
     for kind in ("postgresql", "sqlite"):
-        views = [*our_views, *(["download", *API_VIEWS] if kind == "sqlite" else [])]
+        views = [*BENCH_VIEWS, *(["download", *API_VIEWS] if kind == "sqlite" else [])]
         for server in SERVERS if kind == "postgresql" else ["uvicorn"]:
-            add(f"generated, {server}, {kind}", views, None, make_ours, server, kind, database)
-        views.remove("static")
+            add(f"generated, {server}, {kind}", [*views, "static"], None, make_ours, server, kind, database)
         add(f"stock ASGI, uvicorn, {kind}", views, stock, make_stock_project, kind, database)
         add(f"stock with the core, uvicorn, {kind}", BENCH_VIEWS, stock, make_stock_project_with_core, kind, database)
         logged = wsgi + WSGI_ACCESS_LOG

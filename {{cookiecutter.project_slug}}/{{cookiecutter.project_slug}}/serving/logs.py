@@ -114,8 +114,8 @@ def logging_config(formatter: str) -> dict[str, Any]:
             "axes": {"level": "WARNING"},
             # Requests for other hosts get 400. Scanners send many: a traceback for each would be noise.
             "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
-{% if cookiecutter.starter == "live" %}
-            # It logs each request, and a check is one.
+{% if cookiecutter.__lifespan %}
+            # It logs each request to another service.
             "httpx2": {"level": "WARNING"},
 {% endif %}
         },

@@ -260,9 +260,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Upstream(ThreadingHTTPServer):
+    # By default five connections wait to be accepted; any other is tried again after a second.
+    request_queue_size = 20
+
+
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Upstream(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=[0.01]).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
