@@ -5,7 +5,7 @@ import atexit
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from threading import Event, Lock, Thread
 from time import perf_counter, sleep, time
 from typing import Any
@@ -22,7 +22,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.encoding import escape_uri_path
 
 from .handler import HEALTH_PATHS, server_stopped
-from .logs import request_id, take_request_id
+from .logs import take_request_id
 from .middleware import AsyncMiddlewareMixin
 from .threads import current_request_thread
 
@@ -113,14 +113,14 @@ async def failing_channel_layer() -> list[str]:
 
 
 class AccessLog:
-    """Logs requests some milliseconds later, in a thread: at once, it would take a tenth of a short one.
+    """Logs requests in batches, from a thread: to log each one at once takes a tenth of a short request.
 
-    Other loggers do not wait, so that what a request logs comes before its line of the access log. A
-    process that is killed loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS; any other writes all.
+    Other loggers do not wait, so what a request logs comes before its line of the access log. A process
+    that is killed loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS. Any other process writes all.
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[float, str, dict[str, Any]]] = deque()
+        self.waiting: deque[tuple[float, Context, dict[str, Any]]] = deque()
         self.has_waiting = Event()
         self.thread: Thread | None = None
         self.lock = Lock()
@@ -130,24 +130,27 @@ class AccessLog:
 
     def add(self, **fields: Any) -> None:
         """Log a request, whose line has these fields, and whose record has them as attributes."""
-        self.waiting.append((time(), request_id.get(), fields))
+        self.waiting.append((time(), copy_context(), fields))
         # In development the line stands where it belongs among those of `print`.
         if settings.DEBUG or len(self.waiting) > MAX_WAITING_LINES:
             self.flush()
         elif not self.has_waiting.is_set():
             self.has_waiting.set()
-            if self.thread is None:
+            if self.thread is None or not self.thread.is_alive():
                 self.start_thread()
 
     def flush(self, **_: Any) -> None:
         """Log what waits."""
         self.has_waiting.clear()
         with self.lock:
-            Context().run(self._log_waiting)
+            while self.waiting:
+                created, context, fields = self.waiting.popleft()
+                # The request's context has its id, and a tracer's.
+                context.run(self._log, created, fields)
 
     def start_thread(self) -> None:
         with self.lock:
-            if self.thread is None:
+            if self.thread is None or not self.thread.is_alive():
                 self.thread = Thread(target=self._work, name="access-log", daemon=True)
                 self.thread.start()
 
@@ -156,14 +159,11 @@ class AccessLog:
             sleep(ACCESS_LOG_INTERVAL_SECONDS)
             self.flush()
 
-    def _log_waiting(self) -> None:
-        while self.waiting:
-            created, request_id_, fields = self.waiting.popleft()
-            request_id.set(request_id_)
-            args = (ACCESS_LOG_FORMAT, tuple(fields.values()), None)
-            record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, *args, extra=fields)
-            record.created, record.msecs = created, created % 1 * 1000
-            logger.handle(record)
+    def _log(self, created: float, fields: dict[str, Any]) -> None:
+        args = (ACCESS_LOG_FORMAT, tuple(fields.values()), None)
+        record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, *args, extra=fields)
+        record.created, record.msecs = created, created % 1 * 1000
+        logger.handle(record)
 
 
 access_log = AccessLog()
