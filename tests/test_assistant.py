@@ -269,7 +269,10 @@ def test_two_processes(database: str, make_production_project: MakeProject) -> N
     edit(project.path / "assistant" / "models.py", "timedelta(seconds=30)", "timedelta(seconds=3)")
     edit(project.path / "assistant" / "running.py", "HEARTBEAT_SECONDS = 5", "HEARTBEAT_SECONDS = 1")
     edit(project.path / "assistant" / "events.py", "MAX_STREAM_SECONDS = 30", "MAX_STREAM_SECONDS = 2")
-    # Over a network or a slow machine, messages take longer than here; SQLite's, half a second.
+    # Over a network, or on a busy machine, it takes longer than here until a process receives commands.
+    subscribe = 'async with subscribe(f"answer'
+    edit(project.path / "assistant" / "running.py", subscribe, f"await asyncio.sleep(0.5)\n        {subscribe}")
+    # Messages do, too; SQLite's, half a second.
     seconds = 1 if database == "postgresql" else 1.5
     with run_language_model(answer=LONG) as model:
         with run_project(project, model) as other, run_project(project, model) as server:
@@ -290,10 +293,14 @@ async def use_other_process(server: Server, other: Server, model: LanguageModel,
 
         async with open_page(other_client, path) as page:
             await wait_until(lambda: "its page was closed" in page.last)
-            await ask(client, "stopped", path)
-            await wait_until(lambda: page.text.count("word") > 5)
+            await ask(client, "at once", path)
             await other_client.post(path, data={"action": "stop"})
-            assert await wait_until(lambda: model.get("stopped").disconnected_at) < seconds
+            await wait_until(lambda: "at once" in page.last and "You have stopped the answer." in page.last)
+
+            await ask(client, "halt", path)
+            await wait_until(lambda: "halt" in page.last and page.text.count("word") > 5)
+            await other_client.post(path, data={"action": "stop"})
+            assert await wait_until(lambda: model.get("halt").disconnected_at) < seconds
             await wait_until(lambda: "You have stopped the answer." in page.last)
 
             # The process that has the answer hangs, and is killed.

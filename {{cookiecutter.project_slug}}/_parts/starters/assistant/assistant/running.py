@@ -28,6 +28,7 @@ SAVE_BATCH_SIZE = 100  # in one transaction
 HEARTBEAT_SECONDS = 5
 # How long an answer runs without a page: while one is loaded, and after the last one was closed.
 LOADING_SECONDS, GRACE_SECONDS = 5, 0.5
+MAX_SUBSCRIBE_SECONDS = 1
 MAX_PUBLISHED_CHARACTERS = 1000  # more may not fit into a message
 
 State = Answer.State
@@ -57,6 +58,7 @@ class RunningAnswer:
         # How many characters, and which result, which is None if the answer is not to be found.
         self.saved: tuple[int, tuple[str, str] | None] = (0, None)
         self.tasks: list[asyncio.Task[None]] = []
+        self.receives_commands = asyncio.Event()
         self.watchers: set[str] = set()
         self.loop = asyncio.get_running_loop()
         self.timer = self.loop.call_later(0, lambda: None)
@@ -132,11 +134,14 @@ class RunningAnswers:
             running.end(State.FAILED, "The server has stopped in the middle of the answer.")
         await self.save()
 
-    def start(self, answer: Answer, messages: list[Any]) -> None:
+    async def start(self, answer: Answer, messages: list[Any]) -> None:
         running = self.by_id[answer.id] = RunningAnswer(answer, messages, self.has_news)
         for coroutine in (self.ask_model(running), self.receive_commands(running)):
             task = running.loop.create_task(coroutine, context=self.context.copy())
             running.tasks.append(task)
+        # Only then is there a page from which another process may be told to stop the answer.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(running.receives_commands.wait(), MAX_SUBSCRIBE_SECONDS)
 
     async def send(self, answer_id: int, command: str, watcher: str = "") -> None:
         """Send a command to the process that has the answer."""
@@ -148,6 +153,7 @@ class RunningAnswers:
     async def receive_commands(self, running: RunningAnswer) -> None:
         async with subscribe(f"answer {running.answer.id}") as commands:
             async for command in commands:
+                running.receives_commands.set()
                 if command:
                     running.execute(*json.loads(command))
 

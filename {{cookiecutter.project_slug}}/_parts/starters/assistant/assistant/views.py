@@ -73,7 +73,7 @@ async def respond(
         except LimitReached as error:
             form, limit = QuestionForm(initial={"question": question}), error
         else:
-            (await state.get()).answers.start(answer, messages)
+            await (await state.get()).answers.start(answer, messages)
             return redirect(f"{answer.conversation.get_absolute_url()}#answer-{answer.id}")
     context |= {"conversation": conversation, "form": form, "limit": limit}
     status = 429 if limit else 400 if form.errors else 200
