@@ -27,6 +27,7 @@ LOGGING["handlers"]["console"] = LOGGING["handlers"]["null"]
 MORE_MIDDLEWARE = """
 MIDDLEWARE[2:2] = ["differential.middleware.MixinMiddleware", "django.middleware.http.ConditionalGetMiddleware"]
 MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware", "differential.middleware.ShortCutMiddleware"]
+AUTHENTICATION_BACKENDS = ["differential.backends.SyncUserBackend"]
 """
 
 
@@ -70,6 +71,8 @@ def test_the_core_responds_as_django_does(
     for seed in (first, first + 1):  # an odd and an even one: see differential/run.py
         with ThreadPoolExecutor(2) as executor:
             core, stock = executor.map(lambda module: run(project, module, seed), ["wiki.asgi", "wiki.stock"])  # noqa: B023
+        signed_in = [answer for answer in core if "sessionid" in answer.get("request", {}).get("cookies", [])]
+        assert len(signed_in) > REQUESTS / RUNS / 10
         pairs = enumerate(zip(core, stock, strict=True))
         differences = [describe(number, *pair) for number, pair in pairs if pair[0] != pair[1]]
         shown = "\n".join(differences[:3])

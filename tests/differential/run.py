@@ -34,6 +34,8 @@ OTHER_PATHS = [
     "/differential/echo", "/differential/async_echo", "/differential/without_slash", "/differential/without_slash/",
     "/differential/é/", "/differential/%2e%2e/", "/differential/a b/", "/" + "long/" * 60,
 ]  # fmt: skip
+# More often: there is something to see only while a user is signed in.
+USER_PATHS = ["/differential/show_user/"] * 20 + ["/differential/change_password_elsewhere/"] * 5
 VALUES = [
     "",
     "1",
@@ -80,7 +82,7 @@ class Client:
     def __init__(self, application: Application, seed: int) -> None:
         self.application = application
         self.chance = random.Random(seed)
-        self.paths = [*self.differential_paths(), *OTHER_PATHS * 2]
+        self.paths = [*self.differential_paths(), *OTHER_PATHS * 2, *USER_PATHS]
         self.cookies: dict[str, str] = {}
 
     @staticmethod
@@ -201,7 +203,7 @@ class Client:
 
     def store_cookies(self, answer: Message) -> None:
         for name, value in answer["headers"]:
-            if name == b"set-cookie":
+            if name.lower() == b"set-cookie":
                 for key, morsel in SimpleCookie(value.decode("latin-1")).items():
                     if morsel["max-age"] == "0" or morsel["expires"].startswith("Thu, 01 Jan 1970"):
                         self.cookies.pop(key, None)

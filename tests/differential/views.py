@@ -10,7 +10,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django import forms
 from django.contrib import messages
-from django.contrib.auth import get_user_model
+from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.core.files.uploadedfile import UploadedFile
@@ -55,7 +55,9 @@ def echo(request: HttpRequest) -> JsonResponse:
             "path": [request.path, request.path_info, request.get_full_path(), request.build_absolute_uri()],
             "GET": [[key, request.GET.getlist(key)] for key in request.GET],
             "cookies": sorted(key for key in request.COOKIES),
-            "headers": sorted([key, value] for key, value in request.headers.items() if key not in ("Cookie",)),
+            "headers": sorted(
+                [key, value] for key, value in request.headers.items() if key not in ("Cookie", "X-Csrftoken")
+            ),
             "secure": request.is_secure(),
             "address": request.META.get("REMOTE_ADDR"),
             "encoding": request.encoding,
@@ -342,8 +344,22 @@ def views() -> dict[str, ViewFunction]:
             found[f"{name}_{wrapped}"] = decorator(BOTH[wrapped])
             found[f"async_{name}_{wrapped}"] = decorator(as_async(BOTH[wrapped]))
     found["cached_page"] = cache_page(60)(BOTH["page"])
+    found["show_user"], found["change_password_elsewhere"] = show_user, change_password_elsewhere
     found["class"], found["async_class"] = SyncView.as_view(), AsyncView.as_view()
     return found
+
+
+async def show_user(request: HttpRequest) -> JsonResponse:
+    user = await request.auser()
+    is_same = user is await request.auser()
+    return JsonResponse({"user": str(user), "same": is_same, "number": await request.session.aget("number")})
+
+
+async def change_password_elsewhere(request: HttpRequest) -> HttpResponse:
+    """Leave the session as after a change of the password in another one: its next request signs the user out."""
+    if await request.session.aget(HASH_SESSION_KEY):
+        await request.session.aset(HASH_SESSION_KEY, "of the old password")
+    return HttpResponse("changed")
 
 
 class SyncView(View):
