@@ -5,10 +5,12 @@ do I/O. With the mixins of this module they are called directly, and in a thread
 """
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib import auth
 
 # Not in Django's documentation.
 from django.core.handlers.exception import response_for_exception
@@ -84,6 +86,44 @@ class AsyncSessionMixin(AsyncMiddlewareMixin):
         return settings.SESSION_SAVE_EVERY_REQUEST or getattr(session, "modified", False)
 
 
+class AsyncAuthenticationMixin(AsyncMiddlewareMixin):
+    """Lets `request.auser` load the session and the user in one call in a thread.
+
+    Django makes a call for each. A page with a session and a user takes a fifth longer then.
+    """
+
+    def process_request(self, request: Any) -> None:
+        super().process_request(request)  # type: ignore[misc]
+        if loads_users_alike(type(request.session), *settings.AUTHENTICATION_BACKENDS):
+            request.auser = partial(auser, request)
+
+
+@lru_cache
+def loads_users_alike(session_class: type, *backends: str) -> bool:
+    """Return whether `auth.get_user` does what `auth.aget_user` does."""
+    classes = [type(auth.load_backend(path)) for path in backends]
+    return has_same_async_method(session_class, "load") and all(
+        has_same_async_method(each, "get_user") for each in classes
+    )
+
+
+def has_same_async_method(owner: type, name: str) -> bool:
+    """Return whether the class that defines a method defines its async variant, too.
+
+    A subclass that replaces one of the two makes them differ.
+    """
+    for each in owner.__mro__:
+        if defined := vars(each).keys() & {name, f"a{name}"}:
+            return len(defined) == 2
+    return True
+
+
+async def auser(request: Any) -> Any:
+    if not hasattr(request, "_acached_user"):
+        request._acached_user = await sync_to_async(auth.get_user)(request)
+    return request._acached_user
+
+
 class AsyncCsrfMixin(AsyncMiddlewareMixin):
     def does_io(self, request: HttpRequest) -> bool:
         return settings.CSRF_USE_SESSIONS
@@ -135,7 +175,7 @@ def is_unused(storage: object) -> bool:
 
 # What the handler puts before the middleware that it finds in MIDDLEWARE.
 ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
-    "django.contrib.auth.middleware.AuthenticationMiddleware": AsyncMiddlewareMixin,
+    "django.contrib.auth.middleware.AuthenticationMiddleware": AsyncAuthenticationMixin,
     "django.contrib.messages.middleware.MessageMiddleware": AsyncMessageMixin,
     "django.contrib.sessions.middleware.SessionMiddleware": AsyncSessionMixin,
     "django.middleware.clickjacking.XFrameOptionsMiddleware": AsyncMiddlewareMixin,
