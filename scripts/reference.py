@@ -118,7 +118,7 @@ SETTINGS = {
     "ADDRESS_FAILURE_LIMIT": "How many wrong passwords from one IP address, for any usernames, lock out the address.",
     "AXES_FAILURE_LIMIT": "How many wrong passwords for one username from one IP address lock out that pair.",
     "AXES_COOLOFF_TIME": "How long a lockout lasts.",
-    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, on which only the owner of the domain can decide.",
+    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, which only the domain's owner can resolve.",
 }
 
 
@@ -209,11 +209,11 @@ def variables_page() -> str:
     lines = [
         "# Environment variables and settings",
         "",
-        "This page lists the environment variables that configure a generated project, and the settings that it adds to Django's. To learn how",
-        "they work together, read [how settings work](settings.md).",
+        "This page lists the environment variables that configure a generated project, and the settings that the project",
+        "adds to Django's. To learn how they work together, read [how settings work](settings.md).",
         "",
-        "`settings.py` reads the variables from the environment and, in development, from `.env`. An empty variable counts as not set. An invalid",
-        "variable stops startup with an error that names the variable and what it accepts.",
+        "`settings.py` reads the variables from the environment and, in development, from `.env`. An empty variable counts",
+        "as not set. An invalid variable stops startup with an error that names the variable and what it accepts.",
         "",
         "## Environment variables",
     ]
@@ -403,8 +403,8 @@ def serving_page() -> str:
     lines = [
         "# The serving package",
         "",
-        "This page lists the classes and functions of the package `<slug>/serving/`, which each project has. The first section describes those that",
-        f"your own code can use. In imports, replace `{SLUG}` with your project's slug.",
+        "This page lists the classes and functions of the package `<slug>/serving/`, which each project has. The first",
+        f"section describes those that your own code can use. In imports, replace `{SLUG}` with your project's slug.",
         "",
         "## For your code",
     ]
@@ -442,8 +442,9 @@ def checks_page() -> str:
     lines = [
         "# System checks",
         "",
-        "This page lists the system checks that a project has in addition to Django's. Look here when `manage.py check` reports an id that begins",
-        "with `serving`. The checks run if `INSTALLED_APPS` contains `<slug>.serving`. To silence one, add its id to `SILENCED_SYSTEM_CHECKS`.",
+        "This page lists the system checks that a project has in addition to Django's. Look here when `manage.py check`",
+        "reports an id that begins with `serving`. The checks run if `INSTALLED_APPS` contains `<slug>.serving`. To silence",
+        "one, add its id to `SILENCED_SYSTEM_CHECKS`.",
     ]
     tree = ast.parse((PACKAGE / "serving" / "checks.py").read_text(encoding="utf-8"))
     entries: dict[str, list[str]] = {}
@@ -482,8 +483,9 @@ def questions_page() -> str:
     lines = [
         "# Questions",
         "",
-        "This page lists the questions that cookiecutter asks when it generates a project, with the possible answers. Press Enter to accept a default.",
-        "To generate a project without questions, pass the answers as arguments; questions that you leave out get their defaults:",
+        "This page lists the questions that cookiecutter asks when it generates a project, with the possible answers. Press",
+        "Enter to accept a default. To generate a project without questions, pass the answers as arguments. Questions that",
+        "you leave out get their defaults:",
         "`uvx cookiecutter --no-input gh:ORG/cookiecutter-django-asgi project_name=wiki server=granian`.",
     ]
     for name, prompt in QUESTIONS["__prompts__"].items():
