@@ -118,7 +118,7 @@ SETTINGS = {
     "ADDRESS_FAILURE_LIMIT": "How many wrong passwords from one IP address, for any usernames, lock out the address.",
     "AXES_FAILURE_LIMIT": "How many wrong passwords for one username from one IP address lock out that pair.",
     "AXES_COOLOFF_TIME": "How long a lockout lasts.",
-    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, which only the domain's owner can resolve.",
+    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, which are for the domain's owner to decide.",
 }
 
 
