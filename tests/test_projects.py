@@ -90,6 +90,20 @@ def test_tests_do_not_share_rows(database: str, make_project: MakeProject, reque
         assert "4 passed" in tests.stdout
 
 
+def test_access_log_of_tests(make_project: MakeProject) -> None:
+    """Each line is in the output of the test that made the request, and none comes after the last test."""
+    project = make_project()
+    test = (
+        "async def test_{name}(async_client):\n    await async_client.get('/{name}/')\n    assert '{name}' == 'first'\n"
+    )
+    (project.path / "tests" / "test_log.py").write_text(test.format(name="first") + "\n\n" + test.format(name="second"))
+    tests = project.run(project.python, "-m", "pytest", "-q", "tests/test_log.py", check=False)
+    output = tests.stdout + tests.stderr
+    assert "1 failed, 1 passed" in output.splitlines()[-1]
+    assert "GET /second/ 404" in output
+    assert "GET /first/" not in output
+
+
 # As in Django's tutorial, part 5: a method with a bug that its test finds.
 POLLS_MODELS = """
 from datetime import timedelta

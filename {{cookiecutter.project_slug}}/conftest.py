@@ -10,6 +10,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import connections
 from pytest_django import Settings
 
+from {{ cookiecutter.project_slug }}.serving import monitoring
 from {{ cookiecutter.project_slug }}.testing import protect_files, temporary_file_settings
 
 collect_ignore = ["media.files"]  # or pytest would run what visitors upload
@@ -39,6 +40,12 @@ def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for name, value in temporary_file_settings(tmp_path).items():
         setattr(settings, name, value)
+
+
+@pytest.fixture(autouse=True)
+def access_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes a request's line at once, not in batches: it belongs to the output of its test."""
+    monkeypatch.setattr(monitoring, "MAX_WAITING_LINES", 0)
 
 
 @pytest.fixture(autouse=True, scope="session")

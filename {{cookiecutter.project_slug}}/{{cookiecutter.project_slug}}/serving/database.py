@@ -16,6 +16,10 @@ from django.utils.functional import cached_property
 
 from .conf import get_setting
 
+# An epoll selector, the default on Linux, takes four times as long to create. Windows has no poll.
+SELECTOR_CLASS: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 # A backend's class: the stubs have none of the attributes above.
 DatabaseWrapper = Any
 
@@ -101,7 +105,7 @@ def attributes_of_new_connection(alias: str) -> frozenset[str]:
 
 def has_input(driver_connection: Any) -> bool:
     """Return whether PostgreSQL sent something unasked: most likely that it closed the connection."""
-    with selectors.DefaultSelector() as selector:
+    with SELECTOR_CLASS() as selector:
         selector.register(driver_connection, selectors.EVENT_READ)
         return bool(selector.select(0))
 
