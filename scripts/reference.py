@@ -287,7 +287,7 @@ def setting_type(value: str) -> str:
 
 # By folder of `_parts`.
 PART_QUESTIONS = {"servers": "server", "databases": "database", "django": "django_version", "starters": "starter"}
-# What a project's own code imports; all other names are for the modules among themselves.
+# What a project's own code imports; all other names are internal.
 FOR_PROJECTS = {
     "streams": ["EventStreamResponse", "ServerSentEvent", "get_last_event_id"],
     "pubsub": ["publish", "publish_sync", "subscribe", "Subscription", "PayloadTooLarge"],
@@ -392,7 +392,9 @@ def argument(node: ast.arg, default: ast.expr | None) -> str:
 def documented_definition(node: Definition) -> list[str]:
     lines = ["", f"### `{node.name}`", "", "```python", signature(node), "```", "", ast.get_docstring(node) or ""]
     for method in node.body if isinstance(node, ast.ClassDef) else []:
-        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(method):
+        if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) or method.name.startswith("_"):
+            continue
+        if ast.get_docstring(method):
             lines += ["", "```python", signature(method, f"{node.name}."), "```", "", ast.get_docstring(method) or ""]
     return lines
 
