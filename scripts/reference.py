@@ -89,7 +89,7 @@ LIST_ITEMS = {
     "host": "host names",
     "origin": "origins such as `https://www.example.com`",
     "network": "addresses, networks, or `*`",
-    "address": "mail addresses",
+    "address": "email addresses",
     "web_url": "`http://` or `https://` URLs",
 }
 VALIDATED_TEXT = {
@@ -111,14 +111,14 @@ COMPOSE_VARIABLES = [
 ]
 # The settings of settings.py that are the project's own, or whose value differs from the library's default on purpose.
 SETTINGS = {
-    "SITE_NAME": "The site's name, shown on every page.",
-    "SECURITY_HEADERS": "Response headers that every page gets unless its view sets them.",
-    "SCRIPT_NAME": "`DJANGO_SCRIPT_NAME` without a slash at the end.",
-    "SERVER_TIMING": "`DJANGO_SERVER_TIMING`.",
-    "ADDRESS_FAILURE_LIMIT": "This many wrong passwords from one network, for all usernames, lock out the network.",
-    "AXES_FAILURE_LIMIT": "This many wrong passwords for one username from one network lock out that pair.",
+    "SITE_NAME": "The name of the site, which every page shows.",
+    "SECURITY_HEADERS": "Headers of every response, unless its view sets them.",
+    "SCRIPT_NAME": "The value of `DJANGO_SCRIPT_NAME` without the slash at its end.",
+    "SERVER_TIMING": "Whether responses have a `Server-Timing` header.",
+    "ADDRESS_FAILURE_LIMIT": "How many wrong passwords from one IP address, for any usernames, lock out the address.",
+    "AXES_FAILURE_LIMIT": "How many wrong passwords for one username from one IP address lock out that pair.",
     "AXES_COOLOFF_TIME": "How long a lockout lasts.",
-    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, which only the domain's owner can decide.",
+    "SILENCED_SYSTEM_CHECKS": "Warnings about HSTS for subdomains and preload lists, which are for the domain's owner to decide.",
 }
 
 
@@ -209,8 +209,11 @@ def variables_page() -> str:
     lines = [
         "# Environment variables and settings",
         "",
-        "`settings.py` reads these variables from the environment or, in development, from `.env`. An empty variable counts as not set.",
-        "An invalid one stops startup with an error that names the variable and what it accepts. [How settings work](settings.md) explains more.",
+        "This page lists the environment variables that configure a generated project, and the settings that the project",
+        "adds to Django's. To learn how they work together, read [how settings work](settings.md).",
+        "",
+        "`settings.py` reads the variables from the environment and, in development, from `.env`. An empty variable counts",
+        "as not set. An invalid variable stops startup with an error that names the variable and what it accepts.",
         "",
         "## Environment variables",
     ]
@@ -219,14 +222,20 @@ def variables_page() -> str:
         lines += [f"- Accepts: {variable.accepted}", f"- Default: {variable.default}"]
         if variable.condition:
             lines.append(f"- Only in projects with {variable.condition}")
-    lines += ["", "## Docker Compose", "", "`compose.yaml` and `Caddyfile` read these as well:", ""]
+    lines += ["", "## Docker Compose", "", "`compose.yaml` and `Caddyfile` also read these variables:", ""]
     lines += ["| variable | default | effect |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {default} | {effect} |" for name, default, effect in COMPOSE_VARIABLES]
     lines += ["", "## Settings of the ASGI core", ""]
-    lines += ["Django settings, which `settings.py` may set. `ASGI_THREADS` is read from the environment, too.", ""]
+    lines += [
+        "To change one of these, set it in `settings.py`. You can also set `ASGI_THREADS` in the environment.",
+        "",
+    ]
     lines += ["| setting | type | default | effect |", "| --- | --- | --- | --- |", *core_settings()]
     lines += ["", "## Other settings", ""]
-    lines += ["What `settings.py` sets besides Django's own settings and those of its libraries:", ""]
+    lines += [
+        "Settings that are the project's own, or that differ from the default of Django or a library on purpose:",
+        "",
+    ]
     lines += ["| setting | type | value | effect |", "| --- | --- | --- | --- |", *other_settings()]
     return "\n".join(lines)
 
@@ -278,7 +287,7 @@ def setting_type(value: str) -> str:
 
 # By folder of `_parts`.
 PART_QUESTIONS = {"servers": "server", "databases": "database", "django": "django_version", "starters": "starter"}
-# What a project's own code imports; all other names are for the modules among themselves.
+# What a project's own code imports; all other names are internal.
 FOR_PROJECTS = {
     "streams": ["EventStreamResponse", "ServerSentEvent", "get_last_event_id"],
     "pubsub": ["publish", "publish_sync", "subscribe", "Subscription", "PayloadTooLarge"],
@@ -383,7 +392,9 @@ def argument(node: ast.arg, default: ast.expr | None) -> str:
 def documented_definition(node: Definition) -> list[str]:
     lines = ["", f"### `{node.name}`", "", "```python", signature(node), "```", "", ast.get_docstring(node) or ""]
     for method in node.body if isinstance(node, ast.ClassDef) else []:
-        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(method):
+        if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) or method.name.startswith("_"):
+            continue
+        if ast.get_docstring(method):
             lines += ["", "```python", signature(method, f"{node.name}."), "```", "", ast.get_docstring(method) or ""]
     return lines
 
@@ -394,7 +405,8 @@ def serving_page() -> str:
     lines = [
         "# The serving package",
         "",
-        f"Each project has the package `<slug>/serving/`. In imports, replace `{SLUG}` with your project's slug.",
+        "This page lists the classes and functions of the package `<slug>/serving/`, which each project has. The first",
+        f"section describes those that your own code can use. In imports, replace `{SLUG}` with your project's slug.",
         "",
         "## For your code",
     ]
@@ -407,7 +419,7 @@ def serving_page() -> str:
         "",
         "## All modules",
         "",
-        "The modules use these names among themselves. They may change with each version.",
+        "Names that are not in the first section are internal, and may change with any version.",
     ]
     for each in modules:
         lines += [
@@ -432,8 +444,9 @@ def checks_page() -> str:
     lines = [
         "# System checks",
         "",
-        "`manage.py check` runs these checks beside Django's own, in each project whose `INSTALLED_APPS` contains `<slug>.serving`. To",
-        "silence one, add its id to `SILENCED_SYSTEM_CHECKS`.",
+        "This page lists the system checks that a project has in addition to Django's. Look here when `manage.py check`",
+        "reports an id that begins with `serving`. The checks run if `INSTALLED_APPS` contains `<slug>.serving`. To silence",
+        "one, add its id to `SILENCED_SYSTEM_CHECKS`.",
     ]
     tree = ast.parse((PACKAGE / "serving" / "checks.py").read_text(encoding="utf-8"))
     entries: dict[str, list[str]] = {}
@@ -472,7 +485,9 @@ def questions_page() -> str:
     lines = [
         "# Questions",
         "",
-        "cookiecutter asks these when it generates a project. Enter takes the default. Without questions, give answers as arguments:",
+        "This page lists the questions that cookiecutter asks when it generates a project, with the possible answers. Press",
+        "Enter to accept a default. To generate a project without questions, pass the answers as arguments. Questions that",
+        "you leave out get their defaults:",
         "`uvx cookiecutter --no-input gh:ORG/cookiecutter-django-asgi project_name=wiki server=granian`.",
     ]
     for name, prompt in QUESTIONS["__prompts__"].items():
@@ -486,7 +501,7 @@ def questions_page() -> str:
         elif isinstance(default, bool):
             lines += ["- `no` (default)", "- `yes`"]
         elif "{{" in default:
-            lines.append("- Default: made from the name")
+            lines.append("- Default: derived from `project_name`")
         else:
             lines.append(f"- Default: `{default}`")
     return "\n".join(lines)

@@ -20,7 +20,14 @@ from tests.template import PAGES, ROOT
 from tests.test_browser import check_accessibility, chromium, playwright  # noqa: F401 (fixtures)
 
 # A page with each thing that pages have: a picture, code in several languages, wide tables.
-ACCESSIBLE_PAGES = ["/", "/explanation/asgi/", "/explanation/servers/", "/how-to/deploying/", "/reference/settings/"]
+ACCESSIBLE_PAGES = [
+    "/",
+    "/benchmarks/",
+    "/explanation/asgi/",
+    "/explanation/servers/",
+    "/how-to/deploying/",
+    "/reference/settings/",
+]
 # The theme puts each button that copies code into a landmark of its own.
 DISABLED_RULES = ["landmark-unique"]
 
