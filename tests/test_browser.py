@@ -1151,10 +1151,8 @@ SEND_MESSAGE = """message => new Promise((resolve, reject) => {
   socket.onmessage = event => resolve(JSON.parse(event.data));
   socket.onclose = reject;
 })"""
-SHOW_EVENTS = """() => {
-  const events = new EventSource("/events");
-  events.onmessage = event => { document.title = event.data; };
-}"""
+[LISTEN_TO_EVENTS] = code_blocks("streams.md", "js")
+SHOW_EVENTS = f"() => {{ {LISTEN_TO_EVENTS.replace('console.log(', 'document.title = JSON.stringify(')} }}"
 FETCH_POSTS = """() => fetch("/api/posts").then(async response => [response.status, await response.json()])"""
 
 

@@ -1,5 +1,6 @@
 """The commands and the code of the pages in docs/, run in a generated project."""
 
+import ast
 import itertools
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ import yaml
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from scripts import reference
 from tests import template
 from tests.template import (
     IN_CI,
@@ -100,6 +102,72 @@ def test_every_page_with_commands_is_tested() -> None:
         assert bool(code_blocks(page.name, "sh")) == (page.name in PAGES_WITH_COMMANDS), page.name
         outside = re.sub(r"^```\w+\n.+?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(rf"^    {commands}", outside, re.MULTILINE), f"{page.name}: no block of sh"
+
+
+# Blocks, by how they begin, that no test runs or compares with a file, and why.
+BLOCKS_WITHOUT_TEST: dict[str, str] = {}
+# The commands "uv add" are run by test_integrations.py, the tutorial by test_tutorial.py, and the reference is generated.
+COMMANDS_THAT_ADD = re.compile(r"(?:uv add .+\n)+")
+
+
+def test_every_block_of_code_is_tested() -> None:
+    """A test takes it from its page by `code_blocks`, under a name or an index; a name that begins with `_` does not count."""
+    tested = {
+        block
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        for call, parents in calls_of_code_blocks(ast.parse(path.read_text(encoding="utf-8")))
+        for block in blocks_taken(call, parents)
+    }
+    untested = [
+        (name, block)
+        for name, page in PAGES.items()
+        if name not in {"wiki.md", *reference.PAGES}
+        for block in re.findall(r"^ *```\w*\n(.+?)^ *```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        if block not in tested and not COMMANDS_THAT_ADD.fullmatch(block)
+    ]
+    unexplained = [(name, block) for name, block in untested if not block.startswith(tuple(BLOCKS_WITHOUT_TEST))]
+    assert unexplained == [], "write a test that takes these blocks by code_blocks"
+    assert [start for start in BLOCKS_WITHOUT_TEST if not any(block.startswith(start) for _, block in untested)] == []
+
+
+def calls_of_code_blocks(tree: ast.AST, parents: tuple[ast.AST, ...] = ()) -> Iterator[tuple[ast.Call, list[ast.AST]]]:
+    for node in ast.iter_child_nodes(tree):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "code_blocks"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node, [*parents, tree]
+        yield from calls_of_code_blocks(node, (*parents, tree))
+
+
+def blocks_taken(call: ast.Call, parents: list[ast.AST]) -> list[str]:
+    """The blocks that a test uses of those that this call gives it."""
+    page, language = (argument.value if isinstance(argument, ast.Constant) else r"\w+" for argument in call.args)
+    blocks = code_blocks(str(page), str(language))
+    parent = parents[-1]
+    if isinstance(parent, ast.Subscript) and not isinstance(parent.slice, ast.Slice):
+        return [blocks[ast.literal_eval(parent.slice)]]
+    if isinstance(parent, ast.comprehension) and parent.ifs and isinstance(parent.ifs[0], ast.Compare):
+        text = parent.ifs[0].left
+        return [block for block in blocks if not isinstance(text, ast.Constant) or str(text.value) in block]
+    if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
+        return named_blocks(parent.targets[0].elts, blocks)
+    if isinstance(parent, ast.Tuple) and isinstance(parents[-2], ast.Assign):
+        [targets] = parents[-2].targets
+        assert isinstance(targets, ast.Tuple)
+        target = targets.elts[parent.elts.index(call)]
+        return named_blocks(target.elts, blocks) if isinstance(target, ast.Tuple | ast.List) else blocks
+    return blocks
+
+
+def named_blocks(names: list[ast.expr], blocks: list[str]) -> list[str]:
+    if any(isinstance(name, ast.Starred) for name in names):
+        first = isinstance(names[0], ast.Starred)
+        if not ast.unparse(names[0 if first else -1]).startswith("*_"):
+            return blocks
+        return blocks[1 - len(names) :] if first else blocks[: len(names) - 1]
+    return [block for name, block in zip(names, blocks, strict=True) if not ast.unparse(name).startswith("_")]
 
 
 def test_readme(run_commands: RunCommands, tmp_path: Path) -> None:

@@ -287,6 +287,8 @@ def follow_pages(project: Project) -> None:
     insert(app / "urls.py", "from .views import more_urlpatterns\nurlpatterns += more_urlpatterns\n")
     with (project.path / "Procfile").open("a") as procfile:
         procfile.write(code_blocks("celery.md", "text")[0])
+    _, worker = code_blocks("celery.md", "sh")
+    assert project.procfile()["celery"] == worker.strip().replace("uv run", "exec")
 
 
 def follow_debug_toolbar(project: Project) -> None:

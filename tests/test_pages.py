@@ -100,10 +100,15 @@ def read_mails(folder: Path) -> list[str]:
 
 
 def test_production_without_https(make_production_project: MakeProject) -> None:
-    """As the README says for a look at production's pages, and with another time for HSTS."""
+    """As the documentation says for a look at production's pages, and with other values for HSTS."""
     project = make_production_project()
     readme = (project.path / "README.md").read_text()
-    variables = dict(re.findall(r"(DJANGO_[A-Z_]+)=(\w+)", first_match("`(DJANGO_DEBUG=false .+?)`", readme)))
+    settings = project.path / "wiki" / "settings.py"
+    [hsts] = [block for block in code_blocks("settings.md", "python") if "SECURE_HSTS_PRELOAD" in block]
+    settings.write_text(f"{settings.read_text()}\n{hsts}")
+    [line] = code_blocks("settings.md", "text")
+    assert f"`{line.strip()}`" == first_match("(`DJANGO_DEBUG=false .+?`)", readme)
+    variables = dict(re.findall(r"(DJANGO_[A-Z_]+)=(\w+)", line))
     assert set(variables) == {"DJANGO_DEBUG", "DJANGO_SECURE_SSL_REDIRECT"}
     variables["DJANGO_ALLOWED_HOSTS"] = "127.0.0.1,example.com"
     with project.run_server(**variables, DJANGO_SECURE_HSTS_SECONDS="86400") as running:
@@ -114,7 +119,8 @@ def test_production_without_https(make_production_project: MakeProject) -> None:
             assert "strict-transport-security" not in page.headers
         with running.client() as client:
             for path in ("/", sheet):
-                assert client.get(path).headers["strict-transport-security"] == "max-age=86400"
+                sent = client.get(path).headers["strict-transport-security"]
+                assert sent == "max-age=86400; includeSubDomains; preload"
     variables = {"DJANGO_SECURE_HSTS_SECONDS": "0", "DJANGO_SECURE_SSL_REDIRECT": ""}
     with project.run_server(**variables) as running, running.client() as client:
         for path in ("/", sheet):
