@@ -4,11 +4,11 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 import httpx
 import pytest
@@ -119,10 +119,12 @@ def add_policy(route: Route) -> None:
         route.continue_()
 
 
-def check_accessibility(page: Page, *disabled_rules: str) -> None:
-    """No violation of WCAG 2.2 AA or of axe-core's best practices, in light and dark mode; and the page has a description."""
+def check_accessibility(
+    page: Page, *disabled_rules: str, schemes: Collection[Literal["light", "dark"]] = ("light", "dark")
+) -> None:
+    """No violation of WCAG 2.2 AA or of axe-core's best practices, in these color schemes; and the page has a description."""
     rules = {rule: {"enabled": False} for rule in disabled_rules}
-    for scheme in ("light", "dark"):
+    for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
         # While colors change, axe-core would measure those in between.
         page.wait_for_timeout(100)
