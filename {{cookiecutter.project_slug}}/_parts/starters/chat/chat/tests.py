@@ -413,9 +413,7 @@ async def test_messages_per_second(clock: Clock) -> None:
         assert set(await ada.receive_json_from()) == {"error", "wait"}
 
 
-async def test_pings(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pings(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
         clock.now += 19

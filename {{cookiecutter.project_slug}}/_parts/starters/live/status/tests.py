@@ -173,9 +173,7 @@ def test_local_addresses(check: Check, site: Site, settings: Settings) -> None:
     assert not requests
 
 
-def test_dns_rebinding(
-    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dns_rebinding(site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     monkeypatch.setattr(addresses, "resolve", AsyncMock(return_value=["192.0.2.1"]))
     monkeypatch.setattr(checks, "validate_url", lambda url: None)

@@ -310,9 +310,7 @@ def test_announcement(
     assert "hello" in admin_client.get(path).text
 
 
-async def test_failed_announcement(
-    ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_announcement(ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody receives it. Otherwise everybody would receive it again after a retry."""
     monkeypatch.setattr(notify, "BATCH_SIZE", 1)
     bulk_create = Notification.objects.bulk_create
