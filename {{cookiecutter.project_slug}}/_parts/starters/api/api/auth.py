@@ -18,7 +18,7 @@ class AuthenticatedRequest(HttpRequest):
 
 
 class TokenAuth(HttpBearer):
-    """Authenticates by `Authorization: Bearer …`, which browsers never send on their own."""
+    """Authenticates by `Authorization: Bearer …`. Browsers never add it, so CSRF is not checked."""
 
     async def authenticate(self, request: HttpRequest, token: str) -> AbstractBaseUser:
         tokens = Token.objects.filter(digest=hash_secret(token), user__is_active=True)
@@ -29,7 +29,7 @@ class TokenAuth(HttpBearer):
 
 
 class SessionAuth(APIKeyCookie):
-    """Authenticates by the session cookie, and checks CSRF."""
+    """Authenticates by the session cookie. Browsers add it for other sites: CSRF is checked."""
 
     param_name = settings.SESSION_COOKIE_NAME
 

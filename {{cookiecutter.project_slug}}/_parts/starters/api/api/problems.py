@@ -75,7 +75,8 @@ def problem_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
 def convert(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if not request.path_info.startswith("/api/"):
         return response
-    # Django adds `Vary: Cookie`, but a token is not a cookie: a shared cache would mix users up.
+    # A token is not a cookie, so `Vary: Cookie` does not keep a shared cache from serving one
+    # user's response to another.
     patch_cache_control(response, private=True)
     status = response.status_code
     is_problem = response.get("Content-Type") == CONTENT_TYPE

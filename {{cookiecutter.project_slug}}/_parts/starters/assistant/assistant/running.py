@@ -124,7 +124,7 @@ class RunningAnswers:
         self.heartbeat_at = 0.0
 
     async def __aenter__(self) -> Self:
-        self.context = copy_context()  # without the context of a request, which tasks would keep
+        self.context = copy_context()  # not the context of a request, which tasks would keep
         self.save_task = asyncio.create_task(self.save_regularly())
         return self
 

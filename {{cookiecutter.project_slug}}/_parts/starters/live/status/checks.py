@@ -61,7 +61,7 @@ async def check(client: httpx2.AsyncClient, service: Service) -> Result:
             "GET",
             service.url,
             headers={"User-Agent": "status board"},
-            # A service that redirects is up. Following it could send the check to any address.
+            # A service that redirects is up. Following redirects could lead to any address.
             follow_redirects=False,
             # The client's own timeouts restart with each byte that it reads.
             timeout=None,

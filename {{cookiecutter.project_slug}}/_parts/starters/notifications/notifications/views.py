@@ -38,7 +38,7 @@ class NotificationList(LoginRequiredMixin, ListView):
 def read_one(request: HttpRequest, id: int) -> HttpResponse:
     """Mark a notification as read. Redirect to its page, or to the list if the form has `stay`."""
     notification = get_object_or_404(Notification, user_id=request.user.pk, id=id)
-    if request.method == "POST":  # a redirect after sign-in is a GET
+    if request.method == "POST":  # the redirect after sign-in is a GET
         mark_as_read(request.user.pk, id=id)
     path = "" if "stay" in request.POST else notification.path
     return redirect(path or "notifications")
