@@ -391,7 +391,7 @@ def test_game(run_project: RunProject, open_page: OpenPage) -> None:
             expect(ada.locator("#status")).to_have_text("Waiting for a second player.")
             spectator.get_by_role("link", name="ada waits for a second player").click()
             check_accessibility(spectator)
-            grace.goto(ada.get_by_label("The link to this table").input_value())
+            grace.goto(ada.get_by_label("Link to this table").input_value())
             grace.get_by_role("link", name="Sign in to play").click()
             fill_in_password(grace, "grace")
             press_until_focused(grace, "Tab", "Sit down")

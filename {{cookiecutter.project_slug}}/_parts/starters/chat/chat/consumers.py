@@ -1,8 +1,8 @@
 """The WebSocket of one member of a room.
 
-A message is stored first, and then sent to the channel layer as an event with the id of the previous
-one. A member without the previous one fetches all missing messages from the database. So messages
-are neither lost nor duplicated when events are lost or late.
+A message is stored first, and then sent to the channel layer as an event with the id of the
+previous one. A member without the previous one fetches all missing messages from the database. So
+messages are neither lost nor duplicated when events are lost or late.
 """
 
 import asyncio

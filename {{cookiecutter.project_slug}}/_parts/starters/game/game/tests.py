@@ -439,7 +439,7 @@ def test_lobby_without_absent_players(django_user_model: Any) -> None:
 def test_pages(client: Client, django_user_model: Any) -> None:
     answer = client.post("/tables/")
     assert (answer.status_code, answer["Location"]) == (302, "/accounts/login/?next=/")
-    assert "You sign in first." in client.get("/").text
+    assert "You have to sign in first." in client.get("/").text
     ada = django_user_model.objects.create_user("ada")
     client.force_login(ada)
     assert client.get("/tables/").status_code == 405
