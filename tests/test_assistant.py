@@ -241,7 +241,7 @@ async def reach_limits(server: Server, model: LanguageModel) -> None:
     async with sign_in(server) as ada, sign_in(server, "grace") as grace:
         paths = [await ask(ada, f"hello {number}") for number in range(3)]
         refusals = [
-            (ada, "/", "4th", 429, "3 of your questions"),
+            (ada, "/", "4th", 429, "3 running answers"),
             (ada, paths[0], "again", 429, "still being answered"),
             (ada, paths[0], "", 400, "This field is required"),
             (ada, paths[0], "x" * 8001, 400, "at most 8000 characters"),
