@@ -167,7 +167,7 @@ async def use_assistant(server: Server, model: LanguageModel) -> None:
             ]
             assert (await client.post(path, data={"action": "stop"})).status_code == 302
             assert await wait_until(lambda: model.get("stop").disconnected_at) < 1
-            await wait_until(lambda: "You have stopped the answer." in page.last)
+            await wait_until(lambda: "You stopped the answer." in page.last)
             assert page.last.count("word") > 5
             assert (await client.post(path, data={"action": "retry"})).status_code == 302
             await wait_until(lambda: 'data-state="running"' in page.last and page.text.count("word") > 5)
@@ -188,18 +188,18 @@ async def use_assistant(server: Server, model: LanguageModel) -> None:
 
 
 FAILURES = {
-    "400": "refused the question",
-    "429": "too much to do",
-    "500": "has an error",
-    "hang": "has taken too long",
-    "stall": "has taken too long",
-    "half": "has stopped in the middle",
-    "cut": "no connection",
-    "error": "has failed",
-    "garbage": "has failed",
-    "length": "ends at its limit of 2,000 tokens",
-    "filter": "filter of the language model",
-    "refuse": "has declined to answer",
+    "400": "rejected the question",
+    "429": "is overloaded",
+    "500": "reported an error",
+    "hang": "took too long",
+    "stall": "took too long",
+    "half": "stopped before the answer was complete",
+    "cut": "connection to the language model failed",
+    "error": "request to the language model failed",
+    "garbage": "request to the language model failed",
+    "length": "reached its limit of 2,000 tokens",
+    "filter": "content filter stopped the answer",
+    "refuse": "declined to answer",
 }
 
 
@@ -241,7 +241,7 @@ async def reach_limits(server: Server, model: LanguageModel) -> None:
     async with sign_in(server) as ada, sign_in(server, "grace") as grace:
         paths = [await ask(ada, f"hello {number}") for number in range(3)]
         refusals = [
-            (ada, "/", "4th", 429, "3 of your questions"),
+            (ada, "/", "4th", 429, "3 running answers"),
             (ada, paths[0], "again", 429, "still being answered"),
             (ada, paths[0], "", 400, "This field is required"),
             (ada, paths[0], "x" * 8001, 400, "at most 8000 characters"),
@@ -279,7 +279,7 @@ def test_two_processes(database: str, make_production_project: MakeProject) -> N
             asyncio.run(use_other_process(server, other, model, seconds))
             assert "Traceback" not in server.output + other.output
         with run_project(project, model) as server:
-            asyncio.run(see_result(server, "The server has stopped in the middle"))
+            asyncio.run(see_result(server, "The server was stopped during"))
 
 
 async def use_other_process(server: Server, other: Server, model: LanguageModel, seconds: float) -> None:
@@ -295,19 +295,19 @@ async def use_other_process(server: Server, other: Server, model: LanguageModel,
             await wait_until(lambda: "its page was closed" in page.last)
             await ask(client, "at once", path)
             await other_client.post(path, data={"action": "stop"})
-            await wait_until(lambda: "at once" in page.last and "You have stopped the answer." in page.last)
+            await wait_until(lambda: "at once" in page.last and "You stopped the answer." in page.last)
 
             await ask(client, "halt", path)
             await wait_until(lambda: "halt" in page.last and page.text.count("word") > 5)
             await other_client.post(path, data={"action": "stop"})
             assert await wait_until(lambda: model.get("halt").disconnected_at) < seconds
-            await wait_until(lambda: "You have stopped the answer." in page.last)
+            await wait_until(lambda: "You stopped the answer." in page.last)
 
             # The process that has the answer hangs, and is killed.
             await ask(client, "killed", path)
             await wait_until(lambda: "killed" in page.last and page.text.count("word") > 5)
             os.kill(get_pid(server), signal.SIGKILL)
-            await wait_until(lambda: "was interrupted in the middle" in page.last)
+            await wait_until(lambda: "was interrupted while answering" in page.last)
             assert page.last.count("word") > 5
             await other_client.post(path, data={"action": "retry"})
             await wait_until(lambda: page.text.count("word") > 5)

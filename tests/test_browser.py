@@ -322,7 +322,7 @@ def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>"])
         expect(ada.locator("#here")).to_have_text(re.compile(r"Guest \w{8}, Guest \w{8}"))
         with restart():
-            expect(grace.locator("#status")).to_contain_text("Trying again in")
+            expect(grace.locator("#status")).to_contain_text("Reconnecting in")
             send_message(grace, "are you there?")
             expect(grace.locator("#status")).to_contain_text("Not connected")
         for page in (ada, grace):
@@ -334,7 +334,7 @@ def test_chat(make_project: MakeProject, open_page: OpenPage) -> None:
         expect(ada.locator(".messages p")).to_have_text(["hello <b>Grace</b>", "are you there?"])
         for number in range(15):
             send_message(ada, f"quick {number}")
-        expect(ada.locator("#status")).to_contain_text("Not so fast")
+        expect(ada.locator("#status")).to_contain_text("Too fast")
         expect(ada.locator(".messages p")).to_have_count(17, timeout=15_000)
         expect(grace.locator(".messages p").last).to_have_text("quick 14")
 
@@ -390,10 +390,10 @@ def test_game(run_project: RunProject, open_page: OpenPage) -> None:
             expect(spectator.get_by_text("Nobody is playing.")).to_be_visible()
             sign_in(ada, "ada")
             ada.get_by_role("button", name="Open a table").click()
-            expect(ada.locator("#status")).to_have_text("A second player is missing.")
+            expect(ada.locator("#status")).to_have_text("Waiting for a second player.")
             spectator.get_by_role("link", name="ada waits for a second player").click()
             check_accessibility(spectator)
-            grace.goto(ada.get_by_label("The link to this table").input_value())
+            grace.goto(ada.get_by_label("Link to this table").input_value())
             grace.get_by_role("link", name="Sign in to play").click()
             fill_in_password(grace, "grace")
             press_until_focused(grace, "Tab", "Sit down")
@@ -529,7 +529,7 @@ def test_assistant(make_project: MakeProject, open_page: OpenPage) -> None:
         page.get_by_role("button", name="Stop").focus()
         page.keyboard.press("Enter")
         for tab in (page, other):
-            expect(tab.locator(".note")).to_have_text("You have stopped the answer.")
+            expect(tab.locator(".note")).to_have_text("You stopped the answer.")
             expect(tab.locator(".finished").last).to_contain_text("word word word")
         assert model.get("long").disconnected_at
         page.get_by_role("button", name="Try again").click()
@@ -622,7 +622,7 @@ def test_notifications(run_project: RunProject, open_page: OpenPage) -> None:
                 expect(page.locator("#unread")).to_be_hidden()
             tab = desktop.context.new_page()
             tab.goto("/notifications/")
-            expect(tab.get_by_text("There is nothing yet.")).to_be_visible()
+            expect(tab.get_by_text("You have no notifications yet.")).to_be_visible()
             phone.get_by_label("Text").fill("hello <b>Ada</b>")
             phone.get_by_role("button", name="Notify me").click()
             for page in (phone, desktop, tab):

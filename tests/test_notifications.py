@@ -12,7 +12,7 @@ import pytest
 from tests.template import Answers, MakeProject, also_in_test_all, edit, first_match, on_each_server
 
 PASSWORD = "analytical-engine"
-SIGNED_OUT = ": keep-alive\n\nevent: signed-out\ndata: Sign in to go on.\n\n"
+SIGNED_OUT = ": keep-alive\n\nevent: signed-out\ndata: Sign in to receive notifications.\n\n"
 CREATE_USERS = f"""
 for name in ("grace", "joan"):
     User.objects.create_user(name, password="{PASSWORD}")

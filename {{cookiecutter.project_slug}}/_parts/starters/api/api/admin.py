@@ -7,7 +7,7 @@ from .models import Token
 
 @admin.register(Token)
 class TokenAdmin(admin.ModelAdmin):
-    """Creates tokens and revokes them: to delete one is to revoke it."""
+    """Creates tokens, and revokes them by deleting them."""
 
     list_display = ["name", "user", "created"]
     list_filter = ["created"]
@@ -21,5 +21,5 @@ class TokenAdmin(admin.ModelAdmin):
     def response_add(
         self, request: HttpRequest, obj: Token, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the secret on this one page. A message would store it in a cookie or the session."""
+        """Show the secret only here: a message would store it in a cookie or the session."""
         return render(request, "api/created.html", {"created": obj})

@@ -1,4 +1,4 @@
-"""The API: its parts, its sign-in and its limit, and what its OpenAPI schema says of errors."""
+"""The API: its routers, authentication and rate limit, and the errors in its OpenAPI schema."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from .problems import CONTENT_TYPE, Problem, add_exception_handlers
 
 class API(NinjaAPI):
     def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
-        """Add to ninja's schema the errors that each operation can respond with."""
+        """Add the errors that each operation can return to django-ninja's schema."""
         schema = super().get_openapi_schema(**options)
         template = "#/components/schemas/{model}"
         problem = Problem.model_json_schema(ref_template=template)
@@ -34,7 +34,7 @@ class API(NinjaAPI):
 api = API(
     title=f"{settings.SITE_NAME} API",
     urls_namespace="api",
-    # Deep links would be links in buttons, which screen readers do not find.
+    # Deep links are links inside buttons, which screen readers do not announce.
     docs=Swagger({"deepLinking": False, "defaultModelsExpandDepth": -1}),
     auth=[TokenAuth(), SessionAuth()],
     throttle=AuthRateThrottle(settings.API_RATE_LIMIT),

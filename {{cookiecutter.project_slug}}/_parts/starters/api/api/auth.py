@@ -1,4 +1,4 @@
-"""Who sends a request to the API: the user of a token, or of the session of a browser."""
+"""Authentication of API requests, by token or by the session of a browser."""
 
 from typing import Any
 
@@ -18,29 +18,29 @@ class AuthenticatedRequest(HttpRequest):
 
 
 class TokenAuth(HttpBearer):
-    """Takes `Authorization: Bearer …`. Browsers never send that by themselves: no CSRF to check."""
+    """Authenticates by `Authorization: Bearer …`. Browsers never add it, so CSRF is not checked."""
 
     async def authenticate(self, request: HttpRequest, token: str) -> AbstractBaseUser:
         tokens = Token.objects.filter(digest=hash_secret(token), user__is_active=True)
         found = await tokens.select_related("user").afirst()
-        if found is None:  # not even with a session: the client meant the token
-            raise AuthenticationError(message="The token is wrong, or was revoked.")
+        if found is None:  # do not fall back to the session: the client meant the token
+            raise AuthenticationError(message="The token is invalid or was revoked.")
         return found.user
 
 
 class SessionAuth(APIKeyCookie):
-    """Takes the session's cookie. Browsers send it on behalf of other sites, too: CSRF is checked."""
+    """Authenticates by the session cookie. Browsers add it for other sites: CSRF is checked."""
 
     param_name = settings.SESSION_COOKIE_NAME
 
     def __init__(self) -> None:
-        super().__init__(csrf=False)  # ninja would check it on the event loop, before the session
+        super().__init__(csrf=False)  # django-ninja would check it on the event loop
 
     async def authenticate(self, request: HttpRequest, key: str | None) -> AbstractBaseUser | None:
         user = await request.auser()
         if not user.is_authenticated:
             return None
-        # In a thread, since it may read a form.
+        # In a thread, because the check may read a form.
         if await sync_to_async(check_csrf)(request):
-            raise AuthorizationError(message="The header X-CSRFToken is missing or wrong.")
+            raise AuthorizationError(message="The header X-CSRFToken is missing or invalid.")
         return user

@@ -15,7 +15,7 @@ class Note(models.Model):
     changed = models.DateTimeField(auto_now=True)
 
     class Meta:
-        # For lists and for the export: each reads the notes of one owner in one of these orders.
+        # Lists and the export read the notes of one owner in one of these orders.
         indexes = [
             models.Index(fields=["owner", "created"], name="note_owner_created"),
             models.Index(fields=["owner", "id"], name="note_owner_id"),
@@ -26,14 +26,14 @@ class Note(models.Model):
 
 
 class Token(models.Model):
-    """What a program signs in with as the user. The database has a hash of its secret alone."""
+    """Authenticates a program as the user. The database stores only a hash of the secret."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
-    name = models.CharField(max_length=100, help_text="Which program uses it, such as “backup”.")
+    name = models.CharField(max_length=100, help_text="The program that uses it, such as “backup”.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
     created = models.DateTimeField(auto_now_add=True)
 
-    secret = ""  # set on the instance that creates the token, and stored nowhere
+    secret = ""  # set only on the instance that creates the token, never stored
 
     class Meta:
         ordering = ["id"]
@@ -49,5 +49,5 @@ class Token(models.Model):
 
 
 def hash_secret(secret: str) -> str:
-    # Nobody can guess 256 random bits, so that the hash need not be slow, as that of a password must.
+    # Unlike a password, 256 random bits cannot be guessed, so a fast hash is enough.
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The notes of the user who asks: each query is about theirs alone, and any other note is a 404."""
+"""The notes of the user. Each query is limited to them; a note of another user is a 404."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -19,7 +19,7 @@ from {{ cookiecutter.project_slug }}.serving.threads import current_request_thre
 from .auth import AuthenticatedRequest
 from .models import Note
 
-NO_NUL = r"^[^\x00]*$"  # which PostgreSQL does not store
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
 MAX_ID = 2**63 - 1
 EXPORT_BATCH_ROWS = 1000
 
@@ -30,7 +30,7 @@ Order = Literal["created", "-created", "title", "-title"]
 
 
 class NoteIn(Schema):
-    # Strict: what the schema calls a boolean is one, and no "yes".
+    # Strict: a boolean must be a JSON boolean, not a string such as "yes".
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
@@ -79,7 +79,7 @@ async def create_note(request: AuthenticatedRequest, data: NoteIn, response: Htt
 
 @router.get("/export", response={200: None})
 async def export_notes(request: AuthenticatedRequest) -> StreamingHttpResponse:
-    """All notes, the oldest first, as one JSON object per line, in constant memory."""
+    """Stream all notes, oldest first, as one JSON object per line, in constant memory."""
     lines = stream_lines(request.auth.pk)
     return StreamingHttpResponse(lines, content_type="application/x-ndjson")
 
@@ -91,7 +91,7 @@ async def read_note(request: AuthenticatedRequest, id: NoteId) -> Note:
 
 @router.put("/{id}", response=NoteOut)
 async def replace_note(request: AuthenticatedRequest, id: NoteId, data: NoteIn) -> Note:
-    # Not `asave`, which would bring back a note that was deleted in the meantime.
+    # Not `asave`, which would recreate a note that was deleted in the meantime.
     note = Note.objects.filter(id=id, owner=request.auth)
     await note.aupdate(**data.model_dump(), changed=timezone.now())
     return await aget_object_or_404(note)
@@ -104,7 +104,7 @@ async def delete_note(request: AuthenticatedRequest, id: NoteId) -> None:
 
 
 async def stream_lines(owner_id: int) -> AsyncIterator[bytes]:
-    """Yield the lines of one query after the other: nothing stays open while a slow client reads."""
+    """Yield the lines of one query at a time: nothing stays open while a slow client reads."""
     if request_thread := current_request_thread.get():
         request_thread.release()  # the queries run in background threads from here on
     last_id: int | None = 0

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), whether the API or Django makes them."""
+"""Errors of the API and of Django as `application/problem+json` (RFC 9457)."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -48,7 +48,7 @@ def add_exception_handlers(api: NinjaAPI) -> None:
 
     @api.exception_handler(ValidationError)
     def respond_to_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
-        return make_response(422, "The request does not fit the schema.", error.errors)
+        return make_response(422, "The request does not match the schema.", error.errors)
 
     @api.exception_handler(Exception)
     @api.exception_handler(Http404)
@@ -58,7 +58,7 @@ def add_exception_handlers(api: NinjaAPI) -> None:
 
 @sync_and_async_middleware
 def problem_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Turn Django's error pages below /api/ into problems, and keep all responses out of shared caches."""
+    """Convert Django's error pages under /api/ to problems; keep responses out of shared caches."""
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> HttpResponseBase:
@@ -75,7 +75,8 @@ def problem_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
 def convert(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if not request.path_info.startswith("/api/"):
         return response
-    # A token is no cookie: nothing else would tell a cache that each user has other responses.
+    # A token is not a cookie, so `Vary: Cookie` does not keep a shared cache from serving one
+    # user's response to another.
     patch_cache_control(response, private=True)
     status = response.status_code
     is_problem = response.get("Content-Type") == CONTENT_TYPE

@@ -28,7 +28,7 @@ NOTE = {"title": "Hello", "text": "world", "pinned": True}
 
 @pytest.fixture(autouse=True)
 def no_earlier_requests() -> None:
-    """The limit on requests counts in the cache, which tests share."""
+    """Clear the cache, which all tests share: the rate limit is counted in it."""
     cache.clear()
 
 
@@ -43,7 +43,7 @@ def bob() -> Any:
 
 
 class ApiClient(AsyncClient):
-    """Sends JSON, with the token of a user."""
+    """Sends JSON with a user's token."""
 
     def __init__(self, user: Any, **options: Any) -> None:
         super().__init__(**options)
@@ -65,7 +65,7 @@ def client_of_bob(bob: Any) -> ApiClient:
     return ApiClient(bob)
 
 
-async def test_life_of_a_note(client_of_ada: ApiClient) -> None:
+async def test_create_read_replace_delete(client_of_ada: ApiClient) -> None:
     created = await client_of_ada.send("post", "notes", NOTE)
     note = created.json()
     assert created.status_code == 201
@@ -84,7 +84,7 @@ async def test_life_of_a_note(client_of_ada: ApiClient) -> None:
     assert not await Note.objects.aexists()
 
 
-async def test_notes_of_others(client_of_ada: ApiClient, client_of_bob: ApiClient) -> None:
+async def test_notes_of_other_users(client_of_ada: ApiClient, client_of_bob: ApiClient) -> None:
     path = f"notes/{(await client_of_ada.send('post', 'notes', NOTE)).json()['id']}"
     for method, data in (("get", None), ("put", {"title": "Mine"}), ("delete", None)):
         assert (await client_of_bob.send(method, path, data)).status_code == 404
@@ -168,7 +168,7 @@ async def test_invalid_queries(client_of_ada: ApiClient, query: str) -> None:
     ],
 )
 async def test_problems(client_of_ada: ApiClient, method: str, path: str, status: int) -> None:
-    """Whoever responds: Django, the API, or its library."""
+    """Errors of Django, of the API and of django-ninja."""
     response = await client_of_ada.send(method, path, "{" if status == 400 else None)
     assert response.status_code == status
     assert response["Content-Type"] == "application/problem+json"
@@ -179,10 +179,10 @@ async def test_problems(client_of_ada: ApiClient, method: str, path: str, status
 
 @pytest.mark.parametrize("debug", [False, True])
 async def test_server_error(ada: Any, debug: bool, settings: Settings) -> None:
-    """A problem without details in production, Django's page with the traceback in debug mode."""
+    """In production, a problem without details; in debug mode, Django's page with the traceback."""
     settings.DEBUG = debug
     client = await sync_to_async(ApiClient)(ada, raise_request_exception=False)
-    settings.API_UPSTREAMS = 1 / 3  # which cannot be iterated over
+    settings.API_UPSTREAMS = 1 / 3  # not iterable
     response = await client.send("get", "upstreams")
     assert response.status_code == 500
     if debug:
@@ -236,7 +236,7 @@ async def test_rate_limit(
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Responds with the path as a JSON text; to /slow after all others, to /large without end."""
+    """Responds with the path as a JSON string: to /slow after the others, to /large endlessly."""
 
     responded = threading.Semaphore(0)
 
@@ -253,7 +253,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body.encode())
-        except OSError:  # the client has left
+        except OSError:  # the client has disconnected
             pass
 
     def log_message(self, *args: object) -> None:
@@ -261,7 +261,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Upstream(ThreadingHTTPServer):
-    # By default five connections wait to be accepted; any other is tried again after a second.
+    # By default, the backlog is five connections, and another one is retried after a second.
     request_queue_size = 20
 
 

@@ -1,4 +1,4 @@
-"""One response from several services, which are asked at once."""
+"""One response that combines several services, requested concurrently."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ class Answer(Schema):
 
 @router.get("", response=list[Answer])
 async def ask_upstreams(request: AuthenticatedRequest) -> list[Answer]:
-    """What each service of API_UPSTREAMS answers within two seconds, or why it does not."""
+    """Return the response of each service in API_UPSTREAMS within two seconds, or its error."""
     client = (await state.get()).http_client
     return await asyncio.gather(*(ask(client, url) for url in settings.API_UPSTREAMS))
 
@@ -37,10 +37,10 @@ async def ask(client: httpx2.AsyncClient, url: str) -> Answer:
     start = time.perf_counter()
     data, error = None, ""
     try:
-        # The client's own timeouts start again with every byte that it reads.
+        # The client's own timeouts restart with each byte that it reads.
         async with asyncio.timeout(TIMEOUT_SECONDS):
             data = await get_json(client, url)
-    # No error of one service may end the others. Its text might tell what is not for clients.
+    # An error of one service must not cancel the others. Clients must not see its message.
     except Exception as exception:  # noqa: BLE001
         error = type(exception).__name__
     milliseconds = round((time.perf_counter() - start) * 1000)
@@ -54,5 +54,5 @@ async def get_json(client: httpx2.AsyncClient, url: str) -> Any:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise ValueError(f"The body has more than {MAX_BODY_BYTES} bytes.")
+                raise ValueError(f"The response of {url} is larger than {MAX_BODY_BYTES} bytes.")
     return from_json(body, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The pages beside the API: what it is, and a user's own tokens."""
+"""The pages of the API: its home page, and the tokens of the user."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def index(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 async def tokens(request: HttpRequest) -> HttpResponse:
-    """List the user's tokens; a POST creates one and shows its secret, once."""
+    """List the user's tokens. A POST creates one and shows its secret once."""
     user: Any = await request.auser()
     form = TokenForm(request.POST or None, instance=Token(user=user))
     created = None
@@ -49,6 +49,6 @@ async def revoke(request: HttpRequest, token_id: int) -> HttpResponse:
 
 
 async def page(request: HttpRequest, template: str, /, **context: object) -> HttpResponse:
-    # A template in an async view cannot query the database for the user.
+    # A template rendered in an async view cannot load the user from the database.
     context["user"] = await request.auser()
     return render(request, f"api/{template}.html", context)

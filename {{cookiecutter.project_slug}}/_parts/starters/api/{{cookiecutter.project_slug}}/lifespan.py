@@ -1,4 +1,4 @@
-"""What lives as long as the server's process: `(await state.get()).http_client` in any async code."""
+"""The HTTP client that all requests of a process share: `(await state.get()).http_client`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ class State:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[State]:
-    # All requests share the client, so it keeps no cookies: one user's would be sent for others.
+    # All users share the client. If it kept cookies, it would send those of one user for another.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx2.AsyncClient(cookies=no_cookies) as http_client:
         yield State(http_client)

@@ -15,13 +15,13 @@ from {{ cookiecutter.project_slug }}.serving.streams import ServerSentEvent
 from .markdown import render, split_last_block
 from .models import Answer
 
-# The page then opens another one, for which it has to be signed in.
+# The page then opens another stream, which checks again that the user is signed in.
 MAX_STREAM_SECONDS = 30
 RETRY_MILLISECONDS = 200
 
 
 async def stream(conversation_id: int, last_id: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Stream the answers from `last_id` on when their state changes, and the text of a running one."""
+    """Stream the answers from `last_id` on when their state changes, and the running one's text."""
     answers, watcher = (await state.get()).answers, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     end, render_at, shown = loop.time() + MAX_STREAM_SECONDS, 0.0, 0
@@ -33,7 +33,7 @@ async def stream(conversation_id: int, last_id: int) -> AsyncGenerator[ServerSen
                 async with asyncio.timeout_at(end):
                     change = json.loads(await payloads.__anext__() or "{}")
                 if running and "text" in change and change["at"] <= len(running.text):
-                    if change["at"] < len(running.text):  # the database had it already
+                    if change["at"] < len(running.text):  # already loaded from the database
                         continue
                     running.text += change["text"]
                     start = loop.time()
@@ -42,7 +42,7 @@ async def stream(conversation_id: int, last_id: int) -> AsyncGenerator[ServerSen
                     finished, last = split_last_block(running.text[shown:])
                     parts = {"id": running.id, "finished": render(finished), "last": render(last)}
                     shown += len(finished)
-                    # Rendering takes a tenth of the time at most, whatever the model writes.
+                    # Rendering takes at most a tenth of the time, however long the text is.
                     render_at = start + 10 * (loop.time() - start)
                     yield ServerSentEvent(parts, event="text")
                     continue

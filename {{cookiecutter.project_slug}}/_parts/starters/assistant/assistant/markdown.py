@@ -4,8 +4,8 @@ import nh3
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
-parser = MarkdownIt("js-default")  # with tables, without HTML
-# No images: their URLs could tell another site what was said in a conversation.
+parser = MarkdownIt("js-default")  # tables enabled, HTML disabled
+# No images: their URLs could reveal a conversation to another site.
 TAGS = nh3.ALLOWED_TAGS - {"img"}
 
 
@@ -14,7 +14,7 @@ def render(text: str) -> SafeString:
 
 
 def split_last_block(text: str) -> tuple[str, str]:
-    """Split the text in front of its last block, the only one that more text can change."""
+    """Split the text before its last block, the only one that further text can change."""
     starts = [token.map[0] for token in parser.parse(text) if token.level == 0 and token.map]
     lines, last = StringIO(text).readlines(), starts[-1] if starts else 0
     return "".join(lines[:last]), "".join(lines[last:])

@@ -13,16 +13,16 @@ from .markdown import render, split_last_block
 
 INSTRUCTIONS = "You are a helpful assistant. Write Markdown."
 MAX_QUESTION_CHARACTERS = 8000
-MAX_HISTORY_TOKENS = 6000  # of what the model gets with each question: the conversation so far
+MAX_HISTORY_TOKENS = 6000  # of the conversation so far, which the model gets with each question
 MAX_ANSWER_TOKENS = 2000
 MAX_RUNNING_PER_USER, MAX_RUNNING_PER_SITE = 3, 1000
 MAX_TOKENS_PER_USER, MAX_TOKENS_PER_SITE = 200_000, 10_000_000  # in 24 hours
-# Each process says every 5 seconds that its answers are running. One that does not was killed.
+# Each process updates `seen` of its running answers every 5 seconds, until it is killed.
 LOST_AFTER = timedelta(seconds=30)
 
 
 class LimitReached(Exception):
-    """An answer cannot be started. The message is for the user."""
+    """An answer cannot be started. The exception's message is shown to the user."""
 
 
 class Conversation(models.Model):
@@ -40,7 +40,7 @@ class Conversation(models.Model):
 
 
 class Answer(models.Model):
-    """A question and its answer. `started` tells the attempts at an answer apart."""
+    """A question and its answer. `started` identifies the attempt at an answer."""
 
     class State(models.TextChoices):
         RUNNING = "running"
@@ -52,8 +52,8 @@ class Answer(models.Model):
     question = models.TextField()
     text = models.TextField(blank=True)
     state = models.CharField(max_length=8, choices=State.choices, default=State.RUNNING)
-    note = models.CharField(max_length=200, blank=True)  # why the text ends where it does
-    # Of all attempts. While one is running, the most that it may need is in it.
+    note = models.CharField(max_length=200, blank=True)  # the reason why the text is not complete
+    # The sum of all attempts. A running attempt counts as the maximum that it can use.
     tokens = models.PositiveIntegerField(default=0)
     started = models.DateTimeField(db_index=True)
     seen = models.DateTimeField()
@@ -66,7 +66,7 @@ class Answer(models.Model):
         return self.question[:50]
 
     def get_parts(self) -> list[SafeString]:
-        """Return the HTML of the text; that of its last block by itself if it may still change."""
+        """Return the text's HTML. The last block of a running answer is separate: it can change."""
         is_running = self.state == self.State.RUNNING
         parts = split_last_block(self.text) if is_running else [self.text]
         return [render(part) for part in parts]
@@ -74,11 +74,11 @@ class Answer(models.Model):
     @classmethod
     @transaction.atomic
     def start(cls, conversation: Conversation, question: str = "") -> tuple["Answer", list[Any]]:
-        """Store a question with a running answer; without a question, run the last one again.
+        """Store a question with a running answer. Without a question, retry the last answer.
 
-        Returns the answer, and the messages that the model gets. Raises LimitReached.
+        Returns the answer and the messages to send to the model. Raises LimitReached.
         """
-        # All processes share this lock: they count one after the other.
+        # All processes share this lock, so that no two count at the same time.
         get_user_model().objects.select_for_update(no_key=True).order_by("pk").first()
         cls.mark_lost()
         if conversation.pk is None:
@@ -88,16 +88,16 @@ class Answer(models.Model):
         if not question:
             answer = conversation.answers.latest("id")
             if answer.state == cls.State.COMPLETE:
-                raise LimitReached("There is nothing to try again: the last answer is complete.")
+                raise LimitReached("The last answer is complete. Ask another question.")
         messages = answer.get_messages()
         prompt_tokens = sum(estimate_tokens(message["content"]) for message in messages)
         answer.tokens += prompt_tokens + MAX_ANSWER_TOKENS
         now, of_user = timezone.now(), Q(conversation__user=conversation.user_id)
         running = cls.objects.filter(state=cls.State.RUNNING)
         if running.filter(conversation=conversation).exists():
-            raise LimitReached("Your last question is still being answered. Stop that first.")
+            raise LimitReached("Your last question is still being answered. Stop it first.")
         if running.filter(of_user).count() >= MAX_RUNNING_PER_USER:
-            raise LimitReached(f"{MAX_RUNNING_PER_USER} of your questions are being answered.")
+            raise LimitReached(f"You have {MAX_RUNNING_PER_USER} running answers. Stop one first.")
         if running.count() >= MAX_RUNNING_PER_SITE:
             raise LimitReached("The assistant is busy. Try again in a moment.")
         recent = cls.objects.filter(started__gt=now - timedelta(days=1)).exclude(pk=answer.pk)
@@ -105,9 +105,9 @@ class Answer(models.Model):
             by_user=Sum("tokens", filter=of_user, default=0), by_site=Sum("tokens", default=0)
         )
         if used["by_user"] + answer.tokens > MAX_TOKENS_PER_USER:
-            raise LimitReached("You have used up what you may ask in 24 hours. Try again later.")
+            raise LimitReached("You have reached your limit for 24 hours. Try again later.")
         if used["by_site"] + answer.tokens > MAX_TOKENS_PER_SITE:
-            raise LimitReached("The assistant has used up its 24 hours' tokens. Try again later.")
+            raise LimitReached("The assistant has reached its limit for 24 hours. Try again later.")
         answer.state, answer.text, answer.note = cls.State.RUNNING, "", ""
         answer.started = answer.seen = now
         answer.save()
@@ -117,11 +117,11 @@ class Answer(models.Model):
     def mark_lost(cls) -> None:
         """Mark running answers whose process was killed."""
         lost = cls.objects.filter(state=cls.State.RUNNING, seen__lt=timezone.now() - LOST_AFTER)
-        if lost.exists():  # an update takes a lock, even if it changes nothing
-            lost.update(state=cls.State.FAILED, note="The server was interrupted in the middle.")
+        if lost.exists():  # even an update that changes nothing takes a lock
+            lost.update(state=cls.State.FAILED, note="The server was interrupted while answering.")
 
     def get_messages(self) -> list[Any]:
-        """Return the question, behind as much of the conversation as fits."""
+        """Return the instructions, as much of the conversation as fits, and the question."""
         messages, tokens = [{"role": "user", "content": self.question}], 0
         earlier = self.conversation.answers.exclude(text="").exclude(pk=self.pk)
         for answer in earlier.reverse():
@@ -134,5 +134,5 @@ class Answer(models.Model):
 
 
 def estimate_tokens(text: str) -> int:
-    """Return about how many tokens it has: which exactly, only the model's server knows."""
+    """Return the approximate number of tokens. Only the model's server knows the exact number."""
     return len(text) // 4

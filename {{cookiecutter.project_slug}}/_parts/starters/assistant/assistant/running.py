@@ -1,7 +1,7 @@
-"""The answers that the language model is writing now.
+"""The answers that the language model is writing.
 
-Each belongs to the process that has started it, and runs in tasks of its own as long as a page watches
-it. Pages at other processes follow it, and send it commands, by publish and subscribe.
+An answer belongs to the process that started it. It runs in its own tasks while at least one page
+watches it. Other processes receive its text and send commands to it by publish and subscribe.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ MAX_ANSWER_SECONDS = 300
 SAVE_INTERVAL_SECONDS = 0.1
 SAVE_BATCH_SIZE = 100  # in one transaction
 HEARTBEAT_SECONDS = 5
-# How long an answer runs without a page: while one is loaded, and after the last one was closed.
+# How long an answer runs without a page: while a page loads, and after the last page was closed.
 LOADING_SECONDS, GRACE_SECONDS = 5, 0.5
 MAX_SUBSCRIBE_SECONDS = 1
-MAX_PUBLISHED_CHARACTERS = 1000  # more may not fit into a message
+MAX_PUBLISHED_CHARACTERS = 1000  # a longer text may not fit into one message
 
 State = Answer.State
-RESULTS = {  # by the reason with which the model finishes
-    "length": (State.COMPLETE, f"The answer ends at its limit of {MAX_ANSWER_TOKENS:,} tokens."),
-    "content_filter": (State.FAILED, "The filter of the language model has ended the answer."),
-    "refusal": (State.FAILED, "The language model has declined to answer."),
-    None: (State.FAILED, "The language model has stopped in the middle of the answer."),
+RESULTS = {  # by the model's finish reason
+    "length": (State.COMPLETE, f"The answer reached its limit of {MAX_ANSWER_TOKENS:,} tokens."),
+    "content_filter": (State.FAILED, "The language model's content filter stopped the answer."),
+    "refusal": (State.FAILED, "The language model declined to answer."),
+    None: (State.FAILED, "The language model stopped before the answer was complete."),
 }
 ERRORS = {
-    TimeoutError: "The language model has taken too long.",
-    openai.APITimeoutError: "The language model has taken too long.",
-    openai.APIConnectionError: "There is no connection to the language model.",
-    openai.RateLimitError: "The language model has too much to do at the moment.",
-    openai.InternalServerError: "The language model's server has an error.",
-    openai.APIStatusError: "The language model's server has refused the question.",
-    Exception: "The language model has failed.",
+    TimeoutError: "The language model took too long. Try again.",
+    openai.APITimeoutError: "The language model took too long. Try again.",
+    openai.APIConnectionError: "The connection to the language model failed.",
+    openai.RateLimitError: "The language model is overloaded. Try again later.",
+    openai.InternalServerError: "The language model's server reported an error. Try again later.",
+    openai.APIStatusError: "The language model's server rejected the question.",
+    Exception: "The request to the language model failed.",
 }
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class RunningAnswer:
         self.answer, self.messages, self.has_news = answer, messages, has_news
         self.text, self.tokens = "", 0
         self.result: tuple[str, str] = (State.RUNNING, "")
-        # How many characters, and which result, which is None if the answer is not to be found.
+        # The number of saved characters, and the saved result: None if the answer no longer exists.
         self.saved: tuple[int, tuple[str, str] | None] = (0, None)
         self.tasks: list[asyncio.Task[None]] = []
         self.receives_commands = asyncio.Event()
@@ -66,9 +66,9 @@ class RunningAnswer:
         has_news.set()
 
     def execute(self, command: str, watcher: str = "") -> None:
-        """Execute the command of a page, whose process may be another one."""
+        """Execute the command of a page, which another process may serve."""
         if command == "stop":
-            self.end(State.STOPPED, "You have stopped the answer.")
+            self.end(State.STOPPED, "You stopped the answer.")
         elif command == "load":
             self.loading_until = self.loop.time() + LOADING_SECONDS
         elif command == "watch":
@@ -79,24 +79,24 @@ class RunningAnswer:
         self.timer.cancel()
         if not self.watchers:
             at = max(self.loading_until, self.loop.time() + GRACE_SECONDS)
-            note = "The answer was stopped, since its page was closed."
+            note = "The answer was stopped because its page was closed."
             self.timer = self.loop.call_at(at, self.end, State.STOPPED, note)
 
     def add(self, text: str) -> None:
-        # PostgreSQL stores no NUL, and nothing stores half of a surrogate pair.
+        # PostgreSQL cannot store NUL, and no database can store half of a surrogate pair.
         self.text += re.sub("[\0\r\ud800-\udfff]", "", text)
         self.has_news.set()
 
     def end(self, state: str, note: str) -> None:
-        """Set the result, unless there is one."""
+        """Set the result, unless it is already set."""
         if self.result[0] == State.RUNNING:
             self.result = state, note
             self.has_news.set()
             for task in self.tasks:
-                self.loop.call_soon(task.cancel)  # not at once: one of them may have called this
+                self.loop.call_soon(task.cancel)  # later, because one of them may be the caller
 
     def save(self) -> tuple[int, tuple[str, str] | None]:
-        """Store and publish what is new. Runs in a thread, while more may come."""
+        """Save and publish the new text. Runs in a thread, while more text may arrive."""
         text, (state, note) = self.text, self.result
         new, changed = text[self.saved[0] :], self.saved[1] != (state, note)
         fields: dict[str, Any] = {"text": text, "state": state, "note": note}
@@ -124,14 +124,14 @@ class RunningAnswers:
         self.heartbeat_at = 0.0
 
     async def __aenter__(self) -> Self:
-        self.context = copy_context()  # not that of a request, which tasks would keep
+        self.context = copy_context()  # not the context of a request, which tasks would keep
         self.save_task = asyncio.create_task(self.save_regularly())
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self.save_task.cancel()
         for running in self.by_id.values():
-            running.end(State.FAILED, "The server has stopped in the middle of the answer.")
+            running.end(State.FAILED, "The server was stopped during the answer.")
         await self.save()
 
     async def start(self, answer: Answer, messages: list[Any]) -> None:
@@ -139,12 +139,12 @@ class RunningAnswers:
         for coroutine in (self.ask_model(running), self.receive_commands(running)):
             task = running.loop.create_task(coroutine, context=self.context.copy())
             running.tasks.append(task)
-        # Only then is there a page from which another process may be told to stop the answer.
+        # The page appears afterwards, and another process must then be able to stop the answer.
         with suppress(TimeoutError):
             await asyncio.wait_for(running.receives_commands.wait(), MAX_SUBSCRIBE_SECONDS)
 
     async def send(self, answer_id: int, command: str, watcher: str = "") -> None:
-        """Send a command to the process that has the answer."""
+        """Send a command to the process that runs the answer."""
         if running := self.by_id.get(answer_id):
             running.execute(command, watcher)
         else:
@@ -161,13 +161,13 @@ class RunningAnswers:
         try:
             async with asyncio.timeout(MAX_ANSWER_SECONDS):
                 running.end(*await self.stream_answer(running))
-        except Exception as error:  # noqa: BLE001 (whatever it is, the user has to know)
-            logger.warning("The language model has not answered: %r", error)
+        except Exception as error:  # noqa: BLE001 (the user must see any error)
+            logger.warning("The request to the language model failed: %r", error)
             note = next(note for kind, note in ERRORS.items() if isinstance(error, kind))
             running.end(State.FAILED, note)
 
     async def stream_answer(self, running: RunningAnswer) -> tuple[str, str]:
-        """Return the result."""
+        """Add the model's text to the answer and return the result."""
         chunks = await self.client.chat.completions.create(
             model=settings.OPENAI_MODEL,
             messages=running.messages,
@@ -186,7 +186,7 @@ class RunningAnswers:
                     if choice.delta.refusal:
                         reason = "refusal"
                     reason = reason or choice.finish_reason
-                # Ollama ignores the limit. Each part has a token or more.
+                # Ollama ignores the limit. Each chunk has at least one token.
                 if max(parts, estimate_tokens(running.text)) > MAX_ANSWER_TOKENS and not reason:
                     reason = "length"
                     break
@@ -202,14 +202,14 @@ class RunningAnswers:
             try:
                 await self.save()
             except Error as error:
-                logger.warning("Running answers cannot be saved; next try in a second: %s", error)
+                logger.warning("Could not save running answers; retrying in a second: %s", error)
                 self.has_news.set()
                 await asyncio.sleep(1)
-            # The more there is to save, the longer the interval: other work needs time, too.
+            # Wait at least as long as saving took, so that other work gets its share of the time.
             await asyncio.sleep(max(SAVE_INTERVAL_SECONDS, loop.time() - start))
 
     async def save(self) -> None:
-        """Save what has changed of all answers, in few transactions."""
+        """Save the changes of all answers, in batches."""
         self.has_news.clear()
         running = list(self.by_id.values())
         changed = [each for each in running if each.saved != (len(each.text), each.result)]

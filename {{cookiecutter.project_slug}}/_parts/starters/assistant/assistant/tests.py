@@ -1,6 +1,6 @@
 """Tests of the app `assistant`: when you replace its pages, replace or delete this file.
 
-The language model is a server of the tests' own, which speaks the same protocol.
+The language model is a test server with the same protocol.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class LanguageModel:
-    """Sends these parts, and then waits for the client to disconnect if it is not to finish."""
+    """Sends these parts. Then finishes, or waits for the client to disconnect."""
 
     def __init__(self) -> None:
         self.parts = ["Hello ", "**world**."]
@@ -82,7 +82,7 @@ async def get_answer(state: str) -> Answer:
 
 
 async def read_stream(client: AsyncClient, path: str, until: str) -> str:
-    """Open a page's event stream until this text comes, and close it."""
+    """Read a page's event stream until this text arrives, and close it."""
     response: Any = await client.get(f"{path}events/")
     received = ""
     async with asyncio.timeout(10):
@@ -111,14 +111,14 @@ async def test_stop_and_retry(ada: AsyncClient, model: LanguageModel) -> None:
     await ada.post(path, {"action": "stop"})
     await asyncio.wait_for(model.disconnected.wait(), 5)
     answer = await get_answer("stopped")
-    assert (answer.text, answer.note) == ("Hello **world**.", "You have stopped the answer.")
+    assert (answer.text, answer.note) == ("Hello **world**.", "You stopped the answer.")
     model.finishes = True
     await ada.post(path, {"action": "retry"})
     assert (await get_answer("complete")).id == answer.id
     assert (await ada.post(path, {"action": "retry"})).status_code == 429
 
 
-async def test_page_that_is_closed(ada: AsyncClient, model: LanguageModel) -> None:
+async def test_closed_page(ada: AsyncClient, model: LanguageModel) -> None:
     model.finishes = False
     path = await ask(ada, "hello")
     await read_stream(ada, path, "world")
@@ -129,7 +129,7 @@ async def test_page_that_is_closed(ada: AsyncClient, model: LanguageModel) -> No
 async def test_no_model(ada: AsyncClient, settings: Settings) -> None:
     settings.OPENAI_BASE_URL = "http://127.0.0.1:1/v1"
     await ask(ada, "hello")
-    assert (await get_answer("failed")).note == "There is no connection to the language model."
+    assert (await get_answer("failed")).note == "The connection to the language model failed."
 
 
 async def test_limits(
@@ -145,7 +145,7 @@ async def test_limits(
     assert await Conversation.objects.acount() == 1
 
 
-def test_answer_of_a_process_that_was_killed(client: Client) -> None:
+def test_answer_of_a_killed_process(client: Client) -> None:
     user = get_user_model().objects.create_user("ada")
     conversation = Conversation.objects.create(user=user, title="hello")
     then = timezone.now() - 2 * LOST_AFTER
@@ -154,7 +154,7 @@ def test_answer_of_a_process_that_was_killed(client: Client) -> None:
     assert "was interrupted" in client.get(f"/conversations/{conversation.id}/").text
 
 
-def test_conversations_of_others(client: Client) -> None:
+def test_conversations_of_other_users(client: Client) -> None:
     for name in ("ada", "grace"):
         user = get_user_model().objects.create_user(name)
         conversation = Conversation.objects.create(user=user, title=f"of {name}")

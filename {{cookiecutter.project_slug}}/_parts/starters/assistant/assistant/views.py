@@ -22,7 +22,7 @@ class QuestionForm(forms.Form):
 
 
 async def index(request: HttpRequest) -> HttpResponse:
-    """Show the user's conversations; a question starts another one."""
+    """Show the user's conversations. A question starts a new one."""
     user = await request.auser()
     if not user.is_authenticated:
         if request.method == "POST":
@@ -34,7 +34,7 @@ async def index(request: HttpRequest) -> HttpResponse:
 
 @login_required
 async def conversation(request: HttpRequest, id: int) -> HttpResponse:
-    """Show a conversation; the user asks, stops the answer, or tries again."""
+    """Show a conversation, in which the user asks, stops the answer or tries again."""
     conversation = await get_conversation(request, id)
     if request.POST.get("action") == "stop":
         await send_to_running(conversation, "stop")
@@ -63,7 +63,7 @@ async def send_to_running(conversation: Conversation, command: str) -> None:
 async def respond(
     request: HttpRequest, template: str, conversation: Conversation, **context: object
 ) -> HttpResponse:
-    """Start the answer that a form asks for, or show the page."""
+    """Start the answer that the form requests, or show the page."""
     form, limit = QuestionForm(request.POST or None), None
     is_retry = request.POST.get("action") == "retry"
     if is_retry or form.is_valid():

@@ -1,4 +1,4 @@
-"""What lives as long as the server's process: `(await state.get()).answers` in any async code."""
+"""The running answers of a process, and their client: `(await state.get()).answers`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,12 +20,12 @@ class State:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[State]:
-    # All answers share the client, so it keeps no cookies: one user's would be sent for others.
+    # All users share the client. If it kept cookies, it would send those of one user for another.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     client = AsyncOpenAI(
         base_url=settings.OPENAI_BASE_URL,
         api_key=settings.OPENAI_API_KEY,
-        timeout=Timeout(60, connect=5),  # a local model may have to be loaded first
+        timeout=Timeout(60, connect=5),  # a local model may have to load first
         max_retries=1,
         http_client=DefaultAsyncHttpxClient(cookies=no_cookies),
     )

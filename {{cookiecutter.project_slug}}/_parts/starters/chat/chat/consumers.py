@@ -1,8 +1,8 @@
 """The WebSocket of one member of a room.
 
-Messages are stored first; an event in the channel layer only says that there is a new one. Each member
-gets every message with an id above that of the last one it received, in order: no message is lost or
-doubled when events are lost or late.
+A message is stored first, and then sent to the channel layer as an event with the id of the
+previous one. A member without the previous one fetches all missing messages from the database. So
+messages are neither lost nor duplicated when events are lost or late.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARACTERS = 2000
 MAX_KEY_CHARACTERS = 36
-FRAMES_PER_SECOND = 5  # that a connection may send
+FRAMES_PER_SECOND = 5  # the limit of each connection
 MAX_BURST_FRAMES = 10
 HEARTBEAT_INTERVAL_SECONDS = 10
-# How long a client may send nothing until a heartbeat pings it, or closes the connection.
+# How long a client can be silent before a heartbeat pings it, or closes the connection.
 PING_AFTER_SECONDS = 20
 CLIENT_TIMEOUT_SECONDS = 40
 PING = {"ping": True}
@@ -45,19 +45,19 @@ CATCH_UP_BATCH_SIZE = 200
 
 # Close codes.
 UNAUTHORIZED = 3000
-# As 1003 and 1008, which not every server lets an application send.
+# Instead of 1003 and 1008, which some servers do not let an application send.
 UNSUPPORTED_DATA, POLICY_VIOLATION = 4003, 4008
 PING_TIMEOUT = 4408
 
-CHANNEL_LAYER_ERRORS = (Error, RedisError, OSError)  # of PostgreSQL or Redis
+CHANNEL_LAYER_ERRORS = (Error, RedisError, OSError)  # raised by PostgreSQL or Redis
 
 
 class FrameError(Exception):
-    """A frame cannot be accepted. The client gets the message of the exception."""
+    """A frame is invalid. The exception's message is sent to the client."""
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """Query string: `after=<id>` asks for the messages missed since, `presence=1` for who is here."""
+    """Query string: `after=<id>` requests missed messages, `presence=1` requests members' names."""
 
     heartbeat_task: asyncio.Task[None] | None = None
     closed = True
@@ -67,7 +67,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await super().__call__(scope, receive, send)
         finally:
             if self.heartbeat_task:
-                # A heartbeat in progress would add this member again after it has left.
+                # A heartbeat in progress would mark this member as present again after it has left.
                 async with self.presence_lock:
                     self.heartbeat_task.cancel()
                 await self.leave()
@@ -83,7 +83,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.last_frame_at = time.monotonic()
         self.send_lock, self.presence_lock = asyncio.Lock(), asyncio.Lock()
         self.heartbeat_task = asyncio.create_task(self.send_heartbeats())
-        # Before the query for the newest message, so that none falls between the two.
+        # Before the query for the newest message, so that no message is missed in between.
         await self.channel_layer.group_add(self.group, self.channel_name)
         after = query.get("after", "")
         self.last_id = await get_newest_id(self.room)
@@ -101,10 +101,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.broadcast({"type": "chat.presence", "here": await get_present_names(self.room)})
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.closed:  # frames that were in flight
+        if self.closed:  # the frame was in flight
             return
         if text_data is None:
-            await self.close(UNSUPPORTED_DATA, "Text frames only.")
+            await self.close(UNSUPPORTED_DATA, "Binary frames are not supported.")
             return
         error_fields: dict[str, object] = {}
         within_limit = self.count_frame()
@@ -114,7 +114,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 error_fields["key"] = key
             if not within_limit:
                 error_fields["wait"] = 1  # second
-                raise FrameError(f"Not so fast: {FRAMES_PER_SECOND} messages per second at most.")
+                raise FrameError(f"Too fast: send at most {FRAMES_PER_SECOND} messages per second.")
         except FrameError as error:
             await self.send_json({"error": str(error)} | error_fields)
             if self.frame_allowance < -2 * MAX_BURST_FRAMES:
@@ -132,7 +132,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.catch_up()
 
     async def send_json(self, frame: dict[str, Any]) -> None:
-        """Send the frame, unless either side has closed the connection."""
+        """Send the frame, unless the connection is closed."""
         if not self.closed:
             try:
                 await self.send(json.dumps(frame))
@@ -144,21 +144,21 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await super().close(code, reason)
 
     def count_frame(self) -> bool:
-        """Count a frame; return whether the connection is within its limit of frames per second."""
+        """Count a frame and return whether the connection is within its rate limit."""
         now = time.monotonic()
         allowance = self.frame_allowance + (now - self.last_frame_at) * FRAMES_PER_SECOND
         self.frame_allowance, self.last_frame_at = min(MAX_BURST_FRAMES, allowance) - 1, now
         return self.frame_allowance >= 0
 
     async def broadcast(self, event: dict[str, Any]) -> bool:
-        """Send the event to all members; return whether the channel layer has taken it."""
+        """Send the event to all members and return whether the channel layer accepted it."""
         try:
             await self.channel_layer.group_send(self.group, event)
         except PayloadTooLarge:
             return await self.broadcast({"type": "chat.refresh"})
         except CHANNEL_LAYER_ERRORS as error:
-            # Other members get the message with their next heartbeat.
-            logger.warning("The channel layer does not answer: %s", error)
+            # Other members fetch the message with their next heartbeat.
+            logger.warning("The channel layer is not available: %s", error)
             return False
         return True
 
@@ -172,11 +172,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.catch_up()
 
     async def chat_refresh(self, event: dict[str, Any]) -> None:
-        """Fetch the message that was too large for an event. Who is here, the next heartbeat fetches."""
+        """Fetch the message that was too large for an event. Names wait for the next heartbeat."""
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Send what was stored since the last message that the client has."""
+        """Send the messages stored since the last one that the client received."""
         async with self.send_lock:
             messages = Message.objects.filter(room__name=self.room)
             while batch := [
@@ -191,14 +191,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.last_id = message["id"]
 
     async def mark_present(self) -> None:
-        """Store that this member is here, and broadcast who is if that is new."""
+        """Store that this member is present, and broadcast the names if the member is new."""
         now = timezone.now()
         _, is_new = await Presence.objects.aupdate_or_create(
             channel=self.channel_name,
             defaults={"seen": now},
             create_defaults={"seen": now, "room": self.room, "user": self.name},
         )
-        # A process that was killed leaves rows behind.
+        # A killed process does not delete its rows.
         await Presence.objects.filter(seen__lt=now - PRESENCE_TIMEOUT).adelete()
         names = await get_present_names(self.room)
         if is_new:
@@ -217,22 +217,22 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 if not await has_same_user(self.scope):
                     await self.close(UNAUTHORIZED, "You are no longer signed in.")
                     return
-                # Not every server sends pings of its own, and proxies close idle connections.
+                # Some servers do not send WebSocket pings, and proxies close idle connections.
                 idle_seconds = time.monotonic() - self.last_frame_at
                 if idle_seconds >= CLIENT_TIMEOUT_SECONDS:
-                    await self.close(PING_TIMEOUT, "No answer.")
+                    await self.close(PING_TIMEOUT, "No reply to pings.")
                     return
                 if idle_seconds >= PING_AFTER_SECONDS:
                     await self.send_json(PING)
                 async with self.presence_lock:
                     await self.mark_present()
                 await self.catch_up()
-            except Exception:  # the next heartbeat tries again
+            except Exception:  # the next heartbeat may succeed
                 logger.exception("A heartbeat failed")
 
 
 async def has_same_user(scope: dict[str, Any]) -> bool:
-    """Return whether the user of the handshake is still signed in, active, and has the same password."""
+    """Return whether the user is still signed in and active, with the same password."""
     user, session = scope["user"], scope["session"]
     if not user.is_authenticated:
         return True
@@ -248,30 +248,30 @@ async def has_same_user(scope: dict[str, Any]) -> bool:
 
 
 def parse(text: str) -> tuple[str | None, str | None]:
-    """Return the message and its key, if it has one; None for both if it is the reply to a ping.
+    """Return the message and its key, which is optional, or None twice for the reply to a ping.
 
     Raises FrameError for anything else.
     """
-    # JSON may write a character in twelve. What is longer than all of that is not worth parsing.
+    # JSON can encode one character as twelve. Text beyond that is too long and is not parsed.
     if len(text) > 16 * MAX_MESSAGE_CHARACTERS:
-        raise FrameError(f"A message may have {MAX_MESSAGE_CHARACTERS:,} characters.")
+        raise FrameError(f"The message is longer than {MAX_MESSAGE_CHARACTERS:,} characters.")
     try:
         frame = json.loads(text)
         if frame == PING:
             return None, None
         message, key = frame["message"].strip(), frame.get("key")
         for each in (message, key or ""):
-            each.encode()  # half of a surrogate pair cannot be stored
+            each.encode()  # fails for half of a surrogate pair, which cannot be stored
             if "\0" in each:
                 raise ValueError
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise FrameError('Send JSON like {"message": "hello"}.') from None
     if not message:
-        raise FrameError("A message needs text in it.")
+        raise FrameError("The message is empty.")
     if len(message) > MAX_MESSAGE_CHARACTERS:
-        raise FrameError(f"A message may have {MAX_MESSAGE_CHARACTERS:,} characters.")
+        raise FrameError(f"The message is longer than {MAX_MESSAGE_CHARACTERS:,} characters.")
     if key and len(key) > MAX_KEY_CHARACTERS:
-        raise FrameError(f"A key may have {MAX_KEY_CHARACTERS} characters.")
+        raise FrameError(f"The key is longer than {MAX_KEY_CHARACTERS} characters.")
     return message, key or None
 
 
@@ -281,6 +281,6 @@ async def get_newest_id(room: str) -> int:
 
 
 async def get_present_names(room: str) -> list[str]:
-    """Return who is here, each name once."""
+    """Return the names of the present members, each one once."""
     names = Presence.objects.filter(room=room).order_by("user").values_list("user", flat=True)
     return [name async for name in names.distinct()]

@@ -16,12 +16,12 @@ class Room(models.Model):
     def store_message(
         cls, name: str, user: str, text: str, key: str | None = None
     ) -> tuple["Message", int]:
-        """Store a message, unless one with this key is stored already.
+        """Store a message, unless a message with this key is already stored.
 
-        Returns the message and the id of the one before it in the room, or 0.
+        Returns the message and the id of the previous one in the room, or 0.
         """
-        # The lock makes a room's messages visible in the order of their ids: a client that has one has
-        # all older ones.
+        # The lock makes a room's messages visible in the order of their ids, so a client that has a
+        # message has all older ones.
         room, _ = cls.objects.select_for_update().get_or_create(name=name)
         message = room.messages.filter(key=key).first() if key else None
         message = message or room.messages.create(user=user, text=text, key=key)
@@ -31,10 +31,10 @@ class Room(models.Model):
 
 class Message(models.Model):
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages")
-    user = models.CharField(max_length=150)  # a name, since guests speak too
+    user = models.CharField(max_length=150)  # a name, because guests have no user
     text = models.TextField()
-    # The client makes the key: a message that it sends again after an error is stored once.
-    # Null if it has none: any number of messages may have that.
+    # Chosen by the client, so that a message that it sends again after an error is stored once.
+    # Null if there is no key, because unique constraints ignore nulls.
     key = models.CharField(max_length=36, null=True, editable=False)
     sent = models.DateTimeField(auto_now_add=True)
 
@@ -47,7 +47,7 @@ class Message(models.Model):
         return f"{self.user}: {self.text[:50]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a client receives, ready for JSON."""
+        """Return the fields that clients receive, ready for JSON."""
         return {
             "id": self.id,
             "user": self.user,

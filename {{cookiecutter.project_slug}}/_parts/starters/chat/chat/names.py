@@ -8,12 +8,12 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 
 GUEST_COOKIE = "guest"
-# Without vowels, so that no name is a word, and without characters that look alike.
+# No vowels, so that no name is a word, and no characters that look alike.
 GUEST_CHARACTERS = "23456789bcdfghjkmnpqrstvwxyz"
 
 
 def get_display_name(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[str, str]) -> str:
-    """Return the user's name or, from its signed cookie, the guest's; a guest without one gets a new name."""
+    """Return the user's name, or the guest's from the signed cookie, or a new guest name."""
     if user.is_authenticated:
         return user.get_username()
     request = HttpRequest()
@@ -22,6 +22,6 @@ def get_display_name(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[st
 
 
 def new_guest_name() -> str:
-    """Return one of so many names that nobody gets another guest's by asking often."""
-    # Usernames have no space: no user can have a guest's name.
+    """Return a random name. There are too many to get another guest's name by trying often."""
+    # Usernames cannot contain a space, so no user has a guest's name.
     return f"Guest {''.join(secrets.choice(GUEST_CHARACTERS) for _ in range(8))}"

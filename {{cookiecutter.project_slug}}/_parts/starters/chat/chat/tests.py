@@ -40,7 +40,7 @@ class Socket(WebsocketCommunicator):
         super().__init__(websockets, path, [(b"host", b"testserver"), *headers])
 
     def receive_json_from(self, timeout: float = 10) -> Any:
-        return super().receive_json_from(timeout)  # a busy machine may take longer than a second
+        return super().receive_json_from(timeout)  # the default of one second can be too short
 
     async def say(self, text: str, **others: str | None) -> None:
         await self.send_json_to({"message": text, **others})
@@ -73,8 +73,8 @@ async def test_messages_reach_all_members() -> None:
         assert await other.receive_nothing()
 
 
-async def test_no_query_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message comes from the channel layer, not from the database, to each member."""
+async def test_no_query_per_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members receive messages from the channel layer, without a query of their own."""
 
     async def fail(consumer: ChatConsumer) -> None:
         raise AssertionError("queried")
@@ -82,13 +82,13 @@ async def test_no_query_for_each_message(monkeypatch: pytest.MonkeyPatch) -> Non
     async with member(query="presence=1") as ada:
         await ada.receive_json_from()  # after its first `catch_up`
         monkeypatch.setattr(ChatConsumer, "catch_up", fail)
-        for text in ("one", "two", "two", "three"):  # a message that is sent twice included
+        for text in ("one", "two", "two", "three"):  # including a repeated message
             await ada.say(text, key=text)
         frames = [await ada.receive_json_from() for _ in range(7)]
         assert [frame["message"] for frame in frames if "id" in frame] == ["one", "two", "three"]
 
 
-async def test_what_was_missed_comes_once_and_in_order() -> None:
+async def test_missed_messages() -> None:
     async with member() as ada:
         for text in ("one", "two", "three"):
             await ada.say(text)
@@ -103,21 +103,21 @@ async def test_what_was_missed_comes_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1" * 30, "١", "999"])
-async def test_after_that_is_no_id(after: str) -> None:
+async def test_invalid_after(after: str) -> None:
     await sync_to_async(Room.store_message)("lobby", "ada", "old")
     async with member(query=f"after={after}") as grace:
         assert await grace.receive_nothing()
 
 
-async def test_an_event_that_was_lost() -> None:
-    """The next event shows that one is missing."""
+async def test_lost_event() -> None:
+    """The next event reveals that a message is missing."""
     async with member() as ada:
         await sync_to_async(Room.store_message)("lobby", "grace", "without an event")
         await ada.say("hello")
         assert [await ada.said() for _ in range(2)] == ["without an event", "hello"]
 
 
-async def test_an_event_that_was_lost_with_none_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
         await sync_to_async(Room.store_message)("lobby", "grace", "without an event")
@@ -145,8 +145,8 @@ async def test_heartbeat_after_a_database_error(
     assert "A heartbeat failed" in caplog.text
 
 
-async def test_a_message_while_a_member_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is stored after the member has asked for messages, and before it waits for events."""
+async def test_message_during_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is stored between the member's query and its first event."""
     catch_up = ChatConsumer.catch_up
 
     async def catch_up_and_miss_one(consumer: ChatConsumer) -> None:
@@ -162,8 +162,8 @@ async def test_a_message_while_a_member_catches_up(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("method", ["catch_up", "chat_message"])
-async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It catches up too; no message comes twice."""
+async def test_concurrent_heartbeat(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeat catches up as well, but no message is sent twice."""
     catch_up, original = ChatConsumer.catch_up, getattr(ChatConsumer, method)
 
     async def with_heartbeat(consumer: ChatConsumer, *args: object) -> None:
@@ -180,7 +180,7 @@ async def test_a_heartbeat_at_the_same_time(method: str, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def channel_layer(settings: Settings) -> InMemoryChannelLayer:
-    """A channel layer of the test's own, whatever `REDIS_URL` says."""
+    """An in-memory channel layer for one test, whatever the value of `REDIS_URL`."""
     backend = "channels.layers.InMemoryChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
     layer: InMemoryChannelLayer = get_channel_layer()
@@ -194,13 +194,13 @@ async def test_members_leave_the_group(channel_layer: InMemoryChannelLayer) -> N
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RedisError, OperationalError])
-async def test_without_the_channel_layer(
+async def test_channel_layer_outage(
     error: type[Exception],
     channel_layer: InMemoryChannelLayer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Messages are stored, the one who sent it gets it at once, and members can leave."""
+    """Messages are stored, the sender receives them immediately, and members can leave."""
 
     async def fail(*args: object) -> None:
         raise error("away")
@@ -210,11 +210,11 @@ async def test_without_the_channel_layer(
         monkeypatch.setattr(channel_layer, "group_discard", fail)
         await ada.say("hello")
         assert await ada.said() == "hello"
-    assert "The channel layer does not answer: away" in caplog.text
+    assert "The channel layer is not available: away" in caplog.text
     assert not await Presence.objects.aexists()
 
 
-async def test_a_message_that_is_sent_twice() -> None:
+async def test_repeated_message() -> None:
     key = "k" * 36
     async with member() as ada:
         for _ in range(2):
@@ -315,18 +315,19 @@ async def test_end_of_a_users_session(
 
 
 INVALID = 'Send JSON like {"message": "hello"}.'
-TOO_LONG = "A message may have 2,000 characters."
+TOO_LONG = "The message is longer than 2,000 characters."
 BAD_FRAMES = dict.fromkeys(["hello", "null", "[]", "1", "{}", "[" * 30_000], INVALID)
 BAD_MESSAGES: dict[object, str] = dict.fromkeys([1, None, "\0", "\ud800"], INVALID)
-BAD_MESSAGES |= {" ": "A message needs text in it."}
+BAD_MESSAGES |= {" ": "The message is empty."}
 BAD_MESSAGES |= dict.fromkeys(["x" * 2001, "x" * 50_000], TOO_LONG)
-BAD_KEYS: dict[object, str] = {1: INVALID, "\0": INVALID, "k" * 37: "A key may have 36 characters."}
+BAD_KEYS: dict[object, str] = {1: INVALID, "\0": INVALID}
+BAD_KEYS |= {"k" * 37: "The key is longer than 36 characters."}
 BAD_FRAMES |= {json.dumps({"message": each}): error for each, error in BAD_MESSAGES.items()}
 BAD_FRAMES |= {json.dumps({"message": "a", "key": key}): error for key, error in BAD_KEYS.items()}
 
 
 @pytest.mark.parametrize(("frame", "error"), BAD_FRAMES.items(), ids=range(len(BAD_FRAMES)))
-async def test_frames_that_are_refused(frame: str, error: str) -> None:
+async def test_rejected_frames(frame: str, error: str) -> None:
     async with member() as ada, member() as grace:
         await ada.send_to(text_data=frame)
         assert await ada.receive_json_from() == {"error": error}
@@ -335,8 +336,8 @@ async def test_frames_that_are_refused(frame: str, error: str) -> None:
         assert len(await grace.said()) == 2000
 
 
-async def test_client_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers raise an OSError then. Nothing else is sent, and what it sent before is ignored."""
+async def test_send_after_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers raise OSError after a disconnect. Nothing else is sent or handled."""
     sent: list[str] = []
 
     async def send(consumer: ChatConsumer, text: str) -> None:
@@ -357,7 +358,7 @@ async def test_binary_frames() -> None:
             assert await ada.receive_output() == {
                 "type": "websocket.close",
                 "code": 4003,
-                "reason": "Text frames only.",
+                "reason": "Binary frames are not supported.",
             }
         await grace.say("hello")
         assert await grace.said() == "hello"
@@ -392,7 +393,7 @@ async def test_too_many_messages(idle_seconds: float, clock: Clock) -> None:
         assert await ada.receive_nothing()
         stored = [frame["stored"] for frame in frames if "stored" in frame]
         assert stored == [str(number) for number in range(10)]
-        error = "Not so fast: 5 messages per second at most."
+        error = "Too fast: send at most 5 messages per second."
         assert [frame for frame in frames if "error" in frame] == [
             {"error": error, "key": str(number), "wait": 1} for number in range(10, 31)
         ]
@@ -412,9 +413,7 @@ async def test_messages_per_second(clock: Clock) -> None:
         assert set(await ada.receive_json_from()) == {"error", "wait"}
 
 
-async def test_client_that_answers_pings_or_not(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pings(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member() as ada:
         clock.now += 19
@@ -432,7 +431,7 @@ async def test_client_that_answers_pings_or_not(
 
 
 @pytest.mark.parametrize("room", ["", "a/b", "a.b", "x" * 51, "%20", "r%C3%A4um"])
-async def test_odd_rooms(room: str, async_client: AsyncClient) -> None:
+async def test_invalid_rooms(room: str, async_client: AsyncClient) -> None:
     socket = Socket(f"/ws/chat/{room}/", [(b"origin", b"http://testserver")])
     connected, _ = await socket.connect()
     assert not connected
@@ -447,13 +446,13 @@ async def test_other_sites(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 async def wait_for_here(socket: Socket, names: list[str]) -> None:
-    """Wait: a heartbeat in progress may still send who was here before."""
+    """Skip frames of a heartbeat in progress, which may still contain the former names."""
     async with asyncio.timeout(5):
         while (await socket.receive_json_from(timeout=5))["here"] != names:
             pass
 
 
-async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_presence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_INTERVAL_SECONDS", 0.01)
     async with member(query="presence=1") as ada:
         [name] = (await ada.receive_json_from())["here"]
@@ -461,7 +460,7 @@ async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len((await ada.receive_json_from())["here"]) == 2
             assert await grace.receive_nothing()
         await wait_for_here(ada, [name])
-        # A process that was killed leaves its members behind.
+        # A killed process does not delete its rows.
         seen = timezone.now() - consumers.PRESENCE_TIMEOUT / 2
         await Presence.objects.aupdate(seen=seen)
         zoe = {"room": "lobby", "user": "Zoe", "channel": "of another process"}
@@ -476,8 +475,8 @@ async def test_who_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not await Presence.objects.aexists()
 
 
-async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread cannot be cancelled: what the heartbeat writes there would outlast the member."""
+async def test_leave_during_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread cannot be canceled, so a heartbeat could write a row after the member has left."""
     in_progress, steps = threading.Event(), []
 
     def write() -> None:
@@ -496,7 +495,7 @@ async def test_a_member_leaves_after_its_heartbeat(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ChatConsumer, "leave", leave)
     async with member():
         assert await asyncio.to_thread(in_progress.wait, 5)
-    await asyncio.sleep(0.2)  # for a thread that is still at work
+    await asyncio.sleep(0.2)  # for a thread that is still running
     assert steps[-1] == "left"
 
 
@@ -532,4 +531,4 @@ def test_pages(client: Client) -> None:
     for query in ("room=!", ""):
         page = client.get(f"/chat/?{query}", follow=True)
         assert page.redirect_chain == [("/", 302)]
-        assert "A room&#x27;s name needs letters or digits, a to z and 0 to 9." in page.text
+        assert "The name of a room needs at least one letter (a to z) or digit." in page.text

@@ -17,10 +17,10 @@ async def index(request: HttpRequest) -> HttpResponse:
 
 
 async def join(request: HttpRequest) -> HttpResponse:
-    """Redirect from the form on the index to the room, whose name is a slug of what was typed."""
+    """Redirect to the room of the form's input. The room's name is a slug of the input."""
     room = slugify(request.GET.get("room", ""))[:50]
     if not room:
-        messages.error(request, "A room's name needs letters or digits, a to z and 0 to 9.")
+        messages.error(request, "The name of a room needs at least one letter (a to z) or digit.")
         return redirect("index")
     return redirect("room", room)
 
@@ -44,6 +44,6 @@ async def room(request: HttpRequest, room: str) -> HttpResponse:
 
 
 async def page(request: HttpRequest, template: str, /, **context: object) -> HttpResponse:
-    # A template in an async view cannot query the database for the user.
+    # A template rendered in an async view cannot load the user from the database.
     context["user"] = await request.auser()
     return render(request, f"chat/{template}.html", context)

@@ -9,7 +9,7 @@ from {{ cookiecutter.project_slug }}.serving.state_consumer import FrameError, S
 from .models import Table, get_lobby
 from .rules import RuleError
 
-LOBBY_DELAY_SECONDS = 0.5  # however often tables change, a page needs two queries per second
+LOBBY_DELAY_SECONDS = 0.5  # limits each page to two queries per second
 
 
 class LobbyConsumer(StateConsumer):

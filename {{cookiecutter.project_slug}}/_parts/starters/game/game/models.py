@@ -28,7 +28,7 @@ class Table(models.Model):
     result = models.CharField(max_length=11)
     winner = models.CharField(max_length=6)
     rematch = models.CharField(max_length=6)
-    # When a page of the player last sent something.
+    # When a page of the player last sent a frame.
     red_seen = models.DateTimeField(default=timezone.now)
     yellow_seen = models.DateTimeField(default=timezone.now)
 
@@ -43,13 +43,13 @@ class Table(models.Model):
     def act(cls, id: UUID, player: int, action: dict[str, Any]) -> None:
         """Apply a player's action and publish the new state, or raise RuleError.
 
-        The lock puts the actions of all processes in order. Each names the version that its player
-        has seen: one that comes twice, or too late, is refused.
+        The lock serializes the actions of all processes. Each action has the version that its
+        player saw, so that repeated and outdated actions are rejected.
         """
         tables = cls.objects.select_related("red", "yellow").select_for_update(of=("self",))
         table = tables.get(pk=id)
         if action["version"] != table.version:
-            raise RuleError("The table has changed. Look at it, then try again.")
+            raise RuleError("The table has changed. Check the board, then try again.")
         old = table.game
         opponent_away = OPPONENT.get(old.color_of(player)) in table.away
         game = play(old, player, action.get("action"), action.get("column"), opponent_away)
@@ -64,7 +64,7 @@ class Table(models.Model):
 
     @classmethod
     def mark_seen(cls, id: UUID, player: int | None) -> None:
-        """Store that a page of the user has sent something, if it is one of the players."""
+        """Store the current time, if the user is one of the players."""
         for color in OPPONENT if player else ():
             table = cls.objects.filter(pk=id, **{f"{color}_id": player})
             table.update(**{f"{color}_seen": timezone.now()})
@@ -97,7 +97,7 @@ class Table(models.Model):
 
 
 def get_lobby() -> list[dict[str, str]]:
-    """Return the newest tables where somebody waits or plays."""
+    """Return the newest unfinished tables with at least one player present."""
     since = timezone.now() - AWAY_AFTER
     present = models.Q(red_seen__gt=since) | models.Q(yellow_seen__gt=since)
     tables = Table.objects.filter(present, result="").select_related("red", "yellow")

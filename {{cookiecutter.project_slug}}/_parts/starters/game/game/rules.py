@@ -1,4 +1,4 @@
-"""The rules of four in a row: pure functions without a database, a clock or a socket."""
+"""The rules of four in a row, as pure functions: no database, clock or WebSocket."""
 
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -16,18 +16,18 @@ LINES = [
 
 
 class RuleError(Exception):
-    """The rules do not allow an action. The player gets the message of the exception."""
+    """The rules do not allow an action. The exception's message is sent to the player."""
 
 
 @dataclass(frozen=True)
 class Game:
     red_id: int  # of a user
     yellow_id: int | None = None  # None while the seat is free
-    first: str = "red"  # the color that makes the first move
+    first: str = "red"  # the color that moves first
     moves: str = ""  # the column of each move: a digit from 0 to 6
-    result: str = ""  # line, draw, resignation or timeout; empty until the end
+    result: str = ""  # line, draw, resignation or timeout; empty until the game ends
     winner: str = ""  # a color; empty after a draw
-    rematch: str = ""  # the color that has offered one
+    rematch: str = ""  # the color that has offered a rematch
 
     @property
     def turn(self) -> str:
@@ -49,7 +49,7 @@ class Game:
 
     @property
     def line(self) -> list[int]:
-        """The cells of all complete lines: one move can complete several."""
+        """The cells of all complete lines. One move can complete several."""
         discs = self.discs
         complete = [line for line in LINES if len({discs.get(cell, cell) for cell in line}) == 1]
         return sorted({cell for line in complete for cell in line})
@@ -66,7 +66,7 @@ def play(game: Game, player: int, action: object, column: object, opponent_away:
         case "sit" if not color and game.yellow_id is None:
             return replace(game, yellow_id=player)
         case "sit":
-            raise RuleError("You have a seat already." if color else "Both seats are taken.")
+            raise RuleError("You already have a seat." if color else "Both seats are taken.")
         case "drop" | "resign" | "claim" | "rematch" if not color:
             raise RuleError("Only the two players can do that.")
         case "rematch" if game.result and game.rematch == OPPONENT[color]:
@@ -74,11 +74,11 @@ def play(game: Game, player: int, action: object, column: object, opponent_away:
         case "rematch" if game.result and not game.rematch:
             return replace(game, rematch=color)
         case "rematch":
-            raise RuleError("You have offered it." if game.rematch else "The game is not over.")
+            raise RuleError("You already offered it." if game.rematch else "The game is not over.")
         case "drop" | "resign" | "claim" if not game.turn:
             raise RuleError("No game is in progress.")
         case "drop" if type(column) is not int or not 0 <= column < COLUMNS:
-            raise RuleError(f"A column is a number from 0 to {COLUMNS - 1}.")
+            raise RuleError(f"The column must be a number from 0 to {COLUMNS - 1}.")
         case "drop" if color != game.turn:
             raise RuleError("It is not your turn.")
         case "drop" if game.moves.count(str(column)) == ROWS:
@@ -94,4 +94,4 @@ def play(game: Game, player: int, action: object, column: object, opponent_away:
             return replace(game, result="timeout", winner=color)
         case "claim":
             raise RuleError("Your opponent is still here.")
-    raise RuleError("An action is one of sit, drop, resign, claim and rematch.")
+    raise RuleError("Unknown action. Use sit, drop, resign, claim or rematch.")

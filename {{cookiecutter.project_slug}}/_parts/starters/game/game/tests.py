@@ -37,7 +37,7 @@ def play_moves(moves: str, game: Game = STARTED) -> Game:
     return game
 
 
-def refusal(
+def get_error(
     game: Game, player: int, action: object, column: object = None, opponent_away: bool = False
 ) -> str:
     with pytest.raises(RuleError) as error:
@@ -48,11 +48,11 @@ def refusal(
 def test_seats() -> None:
     game = Game(ADA)
     assert (game.turn, game.color_of(ADA), game.color_of(GRACE)) == ("", "red", "")
-    assert refusal(game, ADA, "sit") == "You have a seat already."
-    assert refusal(game, ADA, "drop", 3) == "No game is in progress."
+    assert get_error(game, ADA, "sit") == "You already have a seat."
+    assert get_error(game, ADA, "drop", 3) == "No game is in progress."
     game = play(game, GRACE, "sit", None, False)
     assert (game, game.turn) == (STARTED, "red")
-    assert refusal(game, ZOE, "sit") == "Both seats are taken."
+    assert get_error(game, ZOE, "sit") == "Both seats are taken."
 
 
 def test_discs_fall() -> None:
@@ -76,7 +76,7 @@ def test_four_in_a_row(moves: str, line: list[int]) -> None:
     game = play_moves(moves)
     assert (game.line, game.result, game.winner, game.turn) == (line, "line", "red", "")
     for action in ("drop", "resign", "claim"):
-        assert refusal(game, ADA, action, 3) == "No game is in progress."
+        assert get_error(game, ADA, action, 3) == "No game is in progress."
 
 
 def test_draw() -> None:
@@ -86,22 +86,22 @@ def test_draw() -> None:
 
 @pytest.mark.parametrize("column", [-1, 7, None, True, 3.0, "3", [3], 10**50])
 def test_columns(column: object) -> None:
-    assert refusal(STARTED, ADA, "drop", column) == "A column is a number from 0 to 6."
+    assert get_error(STARTED, ADA, "drop", column) == "The column must be a number from 0 to 6."
 
 
-def test_refused_actions() -> None:
-    assert refusal(STARTED, GRACE, "drop", 3) == "It is not your turn."
-    assert refusal(play_moves("333333"), ADA, "drop", 3) == "This column is full."
-    assert refusal(STARTED, ADA, "claim") == "Your opponent is still here."
-    assert refusal(STARTED, ADA, "rematch") == "The game is not over."
+def test_rejected_actions() -> None:
+    assert get_error(STARTED, GRACE, "drop", 3) == "It is not your turn."
+    assert get_error(play_moves("333333"), ADA, "drop", 3) == "This column is full."
+    assert get_error(STARTED, ADA, "claim") == "Your opponent is still here."
+    assert get_error(STARTED, ADA, "rematch") == "The game is not over."
     for action in ("drop", "resign", "claim", "rematch"):
-        assert refusal(STARTED, ZOE, action, 3, True) == "Only the two players can do that."
+        assert get_error(STARTED, ZOE, action, 3, True) == "Only the two players can do that."
 
 
 @pytest.mark.parametrize("action", [None, "", "win", ["sit"], {}, 1])
 def test_unknown_actions(action: object) -> None:
-    expected = "An action is one of sit, drop, resign, claim and rematch."
-    assert refusal(STARTED, ADA, action) == expected
+    expected = "Unknown action. Use sit, drop, resign, claim or rematch."
+    assert get_error(STARTED, ADA, action) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_early_end(action: str, away: bool, result: str, winner: str) -> None:
 
 
 def test_rematch() -> None:
-    """Both want it; then the other one begins."""
+    """When both have offered it, a new game begins, and the other player moves first."""
     offered = play(play_moves("0101010"), GRACE, "rematch", None, False)
-    assert refusal(offered, GRACE, "rematch") == "You have offered it."
+    assert get_error(offered, GRACE, "rematch") == "You already offered it."
     again = play(offered, ADA, "rematch", None, False)
     assert (again, again.turn) == (Game(ADA, GRACE, first="yellow"), "yellow")
     assert play_moves("0101010", again).winner == "yellow"
@@ -141,7 +141,7 @@ class Socket(WebsocketCommunicator):
 
 
 class Member:
-    """A user who is signed in, or a spectator without a name."""
+    """A signed-in user, or an anonymous spectator."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -225,8 +225,8 @@ async def test_a_game(ada: Member, grace: Member) -> None:
         assert (state["version"], state["turn"], state["discs"]) == (11, "yellow", [])
 
 
-async def test_actions_that_are_refused(ada: Member, grace: Member) -> None:
-    """Each gets a reason and changes nothing: it comes late, twice, out of turn or from a spectator."""
+async def test_rejected_frames(ada: Member, grace: Member) -> None:
+    """Late, repeated, out of turn or sent by a spectator: an error is sent, nothing changes."""
     path = await ada.open_table()
     async with (
         ada.connect(path) as red,
@@ -235,7 +235,7 @@ async def test_actions_that_are_refused(ada: Member, grace: Member) -> None:
     ):
         await yellow.act(1, "sit")
         await red.act(1, "drop", 3)
-        changed = {"error": "The table has changed. Look at it, then try again."}
+        changed = {"error": "The table has changed. Check the board, then try again."}
         assert await red.receive_frame("error") == changed
         for _ in range(2):
             await red.act(2, "drop", 3)
@@ -250,9 +250,9 @@ async def test_actions_that_are_refused(ada: Member, grace: Member) -> None:
 
 FORMAT = 'Send JSON like {"action": "drop", "column": 3, "version": 7}.'
 BAD_FRAMES = dict.fromkeys(["null", "[]", "1", '"ping"', "{}", '{"version": true}'], FORMAT)
-BAD_FRAMES |= dict.fromkeys(["hello", "{", "[" * 9000], "A message has to be JSON.")
-BAD_FRAMES |= {'{"version": 1}': "An action is one of sit, drop, resign, claim and rematch."}
-BAD_FRAMES |= {f'"{"x" * 10_000}"': "A message may have 10,000 characters."}
+BAD_FRAMES |= dict.fromkeys(["hello", "{", "[" * 9000], "The message is not valid JSON.")
+BAD_FRAMES |= {'{"version": 1}': "Unknown action. Use sit, drop, resign, claim or rematch."}
+BAD_FRAMES |= {f'"{"x" * 10_000}"': "The message is longer than 10,000 characters."}
 
 
 async def test_malformed_frames(ada: Member) -> None:
@@ -275,7 +275,7 @@ async def test_too_many_frames(ada: Member) -> None:
         assert (output["code"], output["reason"]) == (4429, "Too many messages.")
 
 
-async def test_a_state_that_was_not_published(ada: Member, quick_heartbeats: None) -> None:
+async def test_lost_state(ada: Member, quick_heartbeats: None) -> None:
     async with ada.connect(await ada.open_table()) as red:
         await red.receive_frame()
         await Table.objects.aupdate(version=7)
@@ -283,7 +283,7 @@ async def test_a_state_that_was_not_published(ada: Member, quick_heartbeats: Non
 
 
 async def test_away(ada: Member, grace: Member, quick_heartbeats: None) -> None:
-    """Pings and their replies say who is here; who is not can be timed out after a minute."""
+    """Replies to pings show who is present. An absent player can be timed out after a minute."""
     path = await ada.open_table()
     async with ada.connect(path) as red, grace.connect(path) as yellow:
         await yellow.act(1, "sit")
@@ -359,11 +359,11 @@ async def test_client_that_does_not_reply(
             await present.send_json_to({"ping": True})
         while (output := await silent.receive_output(timeout=10))["type"] == "websocket.send":
             pass
-        assert (output["code"], output["reason"]) == (4408, "No answer.")
+        assert (output["code"], output["reason"]) == (4408, "No reply to pings.")
 
 
-async def test_client_that_has_left(ada: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers raise an OSError then. Nothing else is sent."""
+async def test_send_after_disconnect(ada: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers raise OSError after a disconnect. Nothing else is sent."""
     sent: list[str] = []
 
     async def send(consumer: object, text: str, *args: object, **kwargs: object) -> None:
@@ -378,10 +378,10 @@ async def test_client_that_has_left(ada: Member, monkeypatch: pytest.MonkeyPatch
     assert len(sent) == 1
 
 
-async def test_a_failure(
+async def test_server_error(
     ada: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It closes the connection, so that the page connects again."""
+    """An error closes the connection, so that the page reconnects."""
 
     async def fail(consumer: TableConsumer) -> str:
         raise OSError("away")
@@ -391,11 +391,11 @@ async def test_a_failure(
         while (output := await red.receive_output(timeout=10))["type"] == "websocket.send":
             pass
         assert output["code"] == 4500
-    assert "Could not send a state of table" in caplog.text
+    assert "Could not send the state of table" in caplog.text
 
 
 @pytest.mark.parametrize("path", [f"tables/{uuid4()}/", "tables/x/", "tables/", "lobby"])
-async def test_paths_that_are_not_there(path: str, async_client: AsyncClient) -> None:
+async def test_unknown_paths(path: str, async_client: AsyncClient) -> None:
     connected, _ = await Socket(f"/ws/{path}", {}).connect(timeout=10)
     assert not connected
     if path != "tables/":
@@ -422,11 +422,11 @@ async def test_lobby(ada: Member, grace: Member) -> None:
             await yellow.act(2, "resign")
             assert await lobby.receive_frame("tables") == {"tables": []}
         await lobby.send_json_to({"version": 1})
-        expected = {"error": "Nothing else can be sent here."}
+        expected = {"error": "This connection accepts only replies to pings."}
         assert await lobby.receive_frame("error") == expected
 
 
-def test_tables_whose_players_are_away(django_user_model: Any) -> None:
+def test_lobby_without_absent_players(django_user_model: Any) -> None:
     ada = django_user_model.objects.create_user("ada")
     long_ago = timezone.now() - AWAY_AFTER
     Table.objects.create(red=ada, red_seen=long_ago, yellow_seen=long_ago)
@@ -439,7 +439,7 @@ def test_tables_whose_players_are_away(django_user_model: Any) -> None:
 def test_pages(client: Client, django_user_model: Any) -> None:
     answer = client.post("/tables/")
     assert (answer.status_code, answer["Location"]) == (302, "/accounts/login/?next=/")
-    assert "You sign in first." in client.get("/").text
+    assert "You have to sign in first." in client.get("/").text
     ada = django_user_model.objects.create_user("ada")
     client.force_login(ada)
     assert client.get("/tables/").status_code == 405
@@ -461,7 +461,7 @@ def test_forms_of_other_sites(django_user_model: Any) -> None:
     assert not Table.objects.exists()
 
 
-async def test_states_tell_no_ids(ada: Member) -> None:
+async def test_states_contain_no_user_ids(ada: Member) -> None:
     table = await Table.objects.acreate(red=ada.user)
     state = json.loads(await sync_to_async(table.as_json)())
     assert not {"red_id", "yellow_id"} & set(state)

@@ -1,4 +1,4 @@
-"""The URLs that may be checked. The board is public, and each check sends a request from this machine."""
+"""Validation of services' URLs. The board is public, and checks send requests from this machine."""
 
 import asyncio
 import socket
@@ -13,19 +13,19 @@ from django.core.exceptions import ValidationError
 
 
 class LocalAddressError(Exception):
-    """The service is this machine, or one that only this machine's network segment can reach."""
+    """The service has a loopback, link-local or unspecified address."""
 
 
 def validate_url(url: str) -> None:
-    """Raise ValidationError if no service may have this URL. Names are not resolved yet."""
+    """Raise ValidationError if the URL is not allowed. Each check resolves the host name later."""
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise ValidationError(f"This is not a URL: {error}.") from error
+        raise ValidationError(f"{url!r} is not a URL: {error}.") from error
     if parsed.scheme not in ("http", "https"):
-        raise ValidationError("A service is checked over http:// or https://.")
+        raise ValidationError("The URL must start with http:// or https://.")
     if parsed.userinfo:
-        raise ValidationError("The board shows this URL to everybody: leave the credentials out.")
+        raise ValidationError("The board shows this URL to everybody. Remove the credentials.")
     if not settings.STATUS_ALLOW_LOCAL_ADDRESSES and is_local(parsed.host):
         raise ValidationError(
             f"{parsed.host} is a loopback or link-local address. "
@@ -34,7 +34,7 @@ def validate_url(url: str) -> None:
 
 
 def is_local(host: str) -> bool:
-    """Return whether this is localhost, or a loopback, link-local or unspecified address."""
+    """Return whether the host is localhost or a loopback, link-local or unspecified address."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -46,8 +46,9 @@ def is_local(host: str) -> bool:
 def reject_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
     """Return a `trace` for httpx2 that raises LocalAddressError.
 
-    It checks the addresses before the connection, so that not even the open ports of this machine
-    show, and the address of the connection, since a name may resolve differently the next time.
+    It checks the addresses before connecting, so that the board does not reveal the open ports of
+    this machine. It checks the connection's address as well, because the second lookup of the name
+    can return a different address.
     """
     host = httpx2.URL(url).raw_host.decode()
     is_direct = False
@@ -56,7 +57,7 @@ def reject_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitabl
         nonlocal is_direct
         addresses: list[str] = []
         if event == "connection.connect_tcp.started":
-            is_direct = info["host"] == host  # else it is a proxy, which resolves the name
+            is_direct = info["host"] == host  # otherwise it is a proxy, which resolves the name
             if is_direct:
                 addresses = await resolve(host, info["port"])
         elif event == "connection.connect_tcp.complete" and is_direct:
@@ -71,7 +72,7 @@ def reject_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitabl
 
 async def resolve(host: str, port: int) -> list[str]:
     loop = asyncio.get_running_loop()
-    with suppress(OSError):  # the connection will fail, too, and say why
+    with suppress(OSError):  # the connection fails as well, with a better error
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [str(address[0]) for *_, address in found]
     return []

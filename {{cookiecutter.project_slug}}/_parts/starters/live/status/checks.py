@@ -24,7 +24,7 @@ MAX_CONCURRENT_CHECKS = 20
 
 def check_sequentially(services: Iterable[Service]) -> list[Result]:
     """Check one service at a time; the results are not saved."""
-    # Async, since httpx2's synchronous client has no timeout for a whole request.
+    # Async, because httpx2's synchronous client has no timeout for a whole request.
     return async_to_sync(check_each)(list(services))
 
 
@@ -56,20 +56,20 @@ async def check_concurrently(services: Iterable[Service], save: bool = False) ->
 async def check(client: httpx2.AsyncClient, service: Service) -> Result:
     start = time.perf_counter()
     try:
-        validate_url(service.url)  # the admin is not the only way to add one
+        validate_url(service.url)  # services can be added without the admin's validation
         request = client.stream(
             "GET",
             service.url,
             headers={"User-Agent": "status board"},
-            # A service that redirects is up, and it could redirect the check to any address.
+            # A service that redirects is up. Following redirects could lead to any address.
             follow_redirects=False,
-            # The client's own timeouts start again with every byte that it reads.
+            # The client's own timeouts restart with each byte that it reads.
             timeout=None,
             extensions=get_extensions(service),
         )
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS), request as response:
             return build_result(service, start, status=response.status_code)
-    except Exception as error:  # noqa: BLE001 (no error may end the other checks)
+    except Exception as error:  # noqa: BLE001 (an error must not cancel the other checks)
         return build_result(service, start, error=error)
 
 
@@ -80,8 +80,8 @@ def get_extensions(service: Service) -> dict[str, object]:
 
 
 def save_result(result: Result) -> None:
-    """Save and publish the result and, in the same transaction, tasks that notify the staff of a change."""
-    with suppress(IntegrityError), transaction.atomic():  # if the service has just been deleted
+    """Save and publish the result and, in the same transaction, enqueue emails about a change."""
+    with suppress(IntegrityError), transaction.atomic():  # the service was deleted meanwhile
         previous = result.service.results.last()
         result.save()
         publish_result(result)

@@ -1,4 +1,4 @@
-"""The event stream that sends every new result to every open page."""
+"""The event stream that sends each new result to all open pages."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -17,16 +17,16 @@ from {{ cookiecutter.project_slug }}.serving.streams import (
 from .models import Result
 
 CHANNEL = "results"
-MAX_MISSED_RESULTS = 500  # that a page gets when it reconnects
+MAX_MISSED_RESULTS = 500  # sent to a page that reconnects
 
 
 def publish_result(result: Result) -> None:
-    """Send the result to all streams, in each process, when the current transaction is committed."""
+    """Send the result to the streams of all processes when the current transaction commits."""
     publish_sync(CHANNEL, json.dumps(result.as_dict()))
 
 
 async def events(request: HttpRequest) -> EventStreamResponse:
-    """Stream the results after the last one that the page has."""
+    """Stream the results that are newer than the last one on the page."""
     last_id = get_last_event_id(request)
     if last_id is None:
         last_id = (await Result.objects.aaggregate(id=Max("id")))["id"] or 0

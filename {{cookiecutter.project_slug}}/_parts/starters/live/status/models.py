@@ -24,7 +24,7 @@ class Service(models.Model):
 
     @property
     def public_url(self) -> str:
-        """Return the URL without credentials. (The admin rejects them, other ways to add a URL do not.)"""
+        """The URL without credentials, which only the admin rejects."""
         return re.sub("//[^/?#]*@", "//", self.url)
 
 
@@ -54,11 +54,11 @@ class Result(models.Model):
 
     @property
     def height(self) -> int:
-        """Return the height of its bar in the chart, from 1 to 30."""
+        """The height of the bar in the chart, from 1 to 30."""
         return max(1, min(30, round(self.milliseconds * 30 / 2000)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what an open page receives, ready for JSON."""
+        """Return the fields that open pages receive, ready for JSON."""
         return {
             "id": self.id,
             "service": self.service_id,
@@ -71,7 +71,7 @@ class Result(models.Model):
 
 
 class Lease(models.Model):
-    """A lock for the one active checker, which expires if the checker was killed."""
+    """The lock of the active checker, which expires if the checker is killed."""
 
     holder = models.UUIDField()
     expires = models.DateTimeField()

@@ -1,7 +1,7 @@
-"""Mails to the staff, as background tasks: the database is their queue, and the worker runs them.
+"""Emails to staff, as background tasks: they are queued in the database, and the worker runs them.
 
-For a day the checker requeues tasks that failed, or whose worker was killed. Such a worker may have
-sent the mail already: one may arrive twice, but none is lost.
+For 24 hours, the checker requeues tasks that failed or whose worker was killed. The worker may have
+sent the email already, so an email can arrive twice, but none is lost.
 """
 
 from datetime import timedelta
@@ -20,7 +20,7 @@ from django_tasks_db.models import DBTaskResult
 
 from .models import Result
 
-TASK_TIMEOUT = timedelta(minutes=2)  # a worker that takes longer was killed
+TASK_TIMEOUT = timedelta(minutes=2)  # the worker of a task that takes longer was killed
 RETRY_PERIOD = timedelta(days=1)
 
 
@@ -30,7 +30,7 @@ def mail(address: str, subject: str, message: str) -> None:
 
 
 def notify_staff(result: Result) -> None:
-    """Enqueue a mail to each member of the staff: a service went down, or is up again."""
+    """Enqueue an email to each staff user: a service went down or is up again."""
     subject = f"{result.service} is {'down' if result.is_down else 'up again'}"
     message = f"{result.service.public_url}: {result.detail}, after {result.milliseconds} ms."
     staff = get_user_model().objects.filter(is_staff=True, is_active=True).exclude(email="")
@@ -39,7 +39,7 @@ def notify_staff(result: Result) -> None:
 
 
 async def retry_failed_tasks() -> None:
-    """Requeue tasks that failed or whose worker was killed, and delete what is older than a day."""
+    """Requeue tasks that failed or whose worker was killed, and delete tasks older than a day."""
     now = timezone.now()
     killed = Q(status=TaskResultStatus.RUNNING, started_at__lt=now - TASK_TIMEOUT)
     failed = Q(status=TaskResultStatus.FAILED)

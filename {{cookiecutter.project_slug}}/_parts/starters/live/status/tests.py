@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Site(ThreadingHTTPServer):
-    """Responds with the status in the path, once `before_response` has returned."""
+    """Responds with the status in the path after `before_response` returns."""
 
     before_response: Callable[["Handler"], object]
 
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.before_response(self)
-        with suppress(OSError):  # the client has left
+        with suppress(OSError):  # the client has disconnected
             self.send_response(int(self.path.split("/")[1]))
             self.end_headers()
 
@@ -68,7 +68,7 @@ def site() -> Iterator[Site]:
 
 
 class Clock:
-    """Replaces the module `time`: the only time that passes is that of the services."""
+    """Replaces the module `time`: only the services let time pass."""
 
     def __init__(self) -> None:
         self.now, self.lock = 0.0, threading.Lock()
@@ -143,7 +143,7 @@ def test_slow_services(
 
 @sequentially_and_concurrently
 def test_deadline(check: Check, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that sends something now and then, but no response, does not hold up the check."""
+    """A service that sends single bytes, but no response, does not delay the check."""
     monkeypatch.setattr(checks, "CHECK_TIMEOUT_SECONDS", 0.2)
     checked = threading.Event()
 
@@ -162,7 +162,7 @@ def test_deadline(check: Check, site: Site, monkeypatch: pytest.MonkeyPatch) -> 
 
 @sequentially_and_concurrently
 def test_local_addresses(check: Check, site: Site, settings: Settings) -> None:
-    """Neither by their numbers nor by a name, and no request is sent."""
+    """Rejected by address and by name, without sending a request."""
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     requests: list[Handler] = []
     site.before_response = requests.append
@@ -173,9 +173,7 @@ def test_local_addresses(check: Check, site: Site, settings: Settings) -> None:
     assert not requests
 
 
-def test_name_that_resolves_to_another_address_later(
-    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dns_rebinding(site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     monkeypatch.setattr(addresses, "resolve", AsyncMock(return_value=["192.0.2.1"]))
     monkeypatch.setattr(checks, "validate_url", lambda url: None)
@@ -200,8 +198,8 @@ def test_redirects_are_not_followed(site: Site) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://ada:secret@example.com/", "leave the credentials out"),
-        ("https://token@example.com/", "leave the credentials out"),
+        ("http://ada:secret@example.com/", "Remove the credentials"),
+        ("https://token@example.com/", "Remove the credentials"),
         ("ftp://example.com/", "http:// or https://"),
         ("http://example.com:port/", "not a URL"),
         ("http://127.0.0.1/", "loopback or link-local"),
@@ -211,13 +209,13 @@ def test_redirects_are_not_followed(site: Site) -> None:
         ("http://app.localhost/", "loopback or link-local"),
     ],
 )
-def test_urls_that_no_service_may_have(url: str, reason: str, settings: Settings) -> None:
+def test_invalid_urls(url: str, reason: str, settings: Settings) -> None:
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     with pytest.raises(ValidationError, match=reason):
         Service(name="site", url=url).full_clean()
 
 
-def test_urls_that_a_service_may_have(settings: Settings) -> None:
+def test_valid_urls(settings: Settings) -> None:
     Service(name="site", url="http://127.0.0.1/").full_clean()
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     for url in ("https://example.com/@ada?a=b@c", "http://10.0.0.7:8000/", "http://[2001:db8::1]/"):
@@ -250,10 +248,10 @@ def test_checker(services: list[Service], caplog: pytest.LogCaptureFixture) -> N
     assert not Lease.objects.exists()
 
 
-async def test_check_run_that_fails(
+async def test_failed_check_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next one runs all the same."""
+    """The next check run still starts."""
     runs: list[int] = []
     second = asyncio.Event()
 
@@ -287,7 +285,7 @@ async def test_lease_lasts_until_the_next_check_run(monkeypatch: pytest.MonkeyPa
     assert remaining[0] > 1000 + check_services.CHECK_RUN_TIMEOUT_SECONDS
 
 
-async def test_check_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_check_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*args: object, **options: object) -> None:
         await asyncio.Event().wait()
 
@@ -299,7 +297,7 @@ async def test_check_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(check_run.exception(), TimeoutError)
 
 
-async def test_service_that_is_deleted_during_its_check(site: Site) -> None:
+async def test_service_deleted_during_check(site: Site) -> None:
     await get_user_model().objects.acreate_user("ada", "ada@example.com", is_staff=True)
     gone = await Service.objects.acreate(name="gone", url="http://127.0.0.1:1/")
     other = await Service.objects.acreate(name="other", url=f"{site.url}/200")
@@ -309,7 +307,7 @@ async def test_service_that_is_deleted_during_its_check(site: Site) -> None:
     assert not await DBTaskResult.objects.aexists()
 
 
-def test_staff_get_mail_about_changes(mailoutbox: list[EmailMessage]) -> None:
+def test_staff_are_notified(mailoutbox: list[EmailMessage]) -> None:
     service = Service.objects.create(name="shop", url="http://127.0.0.1:1/")
     users = get_user_model().objects
     users.create_user("ada", "ada@example.com", is_staff=True)
@@ -371,7 +369,7 @@ async def test_failed_tasks_are_retried() -> None:
 
 
 @sequentially_and_concurrently
-def test_time_to_wait_for_other_checks_is_not_measured(
+def test_waiting_for_other_checks_is_not_measured(
     check: Check, site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "MAX_CONCURRENT_CHECKS", 1)
@@ -380,7 +378,7 @@ def test_time_to_wait_for_other_checks_is_not_measured(
     assert [result.milliseconds for result in results] == [500] * 3
 
 
-async def test_bound_on_concurrent_checks(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_checks_are_limited(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "MAX_CONCURRENT_CHECKS", 2)
     requests, may_respond = threading.Semaphore(0), threading.Event()
 
@@ -432,7 +430,7 @@ async def test_signed_in_user(async_client: AsyncClient) -> None:
     assert ">ada</a>" in (await async_client.get("/")).content.decode()
 
 
-def test_board_of_old_results(client: Client, services: list[Service]) -> None:
+def test_board_with_old_results(client: Client, services: list[Service]) -> None:
     old = Result.objects.create(service=services[0], state="up", milliseconds=1, detail="200")
     Result.objects.update(checked=timezone.now() - timedelta(hours=2))
     page = client.get("/")
@@ -515,7 +513,7 @@ async def test_events_from_now_on(async_client: AsyncClient, after: str) -> None
     chunks = response.streaming_content
     for _ in range(2):
         await anext(chunks)
-    # The first one may be saved before the stream subscribes: it finds it in the database then.
+    # The first result may be saved before the stream subscribes, which then queries the database.
     for _ in range(3):
         new = Result(**up)
         await sync_to_async(checks.save_result)(new)
@@ -533,7 +531,7 @@ async def test_comparison(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A service is slow here if it is checked together with others, as `/async/` does."""
+    """The services are slow only if they are checked concurrently, as `/async/` does."""
     monkeypatch.setattr(views, "MAX_COMPARED_SERVICES", 3)
     for number in range(4):
         await Service.objects.acreate(name=str(number), url=f"{site.url}/200/{number}")

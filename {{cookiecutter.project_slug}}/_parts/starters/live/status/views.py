@@ -24,14 +24,14 @@ async def board(request: HttpRequest) -> HttpResponse:
     context = {
         "services": [(service, service.latest[::-1]) async for service in services],
         "last": newest.id if newest else 0,
-        # A template in an async view cannot query the database for the user.
+        # A template rendered in an async view cannot load the user from the database.
         "user": await request.auser(),
     }
     return render(request, "status/board.html", context)
 
 
 def sync_view(request: HttpRequest) -> HttpResponse:
-    """Check sequentially: takes as long as all checks together."""
+    """Check sequentially, which takes as long as all checks together."""
     if not cache.add("comparing-sync", True):
         return too_many_requests()
     start = time.perf_counter()
@@ -42,7 +42,7 @@ def sync_view(request: HttpRequest) -> HttpResponse:
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
-    """Check concurrently: takes as long as the slowest check."""
+    """Check concurrently, which takes as long as the slowest check."""
     if not await cache.aadd("comparing-async", True):
         return too_many_requests()
     start = time.perf_counter()
@@ -60,7 +60,7 @@ def report(start: float, results: Iterable[Result]) -> JsonResponse:
 
 
 def too_many_requests() -> JsonResponse:
-    """Limit each view to one request at a time per process, since everyone can make it send many."""
+    """Reject a second comparison at the same time in a process, because anyone can start one."""
     return JsonResponse(
         {"error": "A comparison is already running. Try again in a moment."},
         status=429,

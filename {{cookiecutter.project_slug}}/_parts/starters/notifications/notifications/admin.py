@@ -9,7 +9,7 @@ from .notify import notify_all
 
 @admin.register(Announcement)
 class AnnouncementAdmin(admin.ModelAdmin):
-    """To add one notifies all users, in the transaction that the admin has for each form."""
+    """Notifies all users when an announcement is added, in the admin's transaction."""
 
     list_display = ["created", "text", "url", "recipients"]
 

@@ -1,4 +1,4 @@
-"""The event stream that keeps the bell of each open page up to date."""
+"""The event stream that updates the bell on each open page."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -22,7 +22,7 @@ MAX_NEW_NOTIFICATIONS = 100  # in one event
 
 
 async def events(request: HttpRequest) -> streams.EventStreamResponse:
-    """Stream to the user whom the page is for, as `?user=` says; another one may have signed in since."""
+    """Stream the notifications of `?user=`, the page's user, unless another user has signed in."""
     user = await request.auser()
     user_id = user.pk if request.GET.get("user") == str(user.pk) else None
     last_id = streams.get_last_event_id(request)
@@ -32,15 +32,15 @@ async def events(request: HttpRequest) -> streams.EventStreamResponse:
 async def stream(
     user_id: Any, session_key: str | None, last_id: int | None
 ) -> AsyncGenerator[streams.ServerSentEvent, None]:
-    if user_id is None:  # an error, or an empty response, would make the page try again
-        yield streams.ServerSentEvent("Sign in to go on.", event="signed-out")
+    if user_id is None:  # after an error or an empty response, the page would retry
+        yield streams.ServerSentEvent("Sign in to receive notifications.", event="signed-out")
         return
     yield streams.ServerSentEvent(retry=2000)
     own = Notification.objects.filter(user_id=user_id)
     newest = await own.order_by("-id").afirst()
     newest_id = newest.id if newest else 0
     last_id = newest_id if last_id is None else min(last_id, newest_id)
-    # A transaction may commit an id below one that was sent already: a comparison would skip it.
+    # Not just the newest id: a transaction that commits later can have a lower id.
     sent = {last_id}
     unread = own.filter(is_read=False)
     newer = unread.filter(id__gt=last_id).order_by("-id")
@@ -48,9 +48,9 @@ async def stream(
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), SESSION_CHECK_SECONDS)
-            # Before each event as well: nothing is sent to somebody who has signed out.
+            # Also before each event, so that nothing is sent after sign-out.
             if not await sync_to_async(is_signed_in)(user_id, session_key):
-                return  # the page connects again, with the cookie that it has now
+                return  # the page reconnects with its current cookie
             if changed.is_set():
                 changed.clear()
                 latest = [each async for each in newer.exclude(id__in=sent)[:MAX_NEW_NOTIFICATIONS]]
@@ -62,7 +62,7 @@ async def stream(
 
 @asynccontextmanager
 async def watch(*names: str) -> AsyncIterator[asyncio.Event]:
-    """Yield an event that is set when something was published, or may have been missed."""
+    """Yield an event that is set when a message was published, or may have been missed."""
     changed = asyncio.Event()
 
     async def set_when_published(channel: str) -> None:
@@ -80,7 +80,7 @@ async def watch(*names: str) -> AsyncIterator[asyncio.Event]:
 
 
 def is_signed_in(user_id: object, session_key: str | None) -> bool:
-    """Return False after sign-out, deactivation, deletion or a new password, as Django finds it."""
+    """Return False after sign-out, deactivation, deletion or a new password, as Django does."""
     request = HttpRequest()
     request.session = import_string(f"{settings.SESSION_ENGINE}.SessionStore")(session_key)
     return bool(get_user(request).pk == user_id)

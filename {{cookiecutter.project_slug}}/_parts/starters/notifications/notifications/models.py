@@ -3,11 +3,11 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.http import url_has_allowed_host_and_scheme
 
-UNREAD = models.Q(is_read=False)  # of which a user has few, and each page counts them
+UNREAD = models.Q(is_read=False)  # a user has few of them, and each page counts them
 
 
 def is_path(url: str) -> bool:
-    """Return whether the URL leads to this site, whatever a browser makes of it."""
+    """Return whether every browser resolves the URL to this site."""
     return url.startswith("/") and url_has_allowed_host_and_scheme(url, allowed_hosts=None)
 
 
@@ -37,11 +37,11 @@ class Notification(Message):
 
     @property
     def path(self) -> str:
-        """The URL, unless it leads elsewhere: not every row is from `notify`, which validates it."""
+        """The URL, or an empty string if it leads elsewhere: a row can be saved unvalidated."""
         return self.url if is_path(self.url) else ""
 
 
 class Announcement(Message):
-    """What the staff sent to all users, each of whom has a notification of their own."""
+    """A message from staff to all users. Each user has a notification of their own."""
 
     recipients = models.PositiveIntegerField(editable=False)

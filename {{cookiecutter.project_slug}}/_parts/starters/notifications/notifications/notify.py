@@ -1,8 +1,8 @@
-"""Notify users, from anywhere: views, signals, commands, background tasks.
+"""Notify users from views, signals, commands and background tasks.
 
     await notify(user, "Your order is on its way.", reverse("order", args=[order.pk]))
 
-A notification is stored and pushed to the open pages of its user by the commit of the current transaction.
+When the current transaction commits, a notification is stored and pushed to the user's open pages.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from {{ cookiecutter.project_slug }}.serving.pubsub import publish_sync
 
 from .models import Notification
 
-# What is published says only that something has changed: each stream queries what its user may see.
+# Published messages have no content: each stream queries the notifications of its own user.
 CHANNEL_OF_ALL = "notifications"
 BATCH_SIZE = 1000
 
@@ -26,9 +26,9 @@ def get_channel(user_id: object) -> str:
 
 
 async def notify(user: AbstractBaseUser, text: str, url: str = "") -> Notification:
-    """Notify the user. `url` is a path on this site, or a ValidationError is raised.
+    """Notify the user. Raise ValidationError if `url` is not a path on this site.
 
-    In a transaction, which is always synchronous, call `notify_sync`.
+    In a transaction, call `notify_sync`, because transactions are synchronous.
     """
     return await sync_to_async(notify_sync)(user, text, url)
 
@@ -44,7 +44,7 @@ def notify_sync(user: AbstractBaseUser, text: str, url: str = "") -> Notificatio
 
 @transaction.atomic
 def notify_all(text: str, url: str = "") -> int:
-    """Notify each active user; return how many there are."""
+    """Notify each active user and return their number."""
     content = {"text": text, "url": url}
     Notification(**content).clean_fields(exclude=["user"])
     ids = list(get_user_model().objects.filter(is_active=True).values_list("pk", flat=True))

@@ -40,7 +40,7 @@ class Rollback(Exception):
 
 
 class Page:
-    """An open page: a client that is signed in, and its event stream."""
+    """An open page: a signed-in client and its event stream."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self.chunks = chunks
@@ -86,7 +86,7 @@ async def open_page(
     await response.aclose()
 
 
-async def test_each_open_page_of_the_user_follows(ada: Any, grace: Any) -> None:
+async def test_all_open_pages_of_the_user(ada: Any, grace: Any) -> None:
     async with open_page(ada) as first, open_page(ada) as second, open_page(grace) as other:
         for page in (first, second, other):
             assert await page.next_event() == {"unread": 0, "new": []}
@@ -100,7 +100,7 @@ async def test_each_open_page_of_the_user_follows(ada: Any, grace: Any) -> None:
         assert not await other.has_event()
 
 
-async def test_what_comes_after_a_lost_connection(ada: Any) -> None:
+async def test_reconnect(ada: Any) -> None:
     first, _, third = [await notify.notify(ada, text) for text in ("one", "two", "three")]
     await sync_to_async(notify.mark_as_read)(ada.pk, id=third.id)
     async with open_page(ada, f"&after={first.id}") as page:
@@ -108,7 +108,7 @@ async def test_what_comes_after_a_lost_connection(ada: Any) -> None:
 
 
 @pytest.mark.parametrize("after", ["", "&after=", "&after=x", f"&after={'9' * 18}"])
-async def test_a_page_that_has_seen_nothing(ada: Any, after: str) -> None:
+async def test_first_connection(ada: Any, after: str) -> None:
     await notify.notify(ada, "old")
     async with open_page(ada, after) as page:
         assert await page.next_event() == {"unread": 1, "new": []}
@@ -116,8 +116,8 @@ async def test_a_page_that_has_seen_nothing(ada: Any, after: str) -> None:
         assert await page.next_event() == {"unread": 2, "new": [{"text": "new", "url": ""}]}
 
 
-async def test_a_transaction_that_commits_late(ada: Any) -> None:
-    """Its notification has an id below one that the page has."""
+async def test_late_commit(ada: Any) -> None:
+    """Its notification has a lower id than one that the page received."""
     async with open_page(ada) as page:
         assert await page.next_event() == {"unread": 0, "new": []}
         await Notification.objects.acreate(id=1_000_001, user=ada, text="second")
@@ -149,7 +149,7 @@ async def check_signed_out(client: AsyncClient, query: str) -> None:
     response: Any = await client.get(f"/notifications/events/{query}")
     page = Page(response.streaming_content)
     chunks = [await page.next_chunk() for _ in range(2)]
-    assert chunks[1] == "event: signed-out\ndata: Sign in to go on.\n\n"
+    assert chunks[1] == "event: signed-out\ndata: Sign in to receive notifications.\n\n"
     with pytest.raises(StopAsyncIteration):
         await page.next_chunk()
 
@@ -184,7 +184,7 @@ async def test_end_of_a_users_session(
     async_client: AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next check ends the stream, and so does the next notification, which is not sent."""
+    """The next check ends the stream. So does the next notification, which is not sent."""
     monkeypatch.setattr(events, "SESSION_CHECK_SECONDS", seconds)
     async with open_page(ada, client=async_client) as page:
         await page.next_event()
@@ -207,7 +207,7 @@ async def test_only_the_users_own_stream(query: str, ada: Any, grace: Any) -> No
 
 
 @pytest.mark.parametrize("url", ELSEWHERE)
-def test_urls_that_lead_elsewhere(url: str, ada: Any, client: Client) -> None:
+def test_urls_of_other_sites(url: str, ada: Any, client: Client) -> None:
     with pytest.raises(ValidationError, match="is not a path on this site, such as /accounts/"):
         notify.notify_sync(ada, "hello", url)
     with pytest.raises(ValidationError, match="is not a path on this site"):
@@ -220,7 +220,7 @@ def test_urls_that_lead_elsewhere(url: str, ada: Any, client: Client) -> None:
 
 
 @pytest.mark.parametrize(("text", "url"), [("", ""), ("x" * 501, ""), ("x", "/" + "x" * 500)])
-def test_texts_that_cannot_be_stored(text: str, url: str, ada: Any) -> None:
+def test_invalid_texts(text: str, url: str, ada: Any) -> None:
     for call in (lambda: notify.notify_sync(ada, text, url), lambda: notify.notify_all(text, url)):
         with pytest.raises(ValidationError):
             call()
@@ -268,7 +268,7 @@ def test_reading(client: Client, ada: Any, grace: Any) -> None:
 
 
 def test_bell(client: Client, ada: Any, django_assert_num_queries: DjangoAssertNumQueries) -> None:
-    """On the project's own pages and its error pages; visitors have none, and cost no query."""
+    """Pages and error pages show the bell to users. Visitors have no bell, and cause no query."""
     with django_assert_num_queries(0):
         for path in ("/", "/accounts/login/", "/no-such-page/"):
             assert 'id="bell"' not in client.get(path).text
@@ -286,7 +286,7 @@ def test_bell(client: Client, ada: Any, django_assert_num_queries: DjangoAssertN
 
 
 async def test_bell_of_an_async_view(ada: Any, async_rf: AsyncRequestFactory) -> None:
-    """It cannot query while it renders; the event stream brings the number."""
+    """The template cannot query the database; the event stream sends the number."""
     await notify.notify(ada, "hello")
     page = render(async_rf.get("/"), "base.html", {"user": ada}).content.decode()
     assert '<span id="unread" hidden><span></span> ' in page
@@ -310,10 +310,8 @@ def test_announcement(
     assert "hello" in admin_client.get(path).text
 
 
-async def test_announcement_that_fails(
-    ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody gets it, or all would get it again with the next try."""
+async def test_failed_announcement(ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody receives it. Otherwise everybody would receive it again after a retry."""
     monkeypatch.setattr(notify, "BATCH_SIZE", 1)
     bulk_create = Notification.objects.bulk_create
 

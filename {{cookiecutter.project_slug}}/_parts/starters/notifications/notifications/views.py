@@ -17,7 +17,7 @@ NotificationForm = modelform_factory(Notification, fields=["text"])
 
 
 async def home(request: HttpRequest) -> HttpResponse:
-    """Let users notify themselves, to try it."""
+    """Show a form with which users notify themselves."""
     user = await request.auser()
     form = NotificationForm(request.POST or None)
     if user.is_authenticated and form.is_valid():
@@ -36,9 +36,9 @@ class NotificationList(LoginRequiredMixin, ListView):
 
 @login_required
 def read_one(request: HttpRequest, id: int) -> HttpResponse:
-    """Mark a notification as read, and go where it leads, unless the form says `stay`."""
+    """Mark a notification as read. Redirect to its page, or to the list if the form has `stay`."""
     notification = get_object_or_404(Notification, user_id=request.user.pk, id=id)
-    if request.method == "POST":  # and not after a sign-in on the way here
+    if request.method == "POST":  # the redirect after sign-in is a GET
         mark_as_read(request.user.pk, id=id)
     path = "" if "stay" in request.POST else notification.path
     return redirect(path or "notifications")
@@ -46,7 +46,7 @@ def read_one(request: HttpRequest, id: int) -> HttpResponse:
 
 @login_required
 def read_all(request: HttpRequest, newest_id: int) -> HttpResponse:
-    """Mark all as read, up to the newest one that the page showed."""
+    """Mark all notifications as read, up to the newest one that the page showed."""
     if request.method == "POST":
         mark_as_read(request.user.pk, id__lte=newest_id)
     return redirect("notifications")

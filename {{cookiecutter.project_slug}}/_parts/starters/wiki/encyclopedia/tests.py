@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def entries(temporary_files: None, tmp_path: Path) -> Path:
-    """A folder with two entries. Without `temporary_files` of conftest.py it would be yours."""
+    """A temporary folder with two entries, by the fixture `temporary_files` of conftest.py."""
     shutil.rmtree(tmp_path / "entries", ignore_errors=True)
     util.save_entry("CSS", "# CSS\n\nStyles.\n")
     util.save_entry("Python", "# Python\n\n<b>bold</b>\n")
@@ -25,7 +25,7 @@ def entries(temporary_files: None, tmp_path: Path) -> Path:
 
 
 def entry_url(title: str) -> str:
-    """Return the path of an entry's page, with the title as it stands: it may be quoted, or invalid."""
+    """Return the path of an entry's page. The title is not quoted: it may be quoted or invalid."""
     return reverse("entry", args=["TITLE"]).replace("TITLE", title)
 
 
@@ -50,31 +50,31 @@ async def test_entry(async_client: AsyncClient, title: str) -> None:
     assert "bold" in page.content.decode()
 
 
-# These two go when you have built what they are about; write your own in their place.
+# When you have built what these two tests are about, replace them with your own.
 
 
 async def test_plain_text_until_you_build_it(async_client: AsyncClient) -> None:
     page = await async_client.get(entry_url("Python"))
     assert "# Python\n\n&lt;b&gt;bold&lt;/b&gt;" in page.content.decode(), (
-        "An entry is no longer shown as plain text. If you turn its Markdown into HTML now, that is right: "
-        "put a test of the HTML in the place of this one."
+        "An entry is no longer shown as plain text. If you now convert its Markdown to HTML, "
+        "replace this test with a test of the HTML."
     )
 
 
 @pytest.mark.parametrize("name", ["search", "new_page", "random_page"])
-def test_what_to_do_until_you_build_it(client: Client, name: str) -> None:
+def test_placeholder_until_you_build_it(client: Client, name: str) -> None:
     assert "yours to build" in client.get(reverse(name), {"q": "py"}).text, (
-        f"“{name}” no longer says what to build. If you have built it, that is right: "
-        "take its name out of this test's list, and write a test of what it does."
+        f"“{name}” no longer says what to build. If you have built it, "
+        "remove its name from this test's list, and write a test of your view."
     )
 
 
 @pytest.mark.parametrize("title", ["Nothing", "..", "..%2fmanage.py", "%00", "%ff", "a" * 5000])
-def test_no_such_entry(client: Client, title: str) -> None:
+def test_entry_not_found(client: Client, title: str) -> None:
     assert client.get(entry_url(title)).status_code == 404
 
 
-def test_title_that_is_not_found(client: Client) -> None:
+def test_not_found_page_escapes_title(client: Client) -> None:
     page = client.get(entry_url("<b>"))
     assert page.status_code == 404
     assert "There is no entry “&lt;b&gt;”" in page.text
@@ -110,9 +110,9 @@ BAD_TITLES += ["com1.x", "COM¹", "con .x", "conin$", "CLOCK$"]
 
 
 @pytest.mark.parametrize("title", [*BAD_TITLES, "é" * 100 + "x"])
-def test_titles_that_cannot_be(title: str, entries: Path) -> None:
-    reasons = {"": "needs a title", "é" * 100 + "x": "200 bytes are the limit"}
-    with pytest.raises(ValueError, match=reasons.get(title, "cannot be a title.+may not hold any")):
+def test_invalid_titles(title: str, entries: Path) -> None:
+    reasons = {"": "needs a title", "é" * 100 + "x": "201 bytes"}
+    with pytest.raises(ValueError, match=reasons.get(title, "cannot be a title.+Do not use")):
         util.save_entry(title, "")
     assert sorted(path.name for path in entries.iterdir()) == ["CSS.md", "Python.md"]
 
@@ -126,7 +126,7 @@ def test_one_entry_for_each_title() -> None:
     assert util.get_entry("café") == "2"
 
 
-def test_line_breaks_do_not_double(entries: Path) -> None:
+def test_line_breaks_are_not_doubled(entries: Path) -> None:
     for _ in range(3):
         content = util.get_entry("CSS")
         assert content
@@ -134,7 +134,7 @@ def test_line_breaks_do_not_double(entries: Path) -> None:
     assert (entries / "CSS.md").read_bytes() == b"# CSS\n\nStyles.\n"
 
 
-def test_line_breaks_of_windows(entries: Path) -> None:
+def test_windows_line_breaks(entries: Path) -> None:
     (entries / "CSS.md").write_bytes(b"# CSS\r\n\r\nStyles.\r\n")
     assert util.get_entry("CSS") == "# CSS\n\nStyles.\n"
 
@@ -146,7 +146,7 @@ def test_other_encodings(entries: Path) -> None:
     assert util.get_entry("CSS") == "caf\N{REPLACEMENT CHARACTER}"
 
 
-def test_what_is_no_file(entries: Path) -> None:
+def test_irregular_files(entries: Path) -> None:
     (entries / "Folder.md").mkdir()
     assert util.list_entries() == ["CSS", "Python"]
     assert util.get_entry("Folder") is None
@@ -154,7 +154,7 @@ def test_what_is_no_file(entries: Path) -> None:
         util.save_entry("Folder", "")
 
 
-async def test_async_forms() -> None:
+async def test_async_versions() -> None:
     await util.asave_entry("Git", "Versions.")
     assert await util.aget_entry("git") == "Versions."
     assert await util.alist_entries() == ["CSS", "Git", "Python"]

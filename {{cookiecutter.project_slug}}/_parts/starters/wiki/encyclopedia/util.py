@@ -1,6 +1,6 @@
-"""The entries of the encyclopedia: Markdown files in `entries/`, found by their titles.
+"""The entries of the encyclopedia, which are Markdown files in `entries/`.
 
-Each function has an async form: `await util.aget_entry(title)` in an `async def` view.
+Each function has an async version: call `await util.aget_entry(title)` in an `async def` view.
 """
 
 import os
@@ -21,14 +21,14 @@ RESERVED_NAMES = re.compile(
 
 
 def list_entries() -> list[str]:
-    """Return the titles of all entries, in alphabetical order.
+    """Return the titles of all entries in alphabetical order.
 
-    Symbolic links are not entries: they may point to files outside the folder.
+    Symbolic links are not entries, because they can point to files outside the folder.
     """
     try:
         with os.scandir(entries_storage().path("")) as files:
             names = [file.name for file in files if file.is_file(follow_symlinks=False)]
-    except FileNotFoundError:  # git keeps no empty folder
+    except FileNotFoundError:  # git does not store empty folders
         return []
     titles = [name.removesuffix(".md") for name in names if name.endswith(".md")]
     # A name that is not valid UTF-8 cannot be printed.
@@ -36,7 +36,7 @@ def list_entries() -> list[str]:
 
 
 def save_entry(title: str, content: str) -> None:
-    """Save an entry; one that has this title is overwritten.
+    """Save an entry. An existing entry with this title is overwritten.
 
     Raises ValueError, with a message for users, if the title is invalid.
     """
@@ -45,32 +45,32 @@ def save_entry(title: str, content: str) -> None:
     name = f"{existing_title or unicodedata.normalize('NFC', title)}.md"
     if existing_title is None and os.path.lexists(entries_storage().path(name)):
         raise ValueError(f"“{title}” cannot be a title: {name} exists and is not a regular file.")
-    # Browsers send \r\n. On Windows, written as text, that would become \r\r\n.
+    # Browsers send \r\n, which text mode would write as \r\r\n on Windows.
     lines = content.replace("\r\n", "\n").encode()
     entries_storage().save(name, ContentFile(lines))
 
 
 def get_entry(title: str) -> str | None:
-    """Return the Markdown of the entry with this title, upper or lower case, or None."""
+    """Return the Markdown of the entry with this title, ignoring case, or None."""
     existing_title = find_title(title)
     if existing_title is None:
         return None
     with entries_storage().open(f"{existing_title}.md") as file:
         content: bytes = file.read()
-    # Some editors begin a file with a byte order mark, or use another encoding than UTF-8.
+    # Some editors add a byte order mark, or use an encoding other than UTF-8.
     return content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
 def entries_storage() -> FileSystemStorage:
-    """Return the storage of `entries/` beside manage.py, whatever the working directory."""
+    """Return the storage of `entries/` beside manage.py, in any working directory."""
     if "entries" in settings.STORAGES:
         return cast(FileSystemStorage, storages["entries"])
-    # In a project of `startproject`.
+    # In a project made with `startproject`.
     return FileSystemStorage(settings.BASE_DIR / "entries", allow_overwrite=True)
 
 
 def find_title(title: str) -> str | None:
-    """Return the title as the entry has it, or None."""
+    """Return the title of the entry as stored, or None."""
     titles = list_entries()
     if title in titles:
         return title
@@ -78,25 +78,27 @@ def find_title(title: str) -> str | None:
 
 
 def fold(title: str) -> str:
-    """Return the same for titles that differ only in case or in how accents are encoded."""
+    """Return the same value for titles that differ only in case or in the encoding of accents."""
     return unicodedata.normalize("NFC", title).casefold()
 
 
 def validate_title(title: str) -> None:
     if not title:
         raise ValueError("An entry needs a title.")
-    if len(title.encode(errors="replace")) > 200:
-        raise ValueError("This title is too long: 200 bytes are the limit.")
-    # Characters that do not print can make a title look like another: U+202E reverses it.
+    size = len(title.encode(errors="replace"))
+    if size > 200:
+        raise ValueError(f"The title is too long: {size} bytes. Use at most 200 bytes.")
+    # Unprintable characters can make a title look like another: U+202E reverses it.
     is_forbidden = FORBIDDEN_CHARACTERS.search(title) or RESERVED_NAMES.fullmatch(title)
     if is_forbidden or not title.isprintable():
         raise ValueError(
-            f"“{title}” cannot be a title: it has to work as a file name on every system, so it may "
-            'not hold any of \\ / : * ? " < > |, nor begin or end with a dot or a space.'
+            f"“{title}” cannot be a title, because it is not a valid file name on every system. Do "
+            'not use \\ / : * ? " < > |, unprintable characters, names reserved by Windows, or a '
+            "dot or space at the start or end."
         )
 
 
-# Files have no async API: these run in a thread.
+# Django has no async API for files, so these run in a thread.
 alist_entries = sync_to_async(list_entries)
 asave_entry = sync_to_async(save_entry)
 aget_entry = sync_to_async(get_entry)

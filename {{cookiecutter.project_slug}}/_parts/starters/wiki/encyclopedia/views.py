@@ -16,13 +16,13 @@ async def entry(request: HttpRequest, title: str) -> HttpResponse:
 
 
 async def to_build(request: HttpRequest) -> HttpResponse:
-    """Stands in for the search, the new page and the random page until you build them."""
+    """Placeholder for the search, the new page and the random page, until you build them."""
     return await page(request, "to_build")
 
 
 async def page(
     request: HttpRequest, name: str, status: int = 200, **context: object
 ) -> HttpResponse:
-    # A template in an async view cannot query the database for the user.
+    # A template rendered in an async view cannot load the user from the database.
     context["user"] = await request.auser()
     return render(request, f"encyclopedia/{name}.html", context, status=status)

@@ -1,4 +1,4 @@
-"""Where `default_storage` keeps files."""
+"""The class of `default_storage`."""
 
 from pathlib import PurePath
 from typing import IO, Any
@@ -7,7 +7,7 @@ from django.core.files.storage import FileSystemStorage, storages
 
 
 class CourseStorage(FileSystemStorage):
-    """Keeps `entries/`, which the course's util.py names, beside manage.py, and uploads in MEDIA_ROOT."""
+    """Stores `entries/`, as used by the course's util.py, beside manage.py."""
 
     def path(self, name: str) -> str:
         entry = name_in_entries(name)
@@ -21,6 +21,6 @@ class CourseStorage(FileSystemStorage):
 
 
 def name_in_entries(name: str) -> str | None:
-    """Return the rest of a name that begins with `entries/`, or None."""
+    """Return the name without its prefix `entries/`, or None if it has another prefix."""
     parts = PurePath(name).parts
     return "/".join(parts[1:]) if parts[:1] == ("entries",) else None

@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 class FrameError(Exception):
-    """A frame cannot be accepted. The client gets the message of the exception."""
+    """A frame is invalid. The exception's message is sent to the client."""
 
 
 class StateConsumer(AsyncWebsocketConsumer):
-    """Sends its client the state of something, as JSON, whenever it changes.
+    """Sends a state to the client, as JSON, whenever it changes.
 
-    States are published under `topic`. A payload that is empty says that `read_state` has the new
-    one. Published states may be lost: each heartbeat also sends what `read_state` returns, if the
-    client has something else. The client sends each ping back.
+    States are published on the channel `topic`. After an empty payload, the consumer calls
+    `read_state` instead. Published states can be lost, so each heartbeat also calls `read_state`,
+    and sends the state if it has changed. The client must send each ping back.
     """
 
     topic: str
@@ -49,8 +49,8 @@ class StateConsumer(AsyncWebsocketConsumer):
         """Handle the reply to a ping."""
 
     async def receive_frame(self, frame: Any) -> None:
-        """Handle any other frame, which was JSON, or raise FrameError."""
-        raise FrameError("Nothing else can be sent here.")
+        """Handle any other frame, decoded from JSON, or raise FrameError."""
+        raise FrameError("This connection accepts only replies to pings.")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -79,9 +79,9 @@ class StateConsumer(AsyncWebsocketConsumer):
                     if state != sent:
                         await self.send(state)
                     sent = state
-        except Exception:  # a client connects again, and then gets the state
-            logger.exception("Could not send a state of %s", self.topic)
-            await self.close(FAILED, "The server could not send what is new.")
+        except Exception:  # the client reconnects and gets the state
+            logger.exception("Could not send the state of %s; the connection is closed", self.topic)
+            await self.close(FAILED, "An error occurred on the server.")
 
     async def send_heartbeat(self) -> None:
         self.silent_heartbeats = 0 if self.frames else self.silent_heartbeats + 1
@@ -89,13 +89,13 @@ class StateConsumer(AsyncWebsocketConsumer):
         if not await has_same_user(self.scope):
             await self.close(UNAUTHORIZED, "You are no longer signed in.")
         elif self.silent_heartbeats > MAX_SILENT_HEARTBEATS:
-            await self.close(PING_TIMEOUT, "No answer.")
+            await self.close(PING_TIMEOUT, "No reply to pings.")
         else:
             await self.send(json.dumps(PING))
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         self.frames += 1
-        if self.closed:  # a frame that was in flight
+        if self.closed:  # the frame was in flight
             return
         if self.frames > MAX_FRAMES_PER_HEARTBEAT:
             await self.close(TOO_MANY_FRAMES, "Too many messages.")
@@ -107,7 +107,7 @@ class StateConsumer(AsyncWebsocketConsumer):
             await self.send(json.dumps({"error": str(error)}))
 
     async def send(self, text_data: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """Send the frame, unless either side has closed the connection."""
+        """Send the frame, unless the connection is closed."""
         if not self.closed:
             try:
                 await super().send(text_data, *args, **kwargs)
@@ -121,15 +121,15 @@ class StateConsumer(AsyncWebsocketConsumer):
 
 def parse(text: str) -> Any:
     if len(text) > MAX_FRAME_CHARACTERS:
-        raise FrameError(f"A message may have {MAX_FRAME_CHARACTERS:,} characters.")
+        raise FrameError(f"The message is longer than {MAX_FRAME_CHARACTERS:,} characters.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise FrameError("A message has to be JSON.") from None
+        raise FrameError("The message is not valid JSON.") from None
 
 
 async def has_same_user(scope: dict[str, Any]) -> bool:
-    """Return whether the user of the handshake is still signed in, active, and has the same password."""
+    """Return whether the user is still signed in and active, with the same password."""
     session_store = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
     session = session_store(scope["session"].session_key)
     return bool(await get_user({"session": session}) == scope["user"])

@@ -5,16 +5,16 @@ from api.models import Token
 
 
 class Command(BaseCommand):
-    help = "Create an API token for a user, and print its secret."
+    help = "Create an API token for a user and print it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--name", default="create_token", help="which program uses the token")
+        parser.add_argument("--name", default="create_token", help="program that uses the token")
 
     def handle(self, *, username: str, name: str, **options: object) -> str:
         users = get_user_model()
         try:
             user = users._default_manager.get_by_natural_key(username)
         except users.DoesNotExist:
-            raise CommandError(f"There is no user {username!r}.") from None
+            raise CommandError(f"There is no user {username!r}. Check the username.") from None
         return Token.objects.create(user=user, name=name).secret

@@ -1,17 +1,17 @@
 "use strict";
 
-// Swagger UI is dark when the page has this class.
+// Swagger UI uses dark mode while the root element has this class.
 const darkMode = matchMedia("(prefers-color-scheme: dark)");
-const followDarkMode = () => document.documentElement.classList.toggle("dark-mode", darkMode.matches);
-darkMode.addEventListener("change", followDarkMode);
-followDarkMode();
+const updateDarkMode = () => document.documentElement.classList.toggle("dark-mode", darkMode.matches);
+darkMode.addEventListener("change", updateDarkMode);
+updateDarkMode();
 
 const container = document.getElementById("swagger-ui");
 SwaggerUIBundle({
   ...JSON.parse(document.getElementById("swagger-settings").textContent),
   domNode: container,
   requestInterceptor: (request) => {
-    // For those who are signed in; a token needs none.
+    // Requests that the session authenticates need it; those with a token do not.
     request.headers["X-CSRFToken"] = container.dataset.csrfToken;
     return request;
   },

@@ -1,8 +1,8 @@
-// Shows the answers of the conversation as the server streams them.
+// Shows the conversation's answers as the server streams them.
 
 const answers = document.getElementById("answers");
 const status = document.getElementById("status");
-const LOST_AFTER_MS = 2000; // the server ends each stream after a while, and the browser opens another one
+const LOST_AFTER_MS = 2000; // the server ends streams regularly, and the browser reconnects sooner than this
 
 let lastId = answers.lastElementChild?.dataset.id ?? 0;
 let lostTimer;
@@ -28,12 +28,12 @@ function connect() {
     clearTimeout(lostTimer);
     const isFinal = source.readyState === EventSource.CLOSED;
     lostTimer = setTimeout(() => {
-      status.textContent = isFinal ? "Connection lost. Load the page again." : "Connection lost. Trying again.";
+      status.textContent = isFinal ? "Connection lost. Reload the page." : "Connection lost. Reconnecting…";
     }, isFinal ? 0 : LOST_AFTER_MS);
   });
 }
 
-// The HTML is the server's, which has cleaned what the language model wrote.
+// The server has sanitized the HTML, which contains what the language model wrote.
 function showAnswer(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
@@ -51,13 +51,13 @@ function showText({ id, finished, last }) {
   answer.querySelector(".last").innerHTML = last;
 }
 
-// For screen readers, too: they would not follow a text that changes ten times a second.
+// Screen readers announce the status. The answer itself changes up to ten times a second.
 function showStatus() {
   if (isRunning()) status.textContent = "The assistant is answering.";
   else status.textContent = status.textContent && "The answer has ended.";
 }
 
-// Scrolls with the text, unless the reader has scrolled up.
+// Keeps the end of the text visible, unless the reader has scrolled up.
 function keepAtEnd(change) {
   const page = document.documentElement;
   const isAtEnd = page.scrollHeight - innerHeight - scrollY < 80;
@@ -65,8 +65,8 @@ function keepAtEnd(change) {
   if (isAtEnd) scrollTo(0, page.scrollHeight);
 }
 
-// Over HTTP/1.1 a browser opens six connections to a site, for all of its tabs: hidden ones need none,
-// unless an answer is running, which the server would stop.
+// Over HTTP/1.1, all tabs of a browser share six connections to a site, so hidden tabs close theirs.
+// While an answer is running they do not, because the server would stop it.
 function closeIfHidden() {
   if (document.hidden && !isRunning()) source.close();
 }

@@ -1,9 +1,9 @@
-// Lets Enter send the question; Shift and Enter start a new line.
+// Sends the question when the user presses Enter. Shift+Enter starts a new line.
 
 const question = document.querySelector("[name=question]");
 
 question?.addEventListener("keydown", (event) => {
-  // While a character is composed, as in Japanese, Enter chooses it.
+  // In an input method, such as for Japanese, Enter chooses a character.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   question.form.requestSubmit();

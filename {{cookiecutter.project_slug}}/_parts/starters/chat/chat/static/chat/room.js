@@ -7,11 +7,11 @@ const input = document.getElementById("message");
 const status = document.getElementById("status");
 const here = document.getElementById("here");
 
-const MIN_RETRY_DELAY_MS = 500; // doubles with each attempt that fails
+const MIN_RETRY_DELAY_MS = 500; // doubled after each failed attempt
 const MAX_RETRY_DELAY_MS = 30_000;
-const FINAL_CLOSE_CODES = [3000, 4003, 4008]; // to reconnect would not help
+const FINAL_CLOSE_CODES = [3000, 4003, 4008]; // reconnecting would not help
 
-const unsent = new Map(); // key → text, until the server has stored the message
+const unsent = new Map(); // maps each key to its text until the server has stored the message
 let lastId = Number(list.lastElementChild?.dataset.id ?? 0);
 let retryDelay = MIN_RETRY_DELAY_MS;
 let socket;
@@ -33,12 +33,12 @@ function connect() {
 
 function reconnect(event) {
   if (FINAL_CLOSE_CODES.includes(event.code)) {
-    status.textContent = `The server closed the connection: ${event.reason} Load the page to try again.`;
+    status.textContent = `The server closed the connection: ${event.reason} Reload the page to try again.`;
     return;
   }
-  const delay = retryDelay * (0.75 + Math.random() / 2); // not all pages at the same moment
+  const delay = retryDelay * (0.75 + Math.random() / 2); // so that pages do not all reconnect at once
   retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
-  status.textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s.`;
+  status.textContent = `Connection lost. Reconnecting in ${Math.ceil(delay / 1000)} s.`;
   timer = setTimeout(connect, delay);
 }
 
@@ -80,7 +80,7 @@ function show({ id, user, message, sent }) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-// Shows the reader's own time, with the date unless it is today; pointing at it shows the time zone, too.
+// Shows the time in the reader's time zone, with the date unless it is today. The tooltip includes the time zone.
 function inLocalTime(time) {
   const date = new Date(time.dateTime);
   const isToday = date.toDateString() === new Date().toDateString();
@@ -97,16 +97,16 @@ form.addEventListener("submit", (event) => {
   input.value = "";
   if (socket.readyState === WebSocket.OPEN) {
     if (unsent.size === 1) sendNext();
-  } else status.textContent = "Not connected: your message is sent as soon as it works again.";
+  } else status.textContent = "Not connected. Your message will be sent after reconnecting.";
 });
 
-// One at a time: the next message when the previous one is stored.
+// Sends one message at a time: the next one after the server has stored the previous one.
 function sendNext() {
   const [next] = unsent;
   if (next && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ key: next[0], message: next[1] }));
 }
 
-// crypto.randomUUID exists with https and on localhost only.
+// crypto.randomUUID exists only over HTTPS and on localhost.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

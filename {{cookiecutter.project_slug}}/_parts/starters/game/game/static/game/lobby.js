@@ -2,7 +2,7 @@
 
 const list = document.getElementById("tables");
 const status = document.getElementById("status");
-const MIN_RETRY_DELAY_MS = 500; // doubles with each attempt that fails
+const MIN_RETRY_DELAY_MS = 500; // doubled after each failed attempt
 const MAX_RETRY_DELAY_MS = 30_000;
 
 let retryDelay = MIN_RETRY_DELAY_MS;
@@ -17,8 +17,8 @@ function connect() {
     else show(frame.tables);
   });
   socket.addEventListener("close", () => {
-    status.textContent = "Connection lost. Trying again.";
-    setTimeout(connect, retryDelay * (0.75 + Math.random() / 2)); // not all pages at the same moment
+    status.textContent = "Connection lost. Reconnecting…";
+    setTimeout(connect, retryDelay * (0.75 + Math.random() / 2)); // so that pages do not all reconnect at once
     retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
   });
 }

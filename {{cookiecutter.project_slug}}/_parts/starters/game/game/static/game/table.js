@@ -1,4 +1,4 @@
-// A table's page: shows each state that the server sends, and sends what the player does.
+// A table's page: shows each state that the server sends, and sends the player's actions.
 
 const board = document.getElementById("board");
 const columns = Array.from(board.querySelectorAll("button"));
@@ -9,9 +9,9 @@ const notice = document.getElementById("notice");
 const link = document.getElementById("link");
 
 const OPPONENT = { red: "yellow", yellow: "red" };
-const MIN_RETRY_DELAY_MS = 500; // doubles with each attempt that fails
+const MIN_RETRY_DELAY_MS = 500; // doubled after each failed attempt
 const MAX_RETRY_DELAY_MS = 30_000;
-const FINAL_CLOSE_CODES = [3000, 4429]; // to reconnect would not help
+const FINAL_CLOSE_CODES = [3000, 4429]; // reconnecting would not help
 
 let state;
 let retryDelay = MIN_RETRY_DELAY_MS;
@@ -29,12 +29,12 @@ function connect() {
 
 function reconnect(event) {
   if (FINAL_CLOSE_CODES.includes(event.code)) {
-    notice.textContent = `The server closed the connection: ${event.reason} Load the page to try again.`;
+    notice.textContent = `The server closed the connection: ${event.reason} Reload the page to try again.`;
     return;
   }
-  const delay = retryDelay * (0.75 + Math.random() / 2); // not all pages at the same moment
+  const delay = retryDelay * (0.75 + Math.random() / 2); // so that pages do not all reconnect at once
   retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
-  notice.textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s.`;
+  notice.textContent = `Connection lost. Reconnecting in ${Math.ceil(delay / 1000)} s.`;
   timer = setTimeout(connect, delay);
 }
 
@@ -43,7 +43,7 @@ function receive(frame) {
     socket.send(JSON.stringify(frame));
   } else if ("error" in frame) {
     notice.textContent = frame.error;
-  } else if (frame.version >= (state?.version ?? 0)) { // an older one may come after a newer one
+  } else if (frame.version >= (state?.version ?? 0)) { // an older state may arrive after a newer one
     retryDelay = MIN_RETRY_DELAY_MS;
     notice.textContent = "";
     state = frame;
@@ -78,10 +78,10 @@ function show() {
   for (const button of actions) {
     const focused = button === document.activeElement;
     button.hidden = !allowed[button.dataset.action];
-    if (focused && button.hidden) columns[3].focus(); // or the focus would be at the top of the page
+    if (focused && button.hidden) columns[3].focus(); // otherwise the focus would move to the top of the page
   }
   const text = describe(you);
-  if (status.textContent !== text) status.textContent = text; // each change is announced
+  if (status.textContent !== text) status.textContent = text; // screen readers announce each change
 }
 
 function describe(you) {
@@ -92,7 +92,7 @@ function describe(you) {
     const [cell, color] = state.discs.at(-1);
     sentences.push(`${name(color)}: column ${(cell % columns.length) + 1}.`);
   }
-  if (!state.yellow) sentences.push("A second player is missing.");
+  if (!state.yellow) sentences.push("Waiting for a second player.");
   if (state.turn) sentences.push(state.turn === you ? "It is your turn." : `It is ${state[state.turn]}'s turn.`);
   if (state.turn && state.away.length) sentences.push(`Away: ${state.away.map((color) => state[color]).join(", ")}.`);
   if (state.result === "draw") sentences.push("The board is full: a draw.");

@@ -14,7 +14,7 @@ from status.tasks import retry_failed_tasks
 logger = logging.getLogger(__name__)
 
 CHECK_RUN_TIMEOUT_SECONDS = 55
-LEASE_SECONDS = 60  # longer than a check run with its preparation
+LEASE_SECONDS = 60  # longer than a check run and its preparation
 RESULT_RETENTION = timedelta(days=2)
 
 
@@ -23,10 +23,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--interval", type=float, default=30, help="seconds between check runs")
-        parser.add_argument("--once", action="store_true", help="run the checks once, then stop")
+        parser.add_argument("--once", action="store_true", help="run the checks once and exit")
 
     def handle(self, *, interval: float, once: bool, **options: object) -> None:
-        # Hosts stop a process with SIGTERM. Python would run no `finally` then, as it does after Ctrl-C.
+        # Hosts stop processes with SIGTERM, which would skip `finally`, unlike Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             asyncio.run(check_services(interval, once))
@@ -43,7 +43,7 @@ async def check_services(interval: float, once: bool = False) -> None:
                     await run_checks()
                 else:
                     logger.info("Another checker is active.")
-            except Exception:  # such as an outage of the database: the next check run may succeed
+            except Exception:  # such as a database outage: the next check run may succeed
                 logger.exception("A check run failed")
             if once:
                 break

@@ -9,7 +9,7 @@ let url = board.dataset.events;
 let retryDelay = 1000;
 let source;
 
-// Only while the page is visible: over HTTP/1.1 a browser opens six connections to a site, for all of its tabs.
+// Only while the page is visible: over HTTP/1.1, all tabs of a browser share six connections to a site.
 function connect() {
   if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
   source = new EventSource(url);
@@ -22,8 +22,8 @@ function connect() {
     show(JSON.parse(event.data));
   });
   source.addEventListener("error", () => {
-    connection.textContent = "Connection lost. Trying again.";
-    // The browser reconnects by itself, unless the server responded with an error.
+    connection.textContent = "Connection lost. Reconnecting…";
+    // The browser reconnects automatically, unless the server responded with an error.
     if (source.readyState === EventSource.CLOSED) {
       setTimeout(connect, retryDelay);
       retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
@@ -51,7 +51,7 @@ function show({ service, state, milliseconds, detail, height, checked }) {
   Array.from(chart.children).forEach((each, index) => each.setAttribute("x", 4 * index));
 }
 
-// Shows the reader's own time, with the date unless it is today; pointing at it shows the time zone, too.
+// Shows the time in the reader's time zone, with the date unless it is today. The tooltip includes the time zone.
 function inLocalTime(time) {
   if (!time.dateTime) return; // not checked yet
   const date = new Date(time.dateTime);

@@ -1,4 +1,4 @@
-// Keeps the bell, the title and the list up to date: the server sends an event whenever one of them changes.
+// Updates the bell, the title and the list: the server sends an event whenever the user's notifications change.
 
 const bell = document.getElementById("bell");
 const count = document.getElementById("unread");
@@ -7,8 +7,8 @@ const allow = document.getElementById("allow");
 const title = document.title;
 const announcer = document.createElement("p"); // read aloud by screen readers
 
-// For this site and this user, where others share the host or the browser.
-const LAST_ID = `last id of ${bell.dataset.events}`; // that a page of this browser has announced
+// Specific to the site and the user, because other sites may share the host and other users the browser.
+const LAST_ID = `last id of ${bell.dataset.events}`; // of the notifications that a page in this browser has announced
 const STREAM_LOCK = `stream of ${bell.dataset.events}`;
 const VISIBLE_LOCK = `visible page of ${bell.dataset.events}`;
 const MAX_RETRY_DELAY_MS = 30_000;
@@ -20,8 +20,8 @@ let wantsToKeepStream = false;
 let keepsStream = false;
 let refreshes = 0;
 
-// Over HTTP/1.1 a browser opens six connections to a site, for all of its tabs. So a hidden page has a stream only if
-// the browser shows notifications outside of pages: then one of the pages keeps its stream, visible or not.
+// Over HTTP/1.1, all tabs of a browser share six connections to a site, so hidden pages close their streams.
+// If the user has allowed browser notifications, one page keeps its stream open for them, visible or not.
 function connect() {
   if ((document.hidden && !keepsStream) || (source && source.readyState !== EventSource.CLOSED)) return;
   source = new EventSource(`${bell.dataset.events}&after=${localStorage[LAST_ID] ?? ""}`);
@@ -36,7 +36,7 @@ function connect() {
     document.title = title;
   });
   source.addEventListener("error", () => {
-    // The browser reconnects by itself, unless the server responded with an error.
+    // The browser reconnects automatically, unless the server responded with an error.
     if (source.readyState === EventSource.CLOSED) {
       setTimeout(connect, retryDelay);
       retryDelay = Math.min(2 * retryDelay, MAX_RETRY_DELAY_MS);
@@ -64,14 +64,14 @@ async function refreshList() {
   const response = await fetch(location.href);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const current = page.getElementById(list.id);
-  if (!current || number < refreshes) return; // signed out, or a later one is under way
+  if (!current || number < refreshes) return; // signed out, or a newer request has started
   const focused = document.activeElement.id;
   list.replaceChildren(...current.children);
   list.querySelectorAll("time").forEach(inLocalTime);
   document.getElementById(focused)?.focus();
 }
 
-// Shows the reader's own time, with the date unless it is today; pointing at it shows the time zone, too.
+// Shows the time in the reader's time zone, with the date unless it is today. The tooltip includes the time zone.
 function inLocalTime(time) {
   const date = new Date(time.dateTime);
   const isToday = date.toDateString() === new Date().toDateString();
@@ -85,7 +85,7 @@ function keepStream() {
   navigator.locks.request(STREAM_LOCK, () => {
     keepsStream = true;
     connect();
-    return new Promise(() => {}); // until the page is closed: another one gets the lock then
+    return new Promise(() => {}); // never resolves: another page gets the lock when this one is closed
   });
 }
 
@@ -98,7 +98,7 @@ function holdWhileVisible() {
 
 async function showOutside(latest) {
   const { held } = await navigator.locks.query();
-  if (held.some(({ name }) => name === VISIBLE_LOCK)) return; // a page with the bell is in sight
+  if (held.some(({ name }) => name === VISIBLE_LOCK)) return; // a page with the bell is visible
   for (const { text, url } of latest) {
     const notification = new Notification(text);
     notification.addEventListener("click", () => {
