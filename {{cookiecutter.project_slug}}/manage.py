@@ -14,7 +14,7 @@ def main() -> None:
         from {{ cookiecutter.project_slug }}.env import make_env_file
     except ModuleNotFoundError as error:
         sys.exit(
-            f"{error.name} is not installed: write `uv run` in the place of `python`, "
+            f"{error.name} is not installed. Use `uv run` instead of `python`, "
             "or run `pip install .` first."
         )
     if sys.argv[1:2] == ["runserver"]:  # which nobody uses in production

@@ -55,7 +55,7 @@ class PasswordResetView(views.PasswordResetView):
 
 def locked_out(request: HttpRequest, response: object, credentials: object) -> HttpResponse:
     """Return the response that django-axes sends after too many wrong passwords."""
-    text = "There were too many wrong passwords. Try again in a quarter of an hour."
+    text = "There were too many wrong passwords. Try again in 15 minutes."
     return too_many_requests(request, text)
 
 

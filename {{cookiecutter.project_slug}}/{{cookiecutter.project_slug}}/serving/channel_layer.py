@@ -106,7 +106,7 @@ class PostgreSQLChannelLayer(InMemoryChannelLayer):
 
     async def _publish(self, kind: str, name: str, message: dict[str, Any]) -> None:
         if not isinstance(message, dict):
-            raise TypeError(f"A message is a dict, not {message!r}.")
+            raise TypeError(f"A message must be a dict, not {message!r}.")
         await publish(self.TOPIC, json.dumps([kind, name, message], ensure_ascii=False))
 
     async def _start_receiving(self) -> None:

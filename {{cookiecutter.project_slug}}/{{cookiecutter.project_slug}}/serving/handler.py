@@ -53,8 +53,9 @@ SHORT_STREAM_SECONDS = 0.1
 # Sent at the end of lifespan, or else of the process.
 server_stopped = Signal()
 ADVICE_FOR_ASYNC_VIEWS = """
-An async view, or a template that it rendered, has queried the database. If it was for `user`, write
-render(request, …, {"user": await request.auser()}). Or write `def` instead of `async def`.
+An async view, or a template that it rendered, queried the database synchronously. If it uses
+`user`, write render(request, …, {"user": await request.auser()}). Otherwise use the ORM's async
+methods, or write `def` instead of `async def`.
 """
 
 

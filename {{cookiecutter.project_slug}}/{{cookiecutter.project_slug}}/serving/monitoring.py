@@ -94,7 +94,7 @@ def failing_databases() -> list[str]:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
         except Error as error:
-            logger.warning("Database %r does not answer: %s", connection.alias, error)
+            logger.warning("Database %r does not respond: %s", connection.alias, error)
             failing.append(f"database {connection.alias}")
     return failing
 {% if cookiecutter.__channels %}
@@ -106,7 +106,7 @@ async def failing_channel_layer() -> list[str]:
             # The group has no members, so that no message is left to be received.
             await get_channel_layer().group_send("readyz", {"type": "readyz"})
     except Exception as error:  # noqa: BLE001 (any error means that the layer fails)
-        logger.warning("The channel layer does not answer: %r", error)
+        logger.warning("The channel layer does not respond: %r", error)
         return ["channel layer"]
     return []
 {% endif %}

@@ -47,13 +47,13 @@ async def publish(channel: str, payload: str) -> None:
 def publish_sync(channel: str, payload: str) -> None:
     """As `publish`. The commit of the current transaction sends it, and a rollback does not."""
     if "\n" in channel:
-        raise ValueError(f"A channel's name has no line breaks. This one has: {channel!r}.")
+        raise ValueError(f"A channel name must not contain line breaks: {channel!r}.")
     # The number keeps equal messages of one transaction apart: PostgreSQL would send one of them.
     message = f"{channel}\n{next(message_numbers)}\n{payload}"
     if (size := len(message.encode())) > MAX_MESSAGE_BYTES:
         raise PayloadTooLarge(
-            f"A message to {channel!r} has {size:,} bytes and may have {MAX_MESSAGE_BYTES:,}. Store "
-            "in the database what is that large, and publish its id."
+            f"A message to {channel!r} has {size:,} bytes; the limit is {MAX_MESSAGE_BYTES:,}. Save "
+            "large data in the database, and publish its id."
         )
     transport.send(message)
 
@@ -132,7 +132,7 @@ class Receiver:
                     self.is_receiving = True
                     self.deliver(message)
             except Exception as error:  # noqa: BLE001 (whatever it is, the next try may succeed)
-                logger.warning("No messages can be received; next try in %s s: %s", delay, error)
+                logger.warning("Cannot receive published messages; retrying in %s s: %s", delay, error)
             self.is_receiving = False
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)

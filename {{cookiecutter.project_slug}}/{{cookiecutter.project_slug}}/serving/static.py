@@ -23,7 +23,7 @@ def serve_static_files(application: ASGIApplication) -> ASGIApplication:
         # django-stubs expects Django's own handler, but it wraps any ASGI application.
         return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
-        logger.warning("There is no %s yet: run `manage.py collectstatic`.", settings.STATIC_ROOT)
+        logger.warning("%s does not exist: run `manage.py collectstatic`.", settings.STATIC_ROOT)
         return application
     return StaticFilesMiddleware(
         application,

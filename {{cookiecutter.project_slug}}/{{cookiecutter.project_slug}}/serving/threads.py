@@ -152,11 +152,11 @@ class ThreadPool:
         self._start_thread_if_needed()
         if warn:
             logger.warning(
-                "%d streams hold a thread each. An EventStreamResponse holds none.", self.streams
+                "%d streams hold a thread each. Use EventStreamResponse, which holds none.", self.streams
             )
 
     def warn_if_busy(self) -> None:
-        """Log, at most once a minute, what holds all threads while others wait for one."""
+        """Log, at most once a minute, which requests hold all threads while others wait."""
         self.checked_at = now = monotonic()
         waiting_since = [*self.waiting.values(), now]
         recently = now < self.warned_at + WARNING_INTERVAL_SECONDS
@@ -168,7 +168,7 @@ class ThreadPool:
             for request_thread, since in [*self.running.items()]
         ]
         logger.warning(
-            "All %d threads (ASGI_THREADS) are in use, and %d requests wait for one. In use by: %s",
+            "All %d threads (ASGI_THREADS) are in use, and %d requests are waiting. In use by: %s",
             self.size,
             len(waiting_since) - 1,
             ", ".join(held),
