@@ -1,6 +1,6 @@
 """The forms for a new account and for a new password.
 
-Neither the response to a password reset nor its duration tells who has an account.
+Neither the response to a password reset nor its duration reveals whether an account exists.
 """
 
 from collections.abc import Iterator
