@@ -314,7 +314,7 @@ CONVERTERS = {type(converter) for converter in DEFAULT_CONVERTERS.values()}
 
 
 def resolves_to_sync_view(scope: Scope) -> bool:
-    """Guess the type of view. Middleware may change the URLconf; a wrong guess costs only time."""
+    """Guess the type of view. Middleware may change the URLconf; a wrong guess costs time and a thread."""
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
     if len(path) > MAX_CACHED_PATH_LENGTH:
         return False

@@ -115,7 +115,7 @@ class AccessLog:
     """Logs requests in batches from a thread.
 
     Logging each request directly takes a tenth of the time of a short one. Other loggers write at
-    once, so their lines come before the access log's line of the request. A process that is killed
+    once, so their lines come before the request's line in the access log. A process that is killed
     loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS; a process that exits normally writes
     all lines.
     """
