@@ -419,7 +419,7 @@ def test_error_pages(rf: RequestFactory) -> None:
     for name in ("400.html", "500.html"):
         assert "<h1>" in loader.render_to_string(name)
     for name in ("403.html", "403_csrf.html", "404.html"):
-        assert "To the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
+        assert "Go to the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
 
 
 def test_django_is_as_the_core_expects() -> None:
@@ -493,7 +493,7 @@ async def test_messages_of_limited_size() -> None:
         await publish("news", "x" * 7980)
         with pytest.raises(PayloadTooLarge, match="publish its id"):
             await publish("news", "é" * 4000)
-        with pytest.raises(ValueError, match="has no line breaks"):
+        with pytest.raises(ValueError, match="must not contain line breaks"):
             await publish("news\n", "")
         assert await take(payloads, 1) == ["x" * 7980]
 
@@ -524,7 +524,7 @@ async def test_outage_of_what_sends_messages(
     async with subscribe("news") as payloads:
         assert await take(payloads, 4) == [None, "back", None, "back"]
     for message in ("away", "still away", "away again"):
-        assert f"next try in 0 s: {message}" in caplog.text
+        assert f"retrying in 0 s: {message}" in caplog.text
 
 
 @pytest.fixture
@@ -755,7 +755,7 @@ def test_reset_password(
     assert "Set password" in form.text
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
-    assert "used already" in client.get(link, follow=True).text
+    assert "already used" in client.get(link, follow=True).text
 
 
 def test_a_deferred_call_that_fails(
