@@ -22,7 +22,7 @@ class SignUpForm(forms.UserCreationForm):
     class Meta(forms.UserCreationForm.Meta):
         model = get_user_model()
         fields = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
-        help_texts = {"email": "If you forget your password, the site sends a reset link to this address."}
+        help_texts = {"email": "If you forget your password, a reset link is sent to this address."}
 
 
 class PasswordResetForm(forms.PasswordResetForm):

@@ -132,7 +132,7 @@ class Receiver:
                     self.is_receiving = True
                     self.deliver(message)
             except Exception as error:  # noqa: BLE001 (the next attempt may succeed)
-                logger.warning("Cannot receive published messages; retrying in %s s: %s", delay, error)
+                logger.warning("Cannot receive messages; retrying in %s s: %s", delay, error)
             self.is_receiving = False
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)

@@ -27,7 +27,9 @@ class ServerSentEvent:
         for name in ("id", "event", "retry"):
             if re.search(r"[\r\n\0]", str(getattr(self, name))):
                 value = getattr(self, name)
-                raise ValueError(f"The {name} of an event must be one line without NUL, not {value!r}.")
+                raise ValueError(
+                    f"The {name} of an event must be one line without NUL, not {value!r}."
+                )
 
     def encode(self) -> bytes:
         fields = {"id": self.id, "event": self.event, "retry": self.retry}

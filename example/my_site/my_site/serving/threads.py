@@ -155,7 +155,8 @@ class ThreadPool:
         self._start_thread_if_needed()
         if warn:
             logger.warning(
-                "%d streams hold a thread each. Use EventStreamResponse, which holds none.", self.streams
+                "%d streams hold a thread each. Use EventStreamResponse, which holds none.",
+                self.streams,
             )
 
     def warn_if_busy(self) -> None:
