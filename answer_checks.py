@@ -1,4 +1,4 @@
-"""Filters for cookiecutter.json and the hooks: what an answer may be, and what is proposed in its place."""
+"""Jinja filters for cookiecutter.json and the hooks: they validate answers and propose a slug."""
 
 import keyword
 import re
@@ -31,7 +31,7 @@ RESERVED_NAMES = """
 
 
 def name_error(name: str) -> str | None:
-    """Return why this cannot be a site's name, or None if it can."""
+    """Return why the name cannot be a site's name, or None if it is valid."""
     if not name.strip():
         return "it is blank"
     if re.search("[\ud800-\udfff\0]", name):
@@ -40,24 +40,26 @@ def name_error(name: str) -> str | None:
 
 
 def slug_error(slug: str) -> str | None:
-    """Return why the slug cannot be a project's package, or None if it can."""
+    """Return why the slug cannot be a project's package name, or None if it is valid."""
     if not re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", slug):
-        return "a slug consists of lower-case letters, digits and underscores, begins with a letter and does not end with _"
+        return (
+            "it must start with a lowercase letter, end with a letter or digit, and contain only these and underscores"
+        )
     if len(slug) > MAX_SLUG_LENGTH:
         return f"it is longer than {MAX_SLUG_LENGTH} characters"
     if keyword.iskeyword(slug) or keyword.issoftkeyword(slug):
         return "it is a Python keyword"
     if slug in sys.stdlib_module_names:
-        return "it would shadow the module of that name in Python's standard library"
+        return "it would shadow a module of Python's standard library"
     if slug in RESERVED_NAMES:
-        return "it would shadow a module of the project or of a package that it needs"
+        return "it would shadow a module of the project or of one of its dependencies"
     if re.fullmatch(r"aux|con|nul|prn|(com|lpt)\d", slug):
-        return "Windows allows no folder of that name"
+        return "Windows reserves this name"
     return None
 
 
 def propose_slug(text: str) -> str:
-    """Return a slug that can be used: as near to the text as possible, `my_site` if it has no letters or digits."""
+    """Return a valid slug close to the text, or `my_site` if the text has no letters or digits."""
     slug = slugify(text, separator="_", max_length=MAX_SLUG_LENGTH) or "my_site"
     if not slug[0].isalpha():
         slug = f"site_{slug}"[:MAX_SLUG_LENGTH].rstrip("_")
@@ -65,14 +67,14 @@ def propose_slug(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name, or end cookiecutter with a sentence if it cannot be used."""
+    """Return the name, or exit cookiecutter with an error message if it is invalid."""
     if reason := name_error(name):
         sys.exit(f"project_name {name[:80]!r} cannot be used: {reason}.")
     return name
 
 
 def check_slug(slug: str) -> str:
-    """Return the slug, or end cookiecutter with a sentence if it cannot be used."""
+    """Return the slug, or exit cookiecutter with an error message if it is invalid."""
     if reason := slug_error(slug):
         sys.exit(f"project_slug {slug[:80]!r} cannot be used: {reason}; try {propose_slug(slug)}.")
     return slug

@@ -1,6 +1,6 @@
 """Finish the generated project: keep the chosen parts, insert the server's command, write .env, lock the dependencies.
 
-The answers come in as data (`ANSWERS`); what differs between servers is one entry of `SERVERS`.
+`ANSWERS` contains the answers as data. `SERVERS` contains the differences between servers.
 """
 
 import json
@@ -27,7 +27,7 @@ class Server:
 
 
 # The Procfile, the Dockerfile and the README run `command`. PORT and WEB_CONCURRENCY come from the environment, graceful
-# shutdown gives requests in flight 10 seconds, and a WebSocket message may have 1 MiB. The keep-alive timeout is longer than
+# shutdown gives requests in flight 10 seconds, and a WebSocket message is limited to 1 MiB. The keep-alive timeout is longer than
 # that of proxies (60 s in nginx and at AWS), or they would reuse a connection that was just closed. `serving/proxy.py` reads
 # the proxy's headers in the same way on every server, so the servers' own handling of them is off. Configuration for which a
 # server has no option is in _parts/servers/<name>/. `develop` waits for one second, or an open event stream would delay
@@ -55,7 +55,7 @@ SERVERS = {
         dependencies=["gunicorn>=27,<28", "uvicorn[standard]>=0.54,<1", "uvicorn-worker>=0.4,<1"],
         command="gunicorn {app} --bind 0.0.0.0:${PORT:-8000} --workers ${WEB_CONCURRENCY:-1}"
         " --keep-alive 75 --graceful-timeout 12",
-        # gunicorn's own --reload does not end uvicorn's workers.
+        # gunicorn's own --reload does not stop uvicorn's workers.
         develop="uvicorn {app} --reload --timeout-graceful-shutdown 1",
     ),
     "granian": Server(
@@ -63,17 +63,17 @@ SERVERS = {
         # With HTTP/2, an idle connection would stay open without limit.
         command="granian {app} --interface asgi --http 1 --host 0.0.0.0 --port ${PORT:-8000}"
         " --workers ${WEB_CONCURRENCY:-1} --backpressure 10000 --workers-kill-timeout 10"
-        # This is the keep-alive timeout, too; granian allows no longer one.
+        # This is also the keep-alive timeout. granian's maximum is 60 seconds.
         " --http1-header-read-timeout 60000"
         " --respawn-failed-workers --log-level warning",
-        # Otherwise each uploaded file, and each write to the database, would reload it.
+        # Otherwise every uploaded file and every write to the database would trigger a reload.
         develop="granian {app} --interface asgi --reload --reload-ignore-dirs media.files --workers-kill-timeout 1",
         develop_with_sqlite=" --reload-ignore-patterns sqlite3",
     ),
 }
 
 
-# Holds what belongs to a single answer. A slug cannot begin with _, so no package has this name.
+# The files that belong to a single answer. A slug cannot begin with _, so no package has this name.
 PARTS = Path("_parts")
 OVERWRITES_PROJECT = Path(PARTS, "OVERWRITTEN").exists()  # written by pre_gen_project.py
 
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def take_text(path: Path) -> str:
-    """Return the text of a file that goes into another one, and delete it; "" if the starter has none."""
+    """Return the text of a file and delete the file; return "" if it does not exist."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     path.unlink(missing_ok=True)
     return text
@@ -129,7 +129,7 @@ def move_to_root(chosen: Path) -> None:
 
 
 def replace_placeholders(values: dict[str, str]) -> None:
-    """Insert what needs escaping or comes from `SERVERS`, which Jinja cannot do."""
+    """Replace the placeholders whose values need escaping or come from `SERVERS`, which Jinja cannot read."""
     for path in (
         Path(SLUG, "settings.py"),
         Path("pyproject.toml"),
@@ -153,7 +153,7 @@ def develop_command(server: Server) -> str:
 
 
 def python_literal(text: str) -> str:
-    """Return the text as a Python string in the form that ruff's formatter gives it."""
+    """Return the text as a Python string literal, formatted as by ruff."""
     # JSON escapes the same characters as Python, except for invisible ones, such as marks of the text direction.
     body = "".join(
         character if character.isprintable() else f"\\U{ord(character):08x}"
@@ -174,13 +174,13 @@ def markdown_text(text: str) -> str:
 
 
 def write_env() -> None:
-    """Write `.env`: `.env.example` with a new secret key. An existing one keeps its content. Only its owner may read either."""
+    """Create `.env` from `.env.example`, with a new secret key; keep an existing one. Only its owner can read it."""
     env = Path(".env")
     if env.exists():
         if env.stat().st_mode & 0o077 and os.name == "posix":
             env.chmod(0o600)
             print(
-                ".env could be read by other users of this machine. It is yours alone now (mode 600); what it says did not change."
+                "Other users of this machine could read .env. Its mode is now 600, so that only you can. Its content is unchanged."
             )
         return
     text = Path(".env.example").read_text(encoding="utf-8")
@@ -193,16 +193,16 @@ def write_env() -> None:
 
 
 def lock_dependencies() -> None:
-    """Let uv write uv.lock. Without uv or without a network, print what to do later: neither is an error."""
+    """Create uv.lock. Without uv or a network, print what to do later instead of failing."""
     uv = shutil.which("uv")
     if uv is None:
-        print("uv is not installed, so the dependencies are not locked: `pip install uv`, then run `uv lock`.")
+        print("uv is not installed, so uv.lock was not created. Run `pip install uv`, then `uv lock`.")
         return
 
     import subprocess
 
     try:
-        # Any Python that the project supports can lock: uv need not download that of `.python-version` first.
+        # Any supported Python can lock, so uv need not download the version in `.python-version` first.
         request = f">={ANSWERS['__oldest_python'][ANSWERS['django_version']]}"
         subprocess.run(
             [uv, "lock", "--quiet", "--python", request], check=True, capture_output=True, text=True, timeout=120
@@ -214,8 +214,10 @@ def lock_dependencies() -> None:
 
 def print_next_steps(server: Server) -> None:
     if ANSWERS["database"] == "postgresql":
-        print("\nPostgreSQL first: `docker compose up --detach postgres`, or set DATABASE_URL in .env to one you have.")
-    print(f"\nYour project is ready. Type next:\n\n  cd {SLUG}")
+        print(
+            "\nStart PostgreSQL first: `docker compose up --detach postgres`, or set DATABASE_URL in .env to your own."
+        )
+    print(f"\nYour project is ready. Next, run:\n\n  cd {SLUG}")
     print(f"  uv run manage.py migrate\n  uv run {develop_command(server)}\n")
 
 
@@ -223,11 +225,9 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        # cookiecutter exits at once, too, and leaves half a project.
+        # cookiecutter exits immediately, too, and would leave an incomplete project.
         project = Path.cwd()
         if not OVERWRITES_PROJECT:
             os.chdir(project.parent)
             shutil.rmtree(project)
-        sys.exit(
-            "Stopped; nothing was generated." if not OVERWRITES_PROJECT else f"Stopped in the middle of {project}."
-        )
+        sys.exit("Stopped; nothing was generated." if not OVERWRITES_PROJECT else f"Stopped; {project} is incomplete.")

@@ -1,6 +1,6 @@
-"""Reject what cannot work, before anything is generated.
+"""Reject invalid answers and folders before anything is generated.
 
-Answers that can be checked when they are given are checked in answer_checks.py. A file for --replay may hold others.
+answer_checks.py already checks answers at the prompt. A file for --replay can contain others.
 """
 
 import json
@@ -24,19 +24,19 @@ MIN_FREE_BYTES = 5_000_000  # several times the size of a project
 
 
 def template_error() -> str | None:
-    """Return a sentence about a name that cookiecutter rendered as a template, or None."""
+    """Return an error message if cookiecutter rendered the name as a template, or None."""
     name, raw_name = ANSWERS["project_name"], RAW_ANSWERS.get("project_name", "")
     # The order of the characters matters: this file is a template, too.
     if re.search("{[#%{]", raw_name) and name != raw_name:
         return (
             f"project_name {name[:80]!r} cannot be used: cookiecutter rendered {raw_name[:80]!r}, from the command line or "
-            "your configuration, as a template; leave it out there, and type it at the prompt."
+            "your configuration, as a template. Remove it there, and enter the name at the prompt."
         )
     return None
 
 
 def choice_error() -> str | None:
-    """Return a sentence about an answer that is not among its question's choices, as a file for --replay may have, or None."""
+    """Return an error message if an answer, such as one from --replay, is not among its choices, or None."""
     questions = Path(ANSWERS.get("_repo_dir", ""), "cookiecutter.json")
     if not questions.is_file():
         return None
@@ -47,7 +47,7 @@ def choice_error() -> str | None:
 
 
 def find_symbolic_link(slug: str) -> Path | None:
-    """Return a path that the template writes and that is a symbolic link in an existing folder, or None."""
+    """Return a symbolic link in an existing folder that generation would write to, or None."""
     repository = Path(ANSWERS.get("_repo_dir", ""))
     written = {Path(".env"), Path("uv.lock"), Path("_parts")}
     # This file is rendered, so it cannot name the folder as the template does.
@@ -69,10 +69,10 @@ def main() -> None:
         )
     if link := find_symbolic_link(ANSWERS["project_slug"]):
         sys.exit(
-            f"{link} is a symbolic link, and a file would be written through it. Move it away, or generate into another folder."
+            f"{link} is a symbolic link, and generation would overwrite its target. Move it, or generate into another folder."
         )
     if any(Path().iterdir()):
-        # For --overwrite-if-exists: post_gen_project.py must not delete what it did not generate.
+        # With --overwrite-if-exists, post_gen_project.py must not delete files that were there before.
         Path("_parts").mkdir(exist_ok=True)
         Path("_parts", "OVERWRITTEN").touch()
 

@@ -442,7 +442,7 @@ def test_an_env_file_that_is_there_becomes_private(tmp_path: Path) -> None:
     status, said = overwrite_project(tmp_path)
     assert status == 0, said
     assert (env.read_text(), env.stat().st_mode & 0o777) == ("DJANGO_SECRET_KEY=mine\n", 0o600)
-    assert ".env could be read by other users of this machine" in said
+    assert "Other users of this machine could read .env" in said
     assert ".env could be read" not in overwrite_project(tmp_path)[1]
 
 

@@ -783,7 +783,7 @@ def test_sign_up_and_error_pages(make_production_project: MakeProject, chromium:
         expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
         check_accessibility(page)
         (project.path / "encyclopedia" / "templates" / "encyclopedia" / "index.html").unlink()
-        page.get_by_role("link", name="To the home page").click()
+        page.get_by_role("link", name="Go to the home page").click()
         expect(page.get_by_role("heading", name="Server error")).to_be_visible()
         check_accessibility(page)
         expect(page.locator("h1")).to_have_css("letter-spacing", re.compile("^-"))  # of the style sheet

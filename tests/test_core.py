@@ -678,8 +678,8 @@ def test_check_names_sync_only_middleware(make_project: MakeProject) -> None:
     added = '\nMIDDLEWARE += ["wiki.sync_only.middleware", "django.middleware.gzip.GZipMiddleware"]\n'
     settings.write_text(settings.read_text() + added)
     warnings = project.manage("check").stderr
-    assert "(serving.W001) wiki.sync_only.middleware costs every request" in warnings
-    assert "(serving.W001) django.middleware.gzip.GZipMiddleware costs every request" in warnings
+    assert "(serving.W001) wiki.sync_only.middleware makes each request" in warnings
+    assert "(serving.W001) django.middleware.gzip.GZipMiddleware makes each request" in warnings
     assert warnings.count("serving.W001") == 2
 
 

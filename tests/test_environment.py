@@ -11,13 +11,17 @@ from tests.template import SERVERS, Docker, MakeProject, also_in_test_all
 
 INVALID_VALUES = [
     ("DJANGO_DEBUG", "maybe", "'maybe' cannot be used. Accepted: true or false."),
-    ("DJANGO_SECRET_KEY", "", "is not set. For development copy"),
-    ("DJANGO_SECRET_KEY", "  ", "is not set. For development copy"),
-    ("DJANGO_ALLOWED_HOSTS", "example.com,https://b.example", "'https://b.example' cannot be used. Accepted: names of"),
+    ("DJANGO_SECRET_KEY", "", "is not set. For development, copy"),
+    ("DJANGO_SECRET_KEY", "  ", "is not set. For development, copy"),
+    (
+        "DJANGO_ALLOWED_HOSTS",
+        "example.com,https://b.example",
+        "'https://b.example' cannot be used. Accepted: host names",
+    ),
     (
         "DJANGO_ALLOWED_HOSTS",
         "example.com:8000",
-        "'example.com:8000' cannot be used. Accepted: names of hosts, without",
+        "'example.com:8000' cannot be used. Accepted: host names without",
     ),
     ("DJANGO_CSRF_TRUSTED_ORIGINS", "example.com", "'example.com' cannot be used. Accepted: origins such as https://"),
     ("DATABASE_URL", "foo", "cannot be used. Accepted: a URL, postgres://… or postgresql://…"),
@@ -36,18 +40,18 @@ INVALID_VALUES = [
     ("PORT", "9" * 5000, "cannot be used. Accepted: a whole number from 1 to 65535."),
     ("PORT", "65536", "'65536' cannot be used. Accepted: a whole number from 1 to 65535."),
     ("WEB_CONCURRENCY", "0", "'0' cannot be used. Accepted: a whole number from 1"),
-    ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "'10.0.0.0/33' cannot be used. Accepted: addresses or networks"),
-    ("FORWARDED_ALLOW_IPS", "proxy", "'proxy' cannot be used. Accepted: addresses or networks"),
+    ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "'10.0.0.0/33' cannot be used. Accepted: IP addresses or networks"),
+    ("FORWARDED_ALLOW_IPS", "proxy", "'proxy' cannot be used. Accepted: IP addresses or networks"),
     ("DJANGO_SCRIPT_NAME", "app", "'app' cannot be used. Accepted: a path such as /app."),
     ("DJANGO_SECURE_SSL_REDIRECT", "maybe", "'maybe' cannot be used. Accepted: true or false."),
     ("DJANGO_SECURE_HSTS_SECONDS", "-1", "'-1' cannot be used. Accepted: a whole number from 0 to 100000000."),
-    ("DJANGO_LANGUAGE_CODE", "klingon", "'klingon' cannot be used. Accepted: a language that Django has, such as"),
+    ("DJANGO_LANGUAGE_CODE", "klingon", "'klingon' cannot be used. Accepted: a language that Django supports, such as"),
     ("DJANGO_TIME_ZONE", "Berlin", "'Berlin' cannot be used. Accepted: a time zone such as Europe/Berlin."),
     ("DJANGO_TIME_ZONE", "../UTC", "'../UTC' cannot be used. Accepted: a time zone such as"),
     (
         "ADMINS",
         "ada@example.com,grace",
-        "'grace' cannot be used. Accepted: mail addresses such as ada@example.com, sep",
+        "'grace' cannot be used. Accepted: email addresses such as ada@example.com, sep",
     ),
     ("DJANGO_LOG_FORMAT", "xml", "'xml' cannot be used. Accepted: text or json."),
 ]
@@ -127,8 +131,8 @@ def test_all_invalid_variables_at_once(load_settings: LoadSettings) -> None:
         "DJANGO_LOG_FORMAT='xml\\nlines' cannot be used. Accepted: text or json.",
         "DJANGO_SCRIPT_NAME='app' cannot be used. Accepted: a path such as /app.",
         (
-            "DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as `manage.py runserver` does; "
-            "in production set the variable."
+            "DJANGO_SECRET_KEY is not set. For development, copy .env.example to .env, as `manage.py runserver` does; "
+            "in production, set the variable."
         ),
         f"EMAIL_URL cannot be used. Accepted: a URL, {MAIL_SCHEMES}.",
     ]

@@ -233,7 +233,7 @@ def test_system_checks(start_project: Callable[..., Project]) -> None:
     assert "identified 3 issues" in said
     assert "ATOMIC_REQUESTS of database 'default'" in said
     assert "CONN_MAX_AGE of database 'default'" in said
-    assert "mysite.probe.SyncOnlyMiddleware costs every request to an async view a thread" in said
+    assert "mysite.probe.SyncOnlyMiddleware makes each request to an async view use a thread" in said
     edit(settings, "{'CONN_MAX_AGE': 60, 'ATOMIC_REQUESTS': True}", "{}")
     edit(settings, "['mysite.probe.SyncOnlyMiddleware']", "[]")
     assert "no issues" in project.manage("check").stdout

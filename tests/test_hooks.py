@@ -40,20 +40,20 @@ def cookiecutter(folder: Path, *answers: str, options: Sequence[str] = (), path:
 @pytest.mark.parametrize(
     ("slug", "reason", "proposal"),
     [
-        ("My_Site", "lower-case letters", "my_site"),
-        ("my-site", "lower-case letters", "my_site"),
-        ("3d", "lower-case letters", "site_3d"),
-        ("site_", "lower-case letters", "site_site"),
-        ("größe", "lower-case letters", "grosse"),
+        ("My_Site", "lowercase letter", "my_site"),
+        ("my-site", "lowercase letter", "my_site"),
+        ("3d", "lowercase letter", "site_3d"),
+        ("site_", "lowercase letter", "site_site"),
+        ("größe", "lowercase letter", "grosse"),
         ("x" * 31, "longer than 30 characters", "x" * 30),
-        ("con", "Windows allows no folder", "con_site"),
-        ("lpt1", "Windows allows no folder", "lpt1_site"),
+        ("con", "Windows reserves this name", "con_site"),
+        ("lpt1", "Windows reserves this name", "lpt1_site"),
         ("class", "a Python keyword", "class_site"),
         ("match", "a Python keyword", "match_site"),
         ("email", "standard library", "email_site"),
         ("test", "a module of the project", "test_site"),
         ("channels", "a module of the project", "channels_site"),
-        ("../up", "lower-case letters", "up"),
+        ("../up", "lowercase letter", "up"),
     ],
 )
 def test_rejected_slugs(slug: str, reason: str, proposal: str, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_prompts(typed: str, asked: int, sentence: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ([] if sentence else ["test_site"])
     if not sentence:
         assert "(test_site)" in result.stdout
-        assert "Django Channels, for WebSockets? (chat and game always have it)" in result.stdout
+        assert "Django Channels for WebSockets? (always included in chat and game)" in result.stdout
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])

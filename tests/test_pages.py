@@ -87,7 +87,7 @@ connection.cursor().execute("ALTER TABLE django_session RENAME TO other")
 
 def check_error_page(page: httpx.Response, status: int, title: str, home: bool) -> None:
     assert (page.status_code, first_match("<h1>(.+)</h1>", page.text)) == (status, title)
-    assert ('<p><a href="/">To the home page</a></p>' in page.text) == home
+    assert ('<p><a href="/">Go to the home page</a></p>' in page.text) == home
     assert re.search(r'<link rel="stylesheet" href="/static/site(\.\w+)?\.css">', page.text)
     assert not re.search("style=|<style|<script|the reason|DEBUG", page.text)
     assert "default-src 'self'" in page.headers["content-security-policy"]

@@ -365,7 +365,7 @@ def test_without_a_secret_key(make_project: MakeProject) -> None:
     result = project.manage("check", check=False)
     assert result.returncode == 1
     assert (result.stdout, result.stderr.count("\n")) == ("", 1)
-    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development copy .env.example to .env, as")
+    assert result.stderr.startswith("DJANGO_SECRET_KEY is not set. For development, copy .env.example to .env, as")
 
 
 def test_another_settings_module(make_project: MakeProject) -> None:

@@ -146,9 +146,9 @@ def test_the_channel_layer_on_postgresql(make_project: MakeProject, postgresql: 
         channel = read_line().strip()
         sent = project.manage("shell", "--no-imports", "--command", f"CHANNEL = {channel!r}{SEND}")
         too_large, not_json, no_dict, invalid = sent.stdout.splitlines()
-        assert re.match(r"A message to 'channel layer' has 8,0\d\d bytes and may have 7,999. Store", too_large)
+        assert re.match(r"A message to 'channel layer' has 8,0\d\d bytes; the limit is 7,999. Save", too_large)
         assert (not_json, invalid) == ("Object of type bytes is not JSON serializable", "TypeError")
-        assert no_dict == "A message is a dict, not 'text'."
+        assert no_dict == "A message must be a dict, not 'text'."
         lines = [read_line()]
         while '"number": 199' not in lines[-1]:
             lines.append(read_line())

@@ -197,9 +197,7 @@ def test_handing_in(make_project: MakeProject, tmp_path: Path) -> None:
         if libraries:
             uv("pip", "install", "--python", str(bare), *libraries)
         result = copy.run(str(bare), "manage.py", "runserver", check=False)
-        sentence = (
-            f"{missing} is not installed: write `uv run` in the place of `python`, or run `pip install .` first.\n"
-        )
+        sentence = f"{missing} is not installed. Use `uv run` instead of `python`, or run `pip install .` first.\n"
         assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
 
     port = free_port()
@@ -588,7 +586,7 @@ async def say_hello(port: int) -> None:
 def test_processes_without_redis(make_project: MakeProject) -> None:
     project = make_project(starter="chat")
     project.variables["WEB_CONCURRENCY"] = "2"
-    assert "messages will not cross processes" in project.manage("check").stderr
+    assert "In-memory channel layers do not connect WEB_CONCURRENCY=" in project.manage("check").stderr
     project.environment["REDIS_URL"] = "redis://localhost"
     assert "no issues" in project.manage("check").stdout
 

@@ -72,7 +72,7 @@ def test_events(make_project: MakeProject) -> None:
     ]
     assert "\nretry: 2000\n" in written["stream"]
     assert [refusal.split(", not ")[0] for refusal in written["refusals"]] == [
-        f"The {name} of an event is one line without NUL" for name in ("id", "event", "retry") for _ in range(3)
+        f"The {name} of an event must be one line without NUL" for name in ("id", "event", "retry") for _ in range(3)
     ]
     assert written["ids"] == [12, None, None, None, None, None, int("9" * 18), None, None]
     assert written["after"] == [3, 4]

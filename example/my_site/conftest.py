@@ -1,4 +1,4 @@
-"""What all tests have in common. Tests change temporary files only: my_site/testing.py."""
+"""Fixtures for all tests. Tests can change only temporary files: my_site/testing.py."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ from pytest_django import Settings
 from my_site.serving import monitoring
 from my_site.testing import protect_files, temporary_file_settings
 
-collect_ignore = ["media.files"]  # or pytest would run what visitors upload
+collect_ignore = ["media.files"]  # otherwise pytest would run uploaded files
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What an async test writes is deleted after it, not rolled back.
+    """Delete what an async test writes instead of rolling it back.
 
-    The ORM works in another thread then, whose connection has no part in the test's transaction.
+    Its ORM calls run in another thread, whose connection is not in the test's transaction.
     """
     for item in items:
         is_async = iscoroutinefunction(getattr(item, "function", None))
@@ -29,14 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def close_connections(django_db_setup: None) -> Iterator[None]:
-    """Closes those of async tests: PostgreSQL does not drop a database that is in use."""
+    """Close the connections of async tests, since PostgreSQL does not drop a database in use."""
     yield
     asyncio.run(sync_to_async(connections.close_all)())
 
 
 @pytest.fixture(autouse=True)
 def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File storages and relative paths lead to `tmp_path`."""
+    """Point file storages and relative paths to `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     for name, value in temporary_file_settings(tmp_path).items():
         setattr(settings, name, value)
@@ -50,7 +50,7 @@ def access_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Refuses to change any other file while a test runs; pytest and its plugins may, between the tests."""
+    """Prevent changes of other files while a test runs; pytest and its plugins may change them in between."""
     basetemp = tmp_path_factory.getbasetemp()
     protect_files(basetemp, lambda: "PYTEST_CURRENT_TEST" in os.environ)
     started_in = Path.cwd()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command-line utility: `python manage.py help` lists what it can do."""
+"""Django's command-line utility: `python manage.py help` lists its commands."""
 
 import os
 import sys
@@ -14,10 +14,10 @@ def main() -> None:
         from my_site.env import make_env_file
     except ModuleNotFoundError as error:
         sys.exit(
-            f"{error.name} is not installed: write `uv run` in the place of `python`, "
+            f"{error.name} is not installed. Use `uv run` instead of `python`, "
             "or run `pip install .` first."
         )
-    if sys.argv[1:2] == ["runserver"]:  # which nobody uses in production
+    if sys.argv[1:2] == ["runserver"]:  # never used in production
         make_env_file(Path(__file__).with_name(".env"))
     execute_from_command_line(sys.argv)
 

@@ -23,7 +23,7 @@ urlpatterns = [
         login_required(TemplateView.as_view(template_name="accounts/account.html")),
         name="account",
     ),
-    # Without this line nobody can sign up, and no page links to it.
+    # Delete this line to disable sign-up: the links to the page then disappear.
     path("register/", page(views.SignUpView, title="Sign up", button="Sign up"), name="register"),
     path("login/", page(views.SignInView, title="Sign in", button="Sign in"), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
@@ -36,9 +36,9 @@ urlpatterns = [
         "password_change/done/",
         page(
             auth_views.PasswordChangeDoneView,
-            text="Your password was changed.",
+            text="Your password has been changed.",
             link="account",
-            link_text="To your account",
+            link_text="Go to your account",
         ),
         name="password_change_done",
     ),
@@ -51,7 +51,7 @@ urlpatterns = [
         "password_reset/done/",
         page(
             auth_views.PasswordResetDoneView,
-            text="If there is an account with that address, a mail with a link is on its way to it.",
+            text="If an account has that address, you will receive an email with a link.",
         ),
         name="password_reset_done",
     ),
@@ -60,9 +60,9 @@ urlpatterns = [
         page(
             auth_views.PasswordResetConfirmView,
             button="Set password",
-            text="This link was used already or is too old.",
+            text="This link has expired or was already used.",
             link="password_reset",
-            link_text="Ask for a new one",
+            link_text="Request a new link",
         ),
         name="password_reset_confirm",
     ),
@@ -70,7 +70,7 @@ urlpatterns = [
         "reset/done/",
         page(
             auth_views.PasswordResetCompleteView,
-            text="Your password is set.",
+            text="Your password has been set.",
             link="login",
             link_text="Sign in now",
         ),

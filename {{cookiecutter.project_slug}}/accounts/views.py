@@ -15,7 +15,7 @@ MAX_SIGN_UPS_PER_HOUR = 60
 class SignInView(views.LoginView):
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
-        # A page that may have sent the user away is in `next`: to send them back would never end.
+        # `next` may be a page that this user may not view: redirecting there would cause a loop.
         is_sent = bool(self.get_redirect_url())
         self.redirect_authenticated_user = request.method == "GET" and not is_sent
 
@@ -27,7 +27,7 @@ class SignUpView(SignInView):
 
     def get_form_kwargs(self) -> dict[str, Any]:
         kwargs = super().get_form_kwargs()
-        del kwargs["request"]  # which only the sign-in form takes
+        del kwargs["request"]  # only the sign-in form takes it
         return kwargs
 
     def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
@@ -55,7 +55,7 @@ class PasswordResetView(views.PasswordResetView):
 
 def locked_out(request: HttpRequest, response: object, credentials: object) -> HttpResponse:
     """Return the response that django-axes sends after too many wrong passwords."""
-    text = "There were too many wrong passwords. Try again in a quarter of an hour."
+    text = "There were too many wrong passwords. Try again in 15 minutes."
     return too_many_requests(request, text)
 
 

@@ -1,7 +1,7 @@
 """The ASGI entry point: `application` is what the server runs.
 
-The server calls it once for each request{{ " or WebSocket" if cookiecutter.__channels }}, with three things: `scope`, a dict that says what is
-asked; `receive`, awaited for what the client sends; `send`, awaited to answer. Each step below wraps
+The server calls it once for each request{{ " or WebSocket" if cookiecutter.__channels }}, with three things: `scope`, a dict that describes
+the request; `receive`, awaited for events from the client; `send`, awaited to respond. Each step below wraps
 the application of the step before it.
 """
 
@@ -37,18 +37,18 @@ from {{ cookiecutter.project_slug }}.serving.threads import BackgroundThreadsMid
 from {{ cookiecutter.project_slug }}.serving.threads import ThreadPool
 {% endif %}
 
-# Django's own is in django.core.asgi: the same, but slower.
+# A faster version of django.core.asgi.get_asgi_application.
 pool = ThreadPool()
 application = get_asgi_application(pool)
 application = BodyLimitMiddleware(application, limit=100 * 1024 * 1024)
 application = serve_static_files(application)
 {% if cookiecutter.__lifespan %}
-# By its name, as it may import models, which can be loaded only now.
+# Imported by name, since it may import models, which can be loaded only now.
 state = import_string("{{ cookiecutter.project_slug }}.lifespan.state")
 application = LifespanMiddleware(application, state, pool)
 {% endif %}
 {% if cookiecutter.__channels %}
-# By its name: consumers import models, and those can be loaded only now.
+# Imported by name, since consumers import models, which can be loaded only now.
 websockets = import_string("{{ cookiecutter.project_slug }}.routing.websockets")
 {% if cookiecutter.server == "granian" %}
 websockets = harden_websocket(websockets, max_message_bytes=1024 * 1024)

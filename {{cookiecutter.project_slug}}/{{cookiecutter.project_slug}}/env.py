@@ -1,4 +1,4 @@
-"""Makes `.env`, and reads it and the environment: each invalid variable is reported in one line."""
+"""Creates `.env`, reads it and the environment, and reports each invalid variable in one line."""
 
 import os
 import re
@@ -22,8 +22,8 @@ EMAIL_SCHEMES = ["smtp", "submission", "console", "file", "memory", "dummy"]
 SECRET_VARIABLE = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 HINTS = {
     "DJANGO_SECRET_KEY": (
-        "For development copy .env.example to .env, as `manage.py runserver` does; "
-        "in production set the variable."
+        "For development, copy .env.example to .env, as `manage.py runserver` does; "
+        "in production, set the variable."
     ),
 {% if cookiecutter.database == "postgresql" %}
     "DATABASE_URL": "Example: postgres://user:password@host:5432/database",
@@ -32,12 +32,12 @@ HINTS = {
 
 
 class Env(environs.Env):
-    """Treats empty variables as not set, and never shows secrets in errors."""
+    """Treats empty variables as unset, and never shows secrets in errors."""
 
     def __init__(self, path: Path) -> None:
-        # Docker Compose does not interpolate what is in single quotes, either.
+        # Docker Compose does not interpolate values in single quotes, either.
         load_dotenv(path, interpolate=False)
-        if "PYTEST_VERSION" in os.environ:  # tests run in a clone as well, which has no .env
+        if "PYTEST_VERSION" in os.environ:  # a new clone has no .env, and its tests run, too
             load_dotenv(path.with_name(".env.example"), interpolate=False)
         super().__init__(eager=False)
         self.add_parser("csv", parse_csv)
@@ -60,14 +60,14 @@ class Env(environs.Env):
 
 
 def make_env_file(path: Path) -> None:
-    """Copy .env.example, with settings for development, since git leaves .env out of a clone."""
+    """Copy .env.example, with settings for development, since a clone has no .env."""
     if os.environ.keys() & {"DJANGO_DEBUG", "DJANGO_SECRET_KEY"}:
         return
-    with suppress(OSError):  # no .env.example, or a .env that is there, or no right to write
+    with suppress(OSError):  # .env.example is missing, .env exists, or the folder is read-only
         example = path.with_name(".env.example").read_bytes()
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(example)
-        print(f"{path.name} was missing: it is a copy of .env.example now, for development.")
+        print(f"{path.name} was missing, so .env.example was copied to it, for development.")
 
 
 def format_error(name: str, messages: list[str]) -> str:
@@ -91,7 +91,7 @@ def parse_csv(value: str, validate_each: Callable[[str], Any]) -> list[str]:
 
 
 def parse_url(value: str, schemes: list[str], parse: Callable[[str], Any] = str) -> Any:
-    """Parse a URL that has one of the schemes. (The parsers of environs accept others, too.)"""
+    """Parse a URL that has one of the schemes. (environs' own parsers accept others, too.)"""
     try:
         url = urlsplit(value)
         if not value or (url.scheme in schemes and "://" in value and url.port != 0):
@@ -101,9 +101,9 @@ def parse_url(value: str, schemes: list[str], parse: Callable[[str], Any] = str)
     raise ValidationError("a URL, " + " or ".join(f"{scheme}://…" for scheme in schemes))
 
 
-# Their errors say what is accepted.
+# Each error says what is accepted.
 host = validate.Regexp(
-    r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="names of hosts, without scheme or port"
+    r"(\*|\.?[\w.-]+|\[[0-9A-Fa-f:]+\])\Z", error="host names without scheme or port"
 )
 origin = validate.Regexp(r"https?://[^/\s]+\Z", error="origins such as https://www.example.com")
 {% if cookiecutter.starter == "api" %}
@@ -113,7 +113,7 @@ rate = validate.Regexp(
 web_url = validate.Regexp(r"https?://[^/\s]\S*\Z", error="URLs such as https://www.example.com/x")
 {% endif %}
 url_path = validate.Regexp(r"(/[\w.~-]+)*/*\Z", error="a path such as /app")
-address = validate.Email(error="mail addresses such as ada@example.com")
+address = validate.Email(error="email addresses such as ada@example.com")
 bool_errors: dict[str, Any] = {"error_messages": {"invalid": "true or false"}}
 
 
@@ -121,12 +121,12 @@ def network(word: str) -> None:
     try:
         word == "*" or ip_network(word)
     except ValueError:
-        raise ValidationError("addresses or networks such as 10.0.0.0/8, or *") from None
+        raise ValidationError("IP addresses or networks such as 10.0.0.0/8, or *") from None
 
 
 def language(word: str) -> None:
     if word.partition("-")[0] not in {code.partition("-")[0] for code, _ in LANGUAGES}:
-        raise ValidationError("a language that Django has, such as de or pt-br")
+        raise ValidationError("a language that Django supports, such as de or pt-br")
 
 
 def time_zone(word: str) -> None:

@@ -1,4 +1,4 @@
-"""The consumers of WebSocket paths, as urls.py has the views of HTTP paths."""
+"""The URL patterns of WebSocket consumers, as urls.py contains those of views."""
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter

@@ -9,7 +9,7 @@ from .serving.uploads import serve_upload
 admin.site.site_title = admin.site.site_header = settings.SITE_NAME
 
 urlpatterns = [
-    *static("media/", view=serve_upload),  # in debug mode alone
+    *static("media/", view=serve_upload),  # in debug mode only
     path("admin/", admin.site.urls),
     path("accounts/", include("accounts.urls")),
     path("favicon.ico", views.favicon),

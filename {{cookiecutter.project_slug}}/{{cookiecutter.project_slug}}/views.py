@@ -1,4 +1,4 @@
-"""What browsers and search engines ask every site for."""
+"""Views for files that browsers and search engines request from every site."""
 
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.http import HttpRequest, HttpResponse
@@ -6,7 +6,7 @@ from django.shortcuts import redirect
 
 
 async def favicon(request: HttpRequest) -> HttpResponse:
-    """Redirect from where browsers look if a page names no icon, as those of the admin do."""
+    """Redirect from the path that browsers request if a page, such as the admin's, names no icon."""
     return redirect(staticfiles_storage.url("favicon.svg"))
 
 

@@ -37,7 +37,7 @@ class LimitedModelBackend(AxesBackend):
 
 
 class LimitedAddressHandler(AxesDatabaseHandler):
-    """Also limits an address that tries one name after the other."""
+    """Also limits an IP address that tries many usernames."""
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, str] | None = None) -> int:
         failures: int = super().get_failures(request, credentials)
@@ -52,7 +52,7 @@ class LimitedAddressHandler(AxesDatabaseHandler):
 
 
 def get_client_network(request: HttpRequest) -> str:
-    """Return the client's address; of IPv6, the /64 network, all of which a client usually has."""
+    """Return the client's IPv4 address or IPv6 /64 network, since a client usually has all of it."""
     try:
         address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:  # over a Unix socket

@@ -1,6 +1,6 @@
 """The forms for a new account and for a new password.
 
-Neither the response to a password reset nor its duration tells who has an account.
+Neither the response to a password reset nor its duration reveals whether an account exists.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class SignUpForm(forms.UserCreationForm):
     class Meta(forms.UserCreationForm.Meta):
         model = get_user_model()
         fields = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
-        help_texts = {"email": "To reset a forgotten password, the site sends a link to it."}
+        help_texts = {"email": "If you forget your password, a reset link is sent to this address."}
 
 
 class PasswordResetForm(forms.PasswordResetForm):

@@ -1,7 +1,7 @@
 """The ASGI entry point: `application` is what the server runs.
 
-The server calls it once for each request, with three things: `scope`, a dict that says what is
-asked; `receive`, awaited for what the client sends; `send`, awaited to answer. Each step below wraps
+The server calls it once for each request, with three things: `scope`, a dict that describes
+the request; `receive`, awaited for events from the client; `send`, awaited to respond. Each step below wraps
 the application of the step before it.
 """
 
@@ -18,7 +18,7 @@ from my_site.serving.scope import ScopeMiddleware
 from my_site.serving.static import serve_static_files
 from my_site.serving.threads import ThreadPool
 
-# Django's own is in django.core.asgi: the same, but slower.
+# A faster version of django.core.asgi.get_asgi_application.
 pool = ThreadPool()
 application = get_asgi_application(pool)
 application = BodyLimitMiddleware(application, limit=100 * 1024 * 1024)

@@ -36,9 +36,9 @@ else:
 ALLOWED_HOSTS = env.csv("DJANGO_ALLOWED_HOSTS", default="", validate_each=host)
 CSRF_TRUSTED_ORIGINS = env.csv("DJANGO_CSRF_TRUSTED_ORIGINS", default="", validate_each=origin)
 FORWARDED_ALLOW_IPS = env.csv("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", validate_each=network)
-# Without HTTPS, as when you look at production's pages on your own machine, set it to false.
+# Set it to false without HTTPS, such as on your own machine.
 SECURE_SSL_REDIRECT = env.bool("DJANGO_SECURE_SSL_REDIRECT", default=not DEBUG, **bool_errors)
-# For this long browsers request the site over HTTPS only.
+# For how long browsers use only HTTPS for the site.
 SECURE_HSTS_SECONDS = env.int(
     "DJANGO_SECURE_HSTS_SECONDS", default=0 if DEBUG else 60 * 60, **whole_number(0, 10**8)
 )
@@ -64,10 +64,10 @@ env.seal()
 
 # A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
-# Whether HSTS holds for subdomains, and in the lists that browsers have, is up to the domain's owner.
+# Whether HSTS includes subdomains and preload lists is the decision of the domain's owner.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-# What pages may not do, and that other sites may not embed them. A view can set others.
+# Disable browser features, and embedding by other sites. A view can set other values.
 SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -78,13 +78,13 @@ policy = {
     "default-src": ["'self'"],
     "img-src": ["'self'", "data:"],
     "base-uri": ["'none'"],
-    # Add what the view of a form redirects to, such as "https://accounts.google.com".
+    # Add other origins to which the views of forms redirect, such as "https://accounts.google.com".
     "form-action": ["'self'"],
     "frame-ancestors": ["'none'"],
     "object-src": ["'none'"],
 }
 if DEBUG:
-    # Violations show in the browser's console alone. Firefox and Safari need the name of an endpoint.
+    # Only report violations in the browser's console. Firefox and Safari require an endpoint name.
     CONTENT_SECURITY_POLICY_REPORT_ONLY = {"DIRECTIVES": policy | {"report-to": ["console"]}}
 else:
     CONTENT_SECURITY_POLICY = {"DIRECTIVES": policy}
@@ -122,7 +122,7 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 
-# The path below which the site is served.
+# The path below which the site is served, such as /app.
 SCRIPT_NAME = script_name.rstrip("/")
 FORCE_SCRIPT_NAME = SCRIPT_NAME or None
 ROOT_URLCONF = "my_site.urls"
@@ -214,7 +214,7 @@ STORAGES = {
 
 # Email and logging
 
-# Errors of production are mailed to them.
+# They receive errors in production by email.
 ADMINS = [(each, each) for each in admins]
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 EMAIL_BACKEND = email["EMAIL_BACKEND"]

@@ -1,4 +1,4 @@
-"""Tests change temporary files only, whatever the code under test does: nothing of yours is lost.
+"""Guards that let tests change only temporary files, whatever the code under test does.
 
 conftest.py uses this for pytest, and the setting TEST_RUNNER for `manage.py test`.
 """
@@ -16,7 +16,7 @@ from django.test.runner import DiscoverRunner
 from django.test.utils import override_settings
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Which arguments of Python's audit events are the paths that change.
+# Which arguments of Python's audit events are paths that change.
 CHANGED_PATHS = {
     "open": slice(0, 1),
     "os.link": slice(1, 2),
@@ -40,9 +40,9 @@ def temporary_file_settings(folder: Path) -> dict[str, Any]:
 
 
 def protect_files(folder: Path, is_test_running: Callable[[], bool]) -> None:
-    """Let tests change temporary files, those in `folder` among them, and no others, for good.
+    """Let tests change only temporary files, including those in `folder`. This cannot be undone.
 
-    An absolute path may lead to one of yours: to change it raises PermissionError.
+    Changing any other file, such as one with an absolute path, raises PermissionError.
     """
     project, folder = settings.BASE_DIR.resolve(), folder.resolve()
     temporary, devnull = (Path(path).resolve() for path in (tempfile.gettempdir(), os.devnull))
@@ -76,7 +76,7 @@ def protect_files(folder: Path, is_test_running: Callable[[], bool]) -> None:
 
 
 class TemporaryFilesRunner(DiscoverRunner):
-    """Runs tests with storages and relative paths that lead to a temporary folder."""
+    """Runs tests with storages and relative paths in a temporary folder."""
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         running = True

@@ -1,4 +1,4 @@
-"""Tests of the accounts, the health checks and the ASGI core. None is about the pages of an app."""
+"""Tests of the accounts, the health checks and the ASGI core. The apps have their own tests."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ from my_site.serving.uploads import serve_upload
 
 
 def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
-    """Whichever way a test, or the code under test, changes them."""
+    """However a test, or the code under test, changes them."""
     default_storage.save("folder/saved", ContentFile(b""))
     Path("folder/opened").touch()
     assert {path.name for path in tmp_path.joinpath("folder").iterdir()} == {"saved", "opened"}
@@ -179,7 +179,7 @@ async def test_headers_of_proxies(peer: str, forwarded_for: str, client: str, sc
 
 
 async def test_trusting_every_peer() -> None:
-    """But only the address that the proxy itself added: the client may have sent the others."""
+    """Only the address that the proxy added is used: the client may have sent the others."""
     seen = await forwarded(["*"], ("10.0.0.1", 1234), "192.0.2.1, 203.0.113.9")
     assert (seen["client"][0], seen["scheme"]) == ("203.0.113.9", "https")
     seen = await forwarded(["*"], None, "203.0.113.9")  # over a Unix socket
@@ -237,7 +237,7 @@ async def test_scheme_behind_a_proxy(scope_type: str, sent: str, scheme: str) ->
         (b"4", [4], 200),
         (None, [4, 6], 200),
         (b"10", [10], 200),
-        (b"nonsense", [10], 200),  # the server's to refuse
+        (b"nonsense", [10], 200),  # the server rejects it
         (b"11", [], 413),
         (None, [11], 413),
         (None, [5, 5, 1], 413),
@@ -273,7 +273,7 @@ async def test_limit_on_bodies(length: bytes | None, parts: list[int], status: i
 
 
 async def test_limit_on_bodies_alone() -> None:
-    """WebSockets and lifespan, which may have no headers, go to the application as they are."""
+    """WebSocket and lifespan scopes, which may lack headers, reach the application unchanged."""
     for kind in ("websocket", "lifespan"):
         assert await communicate(BodyLimitMiddleware(no_file, limit=10), [], type=kind) == [NO_FILE]
 
@@ -323,7 +323,7 @@ def static_files(settings: Settings, tmp_path: Path) -> ASGIApplication:
 async def test_static_files(
     static_files: ASGIApplication, method: str, path: str, size: int
 ) -> None:
-    """In parts of a limited size, for slow clients; the last of them says that it is the last."""
+    """Files are sent in parts of limited size, and the last one says that no more follow."""
     request: ASGIReceiveEvent = {"type": "http.request", "body": b"", "more_body": False}
     start, *parts = await communicate(static_files, [request], method=method, path=path, headers=[])
     assert (start["type"], start["status"]) == ("http.response.start", 200)
@@ -354,7 +354,7 @@ async def test_security_headers_of_static_files(
 
 
 async def test_static_file_for_a_client_that_left(static_files: ASGIApplication) -> None:
-    """The rest of it is not read."""
+    """The rest of the body is not read."""
     sent = await communicate(
         static_files, [{"type": "http.disconnect"}], path="/static/large.css", headers=[]
     )
@@ -385,7 +385,7 @@ def test_static_files_while_debugging(settings: Settings) -> None:
 
 
 def test_static_files_of_templates_exist() -> None:
-    """In production a template that names one that is missing is a server error."""
+    """In production, a template that names a missing static file causes a server error."""
     missing = []
     own = settings.BASE_DIR / "my_site" / "templates"
     for folder in [own, *get_app_template_dirs("templates")]:
@@ -413,15 +413,15 @@ def test_uploaded_files(name: str, shown: bool, rf: RequestFactory) -> None:
 
 
 def test_error_pages(rf: RequestFactory) -> None:
-    """Two of them get no context, and none needs a database unless somebody is signed in."""
+    """Two pages get no context, and none needs a database unless the user is signed in."""
     for name in ("400.html", "500.html"):
         assert "<h1>" in loader.render_to_string(name)
     for name in ("403.html", "403_csrf.html", "404.html"):
-        assert "To the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
+        assert "Go to the home page" in loader.render_to_string(name, request=rf.get("/nothing/"))
 
 
 def test_django_is_as_the_core_expects() -> None:
-    """A new release of Django may change what its documentation does not promise."""
+    """A new Django release may change private API."""
     update = "my_site/serving has to follow a change in Django:"
     known = {"reset_queries", "close_old_connections", "close_caches", "reset_urlconf"}
     for signal in (signals.request_started, signals.request_finished):
@@ -491,13 +491,13 @@ async def test_messages_of_limited_size() -> None:
         await publish("news", "x" * 7980)
         with pytest.raises(PayloadTooLarge, match="publish its id"):
             await publish("news", "é" * 4000)
-        with pytest.raises(ValueError, match="has no line breaks"):
+        with pytest.raises(ValueError, match="must not contain line breaks"):
             await publish("news\n", "")
         assert await take(payloads, 1) == ["x" * 7980]
 
 
 def test_subscriber_that_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets None in place of what it misses."""
+    """A slow subscriber gets None instead of the messages that it missed."""
     monkeypatch.setattr(pubsub, "MAX_WAITING_PAYLOADS", 2)
     payloads = pubsub.Subscription()
     for number in range(4):
@@ -522,12 +522,12 @@ async def test_outage_of_what_sends_messages(
     async with subscribe("news") as payloads:
         assert await take(payloads, 4) == [None, "back", None, "back"]
     for message in ("away", "still away", "away again"):
-        assert f"next try in 0 s: {message}" in caplog.text
+        assert f"retrying in 0 s: {message}" in caplog.text
 
 
 @pytest.fixture
-def user(settings: Settings) -> Any:  # of the model that AUTH_USER_MODEL names
-    # The other hashers are slow.
+def user(settings: Settings) -> Any:  # an instance of AUTH_USER_MODEL
+    # The default hasher is slow.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return get_user_model().objects.create_user("ada", "ada@example.com", "analytical-engine")
 
@@ -544,7 +544,7 @@ def test_sign_in_and_out(client: Client, user: Any) -> None:
 
 @pytest.mark.django_db
 def test_signed_in_users_are_sent_on(client: Client, user: Any) -> None:
-    """But not to a page that may have sent them away."""
+    """The redirect does not lead to a page that may have rejected the user."""
     client.force_login(user)
     sent = client.get("/accounts/login/")
     assert (sent.status_code, sent.headers["Location"]) == (302, settings.LOGIN_REDIRECT_URL)
@@ -578,7 +578,7 @@ def sign_up(client: Client, username: str, path: str = "/accounts/register/") ->
 def test_sign_up(client: Client, user: Any) -> None:
     assert "already exists" in sign_up(client, "ADA").text
     assert get_user(client) != user
-    # An address that somebody has already is no error, which would tell that they have an account.
+    # An existing address is not an error, which would reveal that it has an account.
     assert sign_up(client, "grace").headers["Location"] == settings.LOGIN_REDIRECT_URL
     new = get_user(client)
     assert (new.get_username(), new.is_staff, new.is_superuser) == ("grace", False, False)
@@ -624,7 +624,7 @@ def test_change_password(client: Client, user: Any) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
 def test_weak_passwords(client: Client, user: Any, password: str) -> None:
-    """Like the address, too short, common, of digits only."""
+    """Similar to the email address, too short, common, or only digits."""
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], password)
     new["old_password"] = "analytical-engine"
@@ -671,7 +671,7 @@ def test_sign_in_forgives_earlier_mistakes(client: Client, user: Any, settings: 
 def test_sign_in_attempts_for_all_names_are_limited(
     client: Client, user: Any, settings: Settings
 ) -> None:
-    """From one address; a user of the attacker's own does not start the count anew."""
+    """From one address. Signing in as the attacker's own user does not reset the count."""
     settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
     good = {"username": "ada", "password": "analytical-engine"}
     names = ["grace", "joan", "mary", "katherine", "hedy", "ada"]
@@ -714,7 +714,7 @@ def test_async_sign_in_is_limited(rf: RequestFactory, user: Any, settings: Setti
 
 @pytest.mark.django_db
 def test_passwords_without_a_request(client: Client, user: Any, settings: Settings) -> None:
-    """As in tests and API libraries. Nobody knows from where they come, so they are not limited."""
+    """Calls without a request, as in tests and API libraries, have no client address to limit."""
     settings.AXES_FAILURE_LIMIT = 3
     for _ in range(5):
         assert authenticate(username="ada", password="wrong") is None
@@ -735,7 +735,7 @@ def test_sign_in_of_a_new_user(rf: RequestFactory, client: Client) -> None:
 
 @pytest.fixture
 def send_now(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    """Sends mails within the request that asks for them."""
+    """Send emails during the request instead of after it."""
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     cache.clear()
     monkeypatch.setattr("accounts.forms.defer", lambda call: call())
@@ -753,7 +753,7 @@ def test_reset_password(
     assert "Set password" in form.text
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
-    assert "used already" in client.get(link, follow=True).text
+    assert "already used" in client.get(link, follow=True).text
 
 
 def test_a_deferred_call_that_fails(
@@ -788,7 +788,7 @@ def test_mails_to_one_user_are_limited(
 def test_requests_for_mails_are_limited(
     client: Client, mailoutbox: list[EmailMessage], send_now: None
 ) -> None:
-    """For unknown addresses too, so that the answer is the same."""
+    """Also for unknown addresses, so that the responses are the same."""
     asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
     answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]
     assert answers == [302] * 30 + [429]

@@ -1,7 +1,7 @@
 {% if cookiecutter.database == "postgresql" %}
-"""The channel layers: on Redis if there is one, else on PostgreSQL."""
+"""The channel layers for Redis and, without Redis, for PostgreSQL."""
 {% else %}
-"""The channel layer of Channels on Redis, without the subscriptions that it leaves behind."""
+"""A channel layer on Redis that removes the subscriptions that channels-redis leaves behind."""
 {% endif %}
 
 import asyncio
@@ -31,8 +31,9 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 class RedisChannelLayer(RedisPubSubChannelLayer):
     """Unsubscribes from a channel when the task that created it, such as a consumer's, has ended.
 
-    By itself a channel is unsubscribed when Channels cancels the `receive` of its consumer. If that
-    `receive` has just returned a message, it cannot be cancelled (django/channels_redis#276).
+    channels-redis unsubscribes from a channel when Channels cancels the `receive` of its consumer.
+    If that `receive` has just returned a message, it cannot be cancelled
+    (django/channels_redis#276).
     """
 
     def __init__(self, **config: Any) -> None:
@@ -51,9 +52,9 @@ class RedisChannelLayer(RedisPubSubChannelLayer):
         task.add_done_callback(self.cleanup_tasks.discard)
 
     async def _remove_channel(self, channel: str) -> None:
-        """Drop the channel's messages, cancel the `receive` that waits for another, leave its groups.
+        """Drop the channel's messages, cancel its waiting `receive`, and leave its groups.
 
-        A consumer that failed, for example since its client had left, is still in them.
+        A consumer that failed, for example because its client disconnected, is still in its groups.
         """
         layer = self._get_layer()
         while channel in layer.channels:
@@ -68,7 +69,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):
 
 
 class PostgreSQLChannelLayer(InMemoryChannelLayer):
-    """Publishes each message to all processes, and delivers what comes to the channels of its own.
+    """Publishes each message to all processes, and delivers received messages to its own channels.
 
     A message is JSON of at most about 7,900 bytes (pubsub.MAX_MESSAGE_BYTES).
     """
@@ -106,11 +107,11 @@ class PostgreSQLChannelLayer(InMemoryChannelLayer):
 
     async def _publish(self, kind: str, name: str, message: dict[str, Any]) -> None:
         if not isinstance(message, dict):
-            raise TypeError(f"A message is a dict, not {message!r}.")
+            raise TypeError(f"A message must be a dict, not {message!r}.")
         await publish(self.TOPIC, json.dumps([kind, name, message], ensure_ascii=False))
 
     async def _start_receiving(self) -> None:
-        """Wait until no message is missed any more. In a test the event loop may be another one."""
+        """Wait until the process receives messages. In a test, the event loop may have changed."""
         loop = asyncio.get_running_loop()
         if self.task is None or self.task.done() or self.task.get_loop() is not loop:
             self.has_started = asyncio.Event()
@@ -126,7 +127,7 @@ class PostgreSQLChannelLayer(InMemoryChannelLayer):
                     continue
                 try:
                     await self._deliver(*json.loads(payload))
-                except Exception:  # the next message may be all right
+                except Exception:  # the next message may be valid
                     logger.exception("A message could not be delivered: %s", payload)
 
     async def _deliver(self, kind: str, name: str, message: dict[str, Any]) -> None:

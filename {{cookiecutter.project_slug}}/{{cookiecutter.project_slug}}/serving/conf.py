@@ -5,12 +5,13 @@ from typing import Any
 from django.conf import settings
 
 DEFAULTS = {
-    # Threads for the synchronous code of requests.
+    # Number of threads for the synchronous code of requests.
     "ASGI_THREADS": 10,
-    # Threads besides them, for event streams, WebSockets and tasks that outlive their request.
+    # Number of additional threads for event streams, WebSockets and tasks that outlive their
+    # request.
     "ASGI_BACKGROUND_THREADS": 5,
-    # For how many seconds all of them keep a database connection; None is for ever. It takes the place
-    # of CONN_MAX_AGE, with which Django's own handler leaks connections.
+    # Lifetime of the threads' database connections in seconds; None is unlimited. Replaces
+    # CONN_MAX_AGE, which makes Django's own handler leak connections.
     "ASGI_CONN_MAX_AGE": 600,
 }
 

@@ -1,4 +1,4 @@
-"""Calls that are made after the response was sent."""
+"""Calls that run after the response has been sent."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from .conf import get_setting
 from .database import call_with_clean_connections
 
-# The response leaves before the call begins, so that its duration tells nothing about the call.
+# The delay lets the response go first, so that its duration reveals nothing about the call.
 DELAY_SECONDS = 1
 SHUTDOWN_TIMEOUT_SECONDS = 5
 
@@ -21,18 +21,18 @@ pending: set[Future[None]] = set()
 
 @cache
 def get_executor() -> ThreadPoolExecutor:
-    """Return the executor of all deferred calls. At its end, the interpreter waits for its threads."""
+    """Return the executor of all deferred calls. The interpreter joins its threads at exit."""
     return ThreadPoolExecutor(get_setting("ASGI_BACKGROUND_THREADS"), "asgi-deferred")
 
 
 def defer(call: Callable[[], object]) -> None:
-    """Make a call after the response was sent. A graceful shutdown waits for it."""
+    """Run a call after the response has been sent. A graceful shutdown waits for it."""
     due = monotonic() + DELAY_SECONDS
 
     def call_when_due() -> None:
         sleep(max(0, due - monotonic()))
         try:
-            # In a context of its own: the thread makes calls of other requests, too.
+            # Each call gets its own context, since the thread also runs calls of other requests.
             Context().run(call_with_clean_connections, call)
         except Exception:
             logger.exception("A deferred call failed")
@@ -43,7 +43,7 @@ def defer(call: Callable[[], object]) -> None:
 
 
 def wait_for_deferred_calls() -> None:
-    """Wait until all calls are made, or SHUTDOWN_TIMEOUT_SECONDS have passed."""
+    """Wait until all calls have finished, at most SHUTDOWN_TIMEOUT_SECONDS."""
     if lost := wait(set(pending), SHUTDOWN_TIMEOUT_SECONDS).not_done:
         get_executor().shutdown(wait=False, cancel_futures=True)
-        logger.error("%d deferred calls did not end in time at the shutdown.", len(lost))
+        logger.error("%d deferred calls did not finish before the shutdown timeout.", len(lost))

@@ -1,7 +1,7 @@
-"""Django's ASGI handler without a thread for every request.
+"""An ASGI handler that, unlike Django's, does not start a thread for every request.
 
-Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on the
-event loop, middleware included, and take a thread when they first need one.
+Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on
+the event loop, middleware included, and take a thread when they first need one.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 
 # Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`,
-# `_handler_class` and `_resource_closers` of a response, and `_route` and `_regex` of a URL pattern.
+# `_handler_class` and `_resource_closers` of a response, and `_route` and `_regex` of a URL
+# pattern.
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
 from django.dispatch import Signal
@@ -46,23 +47,24 @@ Receive = Any
 Send = Any
 Response = Any
 
-# They are answered even if all threads are at work.
+# These paths get a response even if all threads are in use.
 HEALTH_PATHS = ("/livez", "/readyz")
-# A stream that takes longer lets another thread take the place of its own.
+# While a stream takes longer than this, another thread replaces its own in the pool.
 SHORT_STREAM_SECONDS = 0.1
-# Sent at the end of lifespan, or else of the process.
+# Sent at the end of lifespan, or at the end of the process.
 server_stopped = Signal()
 ADVICE_FOR_ASYNC_VIEWS = """
-An async view, or a template that it rendered, has queried the database. If it was for `user`, write
-render(request, …, {"user": await request.auser()}). Or write `def` instead of `async def`.
+An async view, or a template that it rendered, queried the database synchronously. If it uses
+`user`, write render(request, …, {"user": await request.auser()}). Otherwise use the ORM's async
+methods, or write `def` instead of `async def`.
 """
 
 
 def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
-    """As `django.core.asgi.get_asgi_application`, but quicker, and it answers lifespan.
+    """Return a faster `django.core.asgi.get_asgi_application()` that supports lifespan.
 
-    From here on database connections are kept, as in `persistent_connections`. The end of lifespan, or
-    of the process, closes them and takes that back.
+    It enters `persistent_connections`. The end of lifespan, or of the process, leaves it and closes
+    the connections.
     """
     django.setup(set_prefix=False)
     handler = ASGIHandler(pool)
@@ -70,9 +72,9 @@ def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
     handler.exit_stack.callback(handler.pool.close)
     handler.exit_stack.callback(server_stopped.send_robust, sender=ASGIHandler)
     handler.exit_stack.callback(wait_for_deferred_calls)
-    atexit.register(handler.exit_stack.close)  # some servers do not say at a stop that they do
-    get_resolver().url_patterns  # noqa: B018 (loads all views: a mistake in one shows now, not later)
-    # What is loaded now stays: the garbage collector need not look at it again and again.
+    atexit.register(handler.exit_stack.close)  # some servers send no lifespan shutdown
+    get_resolver().url_patterns  # noqa: B018 (loads all views, so that an error in one stops startup)
+    # Loaded modules stay in memory, so the garbage collector need not check them repeatedly.
     gc.collect()
     gc.freeze()
     is_traced = hasattr(core_asgi.get_asgi_application, "__wrapped__")
@@ -80,9 +82,9 @@ def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
 
 
 def trace(handler: "ASGIHandler") -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Let a tracer such as ddtrace, which has wrapped Django's function, see each request once.
+    """Let a tracer such as ddtrace, which wraps Django's function, trace each request once.
 
-    It wraps `BaseHandler.get_response` as well, which sync views go through, so that these do without.
+    It also wraps `BaseHandler.get_response`, which sync views use, so they need no second wrapper.
     """
     core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment, attr-defined]
     try:
@@ -99,7 +101,7 @@ def trace(handler: "ASGIHandler") -> Callable[[Scope, Receive, Send], Awaitable[
 
 class ASGIRequest(asgi.ASGIRequest):
     def close(self) -> None:
-        # A task or thread that the view has started may still read a body that is in memory.
+        # A task or thread that the view has started may still read an in-memory body.
         if isinstance(self._stream, SpooledTemporaryFile):
             super().close()
 
@@ -168,8 +170,8 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
             await signals.request_started.asend(sender=self.__class__, scope=scope)
             await self.cancel_on_disconnect(receive, respond())
             if response is None:
-                # A thread may still be at work on the request. Django's own receivers are
-                # synchronous, so that this waits for it, and the body is not closed before.
+                # A thread may still use the request. Django's own receivers are synchronous, so
+                # this call waits for the thread before the body is closed.
                 await signals.request_finished.asend(sender=self.__class__)
             elif response.streaming or not request_thread.released:  # or else it is closed
                 await asyncio.sleep(0)  # tasks that the view has started may read the body
@@ -218,10 +220,10 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
     ) -> None:
         replaceable = isinstance(response, StreamingHttpResponse)
         if replaceable and scope["method"] == "HEAD":
-            # Servers drop the body, but wait for its end.
+            # Servers drop the body, but would wait for its end.
             response.streaming_content = no_parts()
         elif replaceable and not response.is_async:
-            # Django would read all of it into memory first.
+            # Django would first read the whole iterator into memory.
             response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
             request_thread.release()
@@ -235,7 +237,7 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
             timer.cancel()
 
     async def cancel_on_disconnect(self, receive: Receive, respond: Awaitable[None]) -> None:
-        """Await `respond`, and cancel it when the client leaves."""
+        """Await `respond`, and cancel it when the client disconnects."""
         listener: asyncio.Task[None] | None = None
 
         async def listen() -> None:
@@ -248,10 +250,10 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
             nonlocal listener
             listener = asyncio.create_task(listen())
 
-        # Only when the view waits for something: many do not, and a task takes longer than they do.
+        # The listener starts only when the view waits: many views never do, and a task costs more.
         start = asyncio.get_running_loop().call_soon(start_listener)
-        # Not a TaskGroup: it would wait for the listener to end, and with many clients so many requests
-        # would then be in memory at a time that the garbage collector took a fifth of it.
+        # Not a TaskGroup, which would wait for the listener: with many clients, so many requests
+        # would be in memory at once that the garbage collector took a fifth of the time.
         try:
             async with asyncio.timeout(None) as deadline:
                 await respond
@@ -264,8 +266,8 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
                 listener.result()
 
     async def _get_response_async(self, request: HttpRequest) -> Response:
-        # Before 6.2, Django makes the error pages in threads of the loop's own; a page that shows the
-        # user would open a connection there that nobody looks after.
+        # Before 6.2, Django renders error pages in the loop's own threads. A page that shows the
+        # user would open a database connection there that nothing closes.
         try:
             return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)
@@ -280,7 +282,7 @@ async def no_parts() -> AsyncIterator[bytes]:
 
 
 async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield what a synchronous iterator does, each part from a call in the request's thread."""
+    """Iterate over a synchronous iterator, with each call in the request's thread."""
     get_next_part = sync_to_async(lambda: next(iterator, None))
     while (part := await get_next_part()) is not None:
         yield part
@@ -291,10 +293,10 @@ def close_early(
 ) -> Response:
     """Close the response before it is sent, and release its thread, if only Django's code is called.
 
-    Code of the project's runs in the request's thread, after the client, slow or not, has the answer.
+    Code of the project may need the thread: it then stays in use until the response has been sent.
     """
     close = getattr(response.close, "__func__", None)
-    # Django has a closer of its own, for uploads, and these receivers.
+    # Django's own code: a closer for uploads, and these receivers.
     receivers = {key[0] for key, *_ in signals.request_finished.receivers}
     only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
     in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
@@ -304,15 +306,15 @@ def close_early(
     return response
 
 
-# By the part of a receiver's key that names the function: of two with the same name, only Django's.
+# Compare the part of a receiver's key that identifies the function, not its name.
 DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
-# Whoever asks for many long ones would fill the memory.
+# Many long paths would otherwise fill the memory.
 MAX_CACHED_PATH_LENGTH = 200
 CONVERTERS = {type(converter) for converter in DEFAULT_CONVERTERS.values()}
 
 
 def resolves_to_sync_view(scope: Scope) -> bool:
-    """Guess, since middleware may change the URLconf: a wrong guess costs time and a thread."""
+    """Guess the type of view. Middleware may change the URLconf; a wrong guess costs time and a thread."""
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
     if len(path) > MAX_CACHED_PATH_LENGTH:
         return False
@@ -323,7 +325,7 @@ def resolves_to_sync_view(scope: Scope) -> bool:
 def get_view_type(resolver: URLResolver, path: str) -> Literal["async", "sync"] | None:
     try:
         return "async" if iscoroutinefunction(resolver.resolve(path).func) else "sync"
-    except Exception:  # noqa: BLE001 (not found, or the URLconf is broken: Django will say it)
+    except Exception:  # noqa: BLE001 (not found, or an invalid URLconf: Django reports it)
         return None
 
 
@@ -333,9 +335,9 @@ def is_cacheable(resolver: URLResolver, path: str) -> bool:
 
 @lru_cache
 def resolves_by_path_alone(resolver: URLResolver) -> bool:
-    """Return whether a path always gives the same match.
+    """Return whether a path always resolves to the same match.
 
-    It may not with translated routes and language prefixes, and with converters and classes of others.
+    Translated routes, language prefixes, and third-party converters and classes may differ.
     """
     return all(
         type(each) in (URLPattern, URLResolver)
@@ -347,14 +349,14 @@ def resolves_by_path_alone(resolver: URLResolver) -> bool:
     )
 
 
-# To resolve a path takes a tenth of a short request. Django's `clear_url_caches` gives a new resolver.
+# Resolving takes a tenth of the time of a short request. `clear_url_caches` replaces the resolver.
 @lru_cache(4096)
 def get_match(resolver: URLResolver, path: str) -> ResolverMatch:
     return resolver.resolve(path)
 
 
 def copy_match(match: ResolverMatch) -> ResolverMatch:
-    """Return a match of which a request may change what it likes."""
+    """Return a copy of the match, which a request may modify."""
     copied: ResolverMatch = object.__new__(ResolverMatch)
     for name, value in vars(match).items():
         vars(copied)[name] = value.copy() if isinstance(value, (dict, list)) else value

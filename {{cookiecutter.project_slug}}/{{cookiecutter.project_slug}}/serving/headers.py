@@ -1,4 +1,4 @@
-"""Response headers: what shared caches may store, and what browsers may do with a page."""
+"""Response headers that restrict shared caches and browsers."""
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -8,15 +8,16 @@ from django.utils.deprecation import MiddlewareMixin
 
 from .middleware import AsyncMiddlewareMixin
 
-# With one of these in Cache-Control, a view has decided whether a shared cache may store its response.
+# With one of these in Cache-Control, a view has decided whether a shared cache may store its
+# response.
 SHARED_CACHE_DIRECTIVES = ("public", "private", "no-store", "s-maxage")
 
 
 class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Forbids shared caches, such as a proxy's, to store responses that depend on cookies, or set one.
+    """Keeps responses that depend on or set cookies out of shared caches, such as a proxy's.
 
-    Django marks them with `Vary: Cookie`, which not every cache follows: a page with one user's name
-    would be shown to the next one. What a view says about shared caches stays as it is.
+    Django marks these responses with `Vary: Cookie`, which some caches ignore: they would show one
+    user's page to another. Directives for shared caches that a view has set stay unchanged.
     """
 
     def process_response(
@@ -31,7 +32,7 @@ class CacheControlMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
 
 
 class SecurityHeadersMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Adds SECURITY_HEADERS, except for those that the view has set."""
+    """Adds SECURITY_HEADERS to responses, except for headers that the view has set."""
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase

@@ -1,4 +1,4 @@
-"""What lives as long as the server, such as clients of other services: entered at its start, left at its stop."""
+"""State that lives as long as the server process, such as clients of other services."""
 
 import asyncio
 import logging
@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class LifespanState(Generic[State]):
-    """The state that the context manager `lifespan` yields, which is entered once per event loop.
+    """The state that the context manager `lifespan` yields, entered once per event loop.
 
-    A server's process has one event loop. `asyncio.run` has one of its own, and so has `async_to_sync`
-    where no server runs: it is entered there at the first `get`, and left when that loop ends.
+    A server process has one event loop. `asyncio.run`, and `async_to_sync` without a server, start
+    another one. There, the first `get` enters the context manager, and the end of the loop leaves
+    it.
     """
 
     def __init__(self, lifespan: Callable[[], AbstractAsyncContextManager[State]]) -> None:
@@ -33,8 +34,8 @@ class LifespanState(Generic[State]):
         self.tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def get(self) -> State:
-        """Return the state of the current event loop, which is entered at the first call."""
-        # An empty context: what is entered outlives the request, or whatever asks first.
+        """Return the state of the current event loop. The first call enters the context manager."""
+        # In an empty context, since the state outlives the request that needs it first.
         return await self.enter(Context())
 
     async def enter(self, context: Context) -> State:
@@ -50,12 +51,12 @@ class LifespanState(Generic[State]):
             await task
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Enter and leave in the same task, as task groups and timeouts need it."""
+        """Enter and leave in the same task, as task groups and timeouts require."""
         state = self.states[loop]
         try:
             async with self.lifespan() as value:
                 state.set_result(value)
-                # Until `leave` cancels the task, or the end of the event loop, which cancels all.
+                # Wait until `leave`, or the end of the event loop, cancels the task.
                 with suppress(asyncio.CancelledError):
                     await loop.create_future()
         except Exception as error:
@@ -70,7 +71,7 @@ class LifespanState(Generic[State]):
 class LifespanMiddleware:
     """Enters the state when the server starts and leaves it when it stops. An error stops startup.
 
-    Its synchronous calls, those of the ORM among them, run in background threads.
+    Its synchronous calls, such as the ORM's, run in background threads.
     """
 
     def __init__(self, app: ASGIApplication, state: LifespanState[Any], pool: ThreadPool) -> None:
@@ -98,7 +99,8 @@ class LifespanMiddleware:
         try:
             return await self.app(scope, receive_and_run, send)
         except Exception:
-            # Servers would take an exception for an application that knows no lifespan, and go on.
+            # On an exception, servers assume that the application does not support lifespan, and
+            # continue.
             logger.exception("Error in %s", stage)
         if stage == "lifespan.startup":
             await send(LifespanStartupFailedEvent(type="lifespan.startup.failed", message=""))

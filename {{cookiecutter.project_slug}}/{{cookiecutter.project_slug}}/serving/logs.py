@@ -44,11 +44,11 @@ class AdminMailHandler(AdminEmailHandler):
     """Mails errors to ADMINS after the response, which does not wait for the mail server."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if settings.ADMINS:  # or Django would make each report for nobody
+        if settings.ADMINS:  # otherwise Django would build each report without a recipient
             super().emit(record)
 
     def send_mail(self, *args: Any, **options: Any) -> None:
-        from .deferred_calls import defer  # which needs the settings, and those this module
+        from .deferred_calls import defer  # needs the settings, which import this module
 
         defer(partial(super().send_mail, *args, **options))
 
@@ -79,7 +79,7 @@ def logging_config(formatter: str) -> dict[str, Any]:
                 "style": "{",
                 "timestamp": "time",
                 "rename_fields": {"levelname": "level", "name": "logger"},
-                # Django adds the request, which JSON cannot hold.
+                # Django adds the request, which cannot be serialized as JSON.
                 "reserved_attrs": [*RESERVED_ATTRS, "request"],
             },
         },
@@ -95,7 +95,7 @@ def logging_config(formatter: str) -> dict[str, Any]:
         },
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
-            # Their own handlers would print in another format, or a second time.
+            # Their own handlers would print in another format, or print lines twice.
             "django": {**to_root, "handlers": ["mail"]},
 {% if cookiecutter.server == "uvicorn" %}
             "uvicorn": to_root,
@@ -108,14 +108,15 @@ def logging_config(formatter: str) -> dict[str, Any]:
 {% elif cookiecutter.server == "granian" %}
             "_granian": to_root,
 {% endif %}
-            # Of `runserver`, whose requests monitoring.py logs, too.
+            # The loggers of `runserver`: monitoring.py already logs its requests.
             "django.channels.server": {"handlers": ["null"], "propagate": False},
             "django.server": {"level": "ERROR"},
             "axes": {"level": "WARNING"},
-            # Requests for other hosts get 400. Scanners send many: a traceback for each would be noise.
+            # Scanners send many requests for other hosts. They get 400; a traceback for each would
+            # be noise.
             "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
 {% if cookiecutter.__lifespan %}
-            # It logs each request to another service.
+            # httpx2 logs each of its requests.
             "httpx2": {"level": "WARNING"},
 {% endif %}
         },

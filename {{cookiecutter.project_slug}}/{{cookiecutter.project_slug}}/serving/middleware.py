@@ -1,7 +1,7 @@
-"""Django's middleware on the event loop.
+"""Mixins that run Django's middleware on the event loop.
 
-Django calls `process_request` and `process_response` of its middleware in a thread, since they might
-do I/O. With the mixins of this module they are called directly, and in a thread only if they do I/O.
+Django calls `process_request` and `process_response` of its middleware in a thread, since they
+might do I/O. The mixins of this module call them directly, and use a thread only for I/O.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,11 @@ from django.utils.module_loading import import_string
 
 
 class AsyncMiddlewareMixin:
-    """Put it before a class that is made with Django's MiddlewareMixin and does no I/O.
+    """Runs middleware that is based on Django's MiddlewareMixin and does no I/O on the event loop.
 
-    That class must keep nothing in the thread either, such as in a `threading.local`: on the event
-    loop all requests share one thread, so that they would see what others keep there.
+    Put it before the middleware in the bases of a class. The middleware must not use
+    `threading.local`: on the event loop, all requests share one thread, and would see each other's
+    values.
     """
 
     # Set by MiddlewareMixin.
@@ -33,11 +34,11 @@ class AsyncMiddlewareMixin:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)  # type: ignore[call-arg]
-        # Those that follow each other run in one coroutine, that of the first: two for each, its own
-        # and the one that Django wraps it in, would take a tenth of a short request.
+        # Consecutive middleware of this kind runs in the first one's coroutine. Two coroutines for
+        # each, its own and Django's wrapper, would take a tenth of the time of a short request.
         self.chain = [self]
         self.get_inner_response = get_response
-        # Not in Django's documentation: what it wraps middleware in has this attribute.
+        # Not in Django's documentation: Django's wrapper of middleware has this attribute.
         following = getattr(get_response, "__wrapped__", None)
         if isinstance(following, AsyncMiddlewareMixin):
             self.chain += following.chain
@@ -46,7 +47,7 @@ class AsyncMiddlewareMixin:
         self.process_response_hook = getattr(self, "process_response", None)
 
     def does_io(self, request: HttpRequest) -> bool:
-        """Say whether the next method will. Called before `process_request` and `process_response`."""
+        """Return whether the next hook, `process_request` or `process_response`, does I/O."""
         return False
 
     # Replaces MiddlewareMixin.__acall__, which is not in Django's documentation.
@@ -134,20 +135,20 @@ class AsyncCsrfMixin(AsyncMiddlewareMixin):
 
     @property
     def process_view_in_thread(self) -> Callable[..., Any]:
-        # Of the class that this one is put before.
+        # The method of the middleware that follows this mixin in the bases.
         return super().process_view  # type: ignore[misc, no-any-return]
 
     async def process_view_on_loop(self, request: HttpRequest, *args: Any) -> Any:
-        # It may read the body of a POST, and show CSRF_FAILURE_VIEW after the others.
+        # For other methods, Django may read the body or call CSRF_FAILURE_VIEW.
         if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
             return self.process_view_in_thread(request, *args)
         return await sync_to_async(self.process_view_in_thread)(request, *args)
 
 
 class AsyncMessageMixin(AsyncMiddlewareMixin):
-    """Lets the storage be made when it is first used, which few views do.
+    """Creates the message storage when it is first used.
 
-    To make one for each request would take a twelfth of the time of a short one.
+    Few views use it, and creating it takes a twelfth of the time of a short request.
     """
 
     def does_io(self, request: Any) -> bool:
@@ -170,10 +171,10 @@ class AsyncMessageMixin(AsyncMiddlewareMixin):
 
 
 def is_unused(storage: object) -> bool:
-    return type(storage) is SimpleLazyObject  # isinstance() would make the storage
+    return type(storage) is SimpleLazyObject  # isinstance() would create the storage
 
 
-# What the handler puts before the middleware that it finds in MIDDLEWARE.
+# The mixins that the handler adds to middleware in MIDDLEWARE.
 ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
     "django.contrib.auth.middleware.AuthenticationMiddleware": AsyncAuthenticationMixin,
     "django.contrib.messages.middleware.MessageMiddleware": AsyncMessageMixin,
@@ -188,7 +189,7 @@ ASYNC_MIXINS: dict[str, type[AsyncMiddlewareMixin]] = {
 
 
 def import_async_middleware(name: str) -> Any:
-    """Import a middleware by its dotted path, with its mixin if it has one."""
+    """Import a middleware by its dotted path, and add its mixin if it has one."""
     middleware = import_string(name)
     if mixin := ASYNC_MIXINS.get(name):
         attributes = {"__doc__": middleware.__doc__, "__module__": middleware.__module__}

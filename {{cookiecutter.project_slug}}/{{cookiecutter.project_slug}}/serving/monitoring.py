@@ -26,22 +26,21 @@ from .logs import take_request_id
 from .middleware import AsyncMiddlewareMixin
 from .threads import current_request_thread
 
-# The access log is written this often.
 ACCESS_LOG_INTERVAL_SECONDS = 0.05
 ACCESS_LOG_FORMAT = "%s %s %s %s ms"
 MAX_WAITING_LINES = 10_000
 
 logger = logging.getLogger(__name__)
 
-# An async function for async views, else a sync one.
+# An async function on the event loop, otherwise a sync one.
 GetResponse = Callable[[HttpRequest], Any]
 
 
 class HealthMiddleware:
-    """Responds before any other middleware runs: no session, no redirect, no check of the Host header.
+    """Responds to health checks before other middleware uses sessions, redirects or checks hosts.
 
-    `/livez` is 200 as long as the process responds; `/readyz` is 200, or 503 with the names of what
-    fails. Both send JSON.
+    `/livez` responds with 200 while the process runs. `/readyz` responds with 200, or with 503 and
+    the names of the failing parts. Both send JSON.
     """
 
     sync_capable = True
@@ -64,7 +63,7 @@ class HealthMiddleware:
             failing = await failing_threads() or await sync_to_async(failing_databases)()
 {% if cookiecutter.__channels %}
 {% if cookiecutter.database == "postgresql" %}
-            # Without Redis, the channel layer needs both.
+            # Without Redis, the channel layer needs a thread and the database.
 {% endif %}
             failing = failing or await failing_channel_layer()
 {% endif %}
@@ -76,7 +75,7 @@ class HealthMiddleware:
 
 
 async def failing_threads() -> list[str]:
-    """Wait a second for a thread, and keep it for the rest of the request."""
+    """Return ["threads"] if no thread is free within a second; else the request keeps one."""
     try:
         async with asyncio.timeout(1):
             await sync_to_async(bool)()
@@ -94,7 +93,7 @@ def failing_databases() -> list[str]:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
         except Error as error:
-            logger.warning("Database %r does not answer: %s", connection.alias, error)
+            logger.warning("Database %r does not respond: %s", connection.alias, error)
             failing.append(f"database {connection.alias}")
     return failing
 {% if cookiecutter.__channels %}
@@ -103,20 +102,22 @@ def failing_databases() -> list[str]:
 async def failing_channel_layer() -> list[str]:
     try:
         async with asyncio.timeout(2):
-            # The group has no members, so that no message is left to be received.
+            # The group has no members, so that nobody receives the message.
             await get_channel_layer().group_send("readyz", {"type": "readyz"})
     except Exception as error:  # noqa: BLE001 (any error means that the layer fails)
-        logger.warning("The channel layer does not answer: %r", error)
+        logger.warning("The channel layer does not respond: %r", error)
         return ["channel layer"]
     return []
 {% endif %}
 
 
 class AccessLog:
-    """Logs requests in batches, from a thread: to log each one at once takes a tenth of a short request.
+    """Logs requests in batches from a thread.
 
-    Other loggers do not wait, so what a request logs comes before its line of the access log. A process
-    that is killed loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS. Any other process writes all.
+    Logging each request directly takes a tenth of the time of a short one. Other loggers write at
+    once, so their lines come before the request's line in the access log. A process that is killed
+    loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS; a process that exits normally writes
+    all lines.
     """
 
     def __init__(self) -> None:
@@ -124,14 +125,14 @@ class AccessLog:
         self.has_waiting = Event()
         self.thread: Thread | None = None
         self.lock = Lock()
-        # Some servers end themselves by a signal: atexit does nothing there.
+        # Some servers kill themselves with a signal, so that atexit does not run.
         server_stopped.connect(self.flush)
         atexit.register(self.flush)
 
     def add(self, **fields: Any) -> None:
-        """Log a request, whose line has these fields, and whose record has them as attributes."""
+        """Log a request with these fields, which become attributes of its log record."""
         self.waiting.append((time(), copy_context(), fields))
-        # In development the line stands where it belongs among those of `print`.
+        # In development, the line then has its place among the output of `print`.
         if settings.DEBUG or len(self.waiting) > MAX_WAITING_LINES:
             self.flush()
         elif not self.has_waiting.is_set():
@@ -140,12 +141,12 @@ class AccessLog:
                 self.start_thread()
 
     def flush(self, **_: Any) -> None:
-        """Log what waits."""
+        """Log the waiting requests."""
         self.has_waiting.clear()
         with self.lock:
             while self.waiting:
                 created, context, fields = self.waiting.popleft()
-                # The request's context has its id, and a tracer's.
+                # The request's context contains its id, and a tracer's ids.
                 context.run(self._log, created, fields)
 
     def start_thread(self) -> None:
@@ -170,9 +171,10 @@ access_log = AccessLog()
 
 
 class TimingMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Logs each request with its duration, which of a stream is the time until it starts.
+    """Logs each request with its duration. For a stream, this is the time until it starts.
 
-    Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in milliseconds.
+    Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in
+    milliseconds.
     """
 
     def process_request(self, request: HttpRequest) -> None:

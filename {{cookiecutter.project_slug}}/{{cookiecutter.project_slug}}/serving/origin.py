@@ -1,4 +1,4 @@
-"""A check of which sites' pages may open a WebSocket."""
+"""A check that only pages of allowed sites open WebSockets."""
 
 from io import BytesIO
 
@@ -14,8 +14,8 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 class OriginMiddleware:
     """Rejects a WebSocket whose Origin would not pass Django's CSRF check.
 
-    It has to be the site's own scheme, host and port, or one of CSRF_TRUSTED_ORIGINS. Otherwise any
-    site's page could open a WebSocket in the name of its visitor.
+    The Origin must be the site's own scheme, host and port, or one of CSRF_TRUSTED_ORIGINS.
+    Otherwise a page of any site could open a WebSocket with the cookies of its visitor.
     """
 
     def __init__(self, app: ASGIApplication) -> None:

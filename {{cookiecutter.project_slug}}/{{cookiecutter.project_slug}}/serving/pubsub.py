@@ -1,14 +1,14 @@
-"""Publish and subscribe: one process tells all of them what is new.
+"""Publish and subscribe: one process sends messages to all processes.
 
     await publish("results", "7")
 
     async with subscribe("results") as payloads:
         async for payload in payloads:
-            ...  # None at first: look in the database
+            ...  # the first is None: query the database
 
-A message reaches those who are subscribed when it is published, at most once. What must not be lost
-belongs in the database. `None` says when to look there: at the start, and wherever messages may have
-been missed.
+A message reaches each current subscriber at most once. Save in the database whatever must not be
+lost. `None` tells a subscriber to query the database: at the start, and when it may have missed
+messages.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from asgiref.sync import sync_to_async
 from . import transport
 from .threads import current_request_thread
 
-# With the name of the channel. PostgreSQL takes no more; it is the same with other databases.
+# Including the channel name. This is PostgreSQL's limit, which applies to other databases, too.
 MAX_MESSAGE_BYTES = 7999
-# That wait for a subscriber who is slow.
+# The queue of a slow subscriber.
 MAX_WAITING_PAYLOADS = 1000
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5
 
@@ -36,30 +36,30 @@ message_numbers = itertools.count()
 
 
 class PayloadTooLarge(ValueError):
-    """The payload, with the name of its channel, has more than MAX_MESSAGE_BYTES."""
+    """The payload and the channel name have more than MAX_MESSAGE_BYTES."""
 
 
 async def publish(channel: str, payload: str) -> None:
-    """Send the payload to all subscribers of the channel, in each process."""
+    """Send the payload to all subscribers of the channel in all processes."""
     await sync_to_async(publish_sync)(channel, payload)
 
 
 def publish_sync(channel: str, payload: str) -> None:
-    """As `publish`. The commit of the current transaction sends it, and a rollback does not."""
+    """Sync version of `publish`. A transaction sends the payload when it commits."""
     if "\n" in channel:
-        raise ValueError(f"A channel's name has no line breaks. This one has: {channel!r}.")
-    # The number keeps equal messages of one transaction apart: PostgreSQL would send one of them.
+        raise ValueError(f"A channel name must not contain line breaks: {channel!r}.")
+    # The number makes messages unique: PostgreSQL sends equal ones of a transaction only once.
     message = f"{channel}\n{next(message_numbers)}\n{payload}"
     if (size := len(message.encode())) > MAX_MESSAGE_BYTES:
         raise PayloadTooLarge(
-            f"A message to {channel!r} has {size:,} bytes and may have {MAX_MESSAGE_BYTES:,}. Store "
-            "in the database what is that large, and publish its id."
+            f"A message to {channel!r} has {size:,} bytes; the limit is {MAX_MESSAGE_BYTES:,}. Save "
+            "large data in the database, and publish its id."
         )
     transport.send(message)
 
 
 class Subscription:
-    """Iterates over the payloads of a channel; never ends by itself."""
+    """An endless async iterator over the payloads of a channel."""
 
     def __init__(self) -> None:
         self.waiting: asyncio.Queue[str | None] = asyncio.Queue(MAX_WAITING_PAYLOADS)
@@ -82,8 +82,8 @@ class Subscription:
 async def subscribe(channel: str) -> AsyncIterator[Subscription]:
     """Subscribe to the channel until the end of the `async with` block.
 
-    The subscription yields `None` as soon as it misses nothing more, and again after an outage or if
-    the subscriber was too slow. Each other payload was published after that.
+    The subscription yields `None` when it starts to receive, and again after an outage or if the
+    subscriber was too slow. All later payloads follow.
     """
     loop = asyncio.get_running_loop()
     receiver = receivers.get(loop) or receivers.setdefault(loop, Receiver())
@@ -105,7 +105,7 @@ class Receiver:
         self.is_receiving = False
         request_thread = current_request_thread.get()
         self.pool = request_thread.pool if request_thread else None
-        # With a context of its own: it outlives the request that brought the first subscription.
+        # In an empty context, since the task outlives the request of the first subscription.
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self.run(), name="pubsub", context=Context())
 
@@ -122,7 +122,7 @@ class Receiver:
             del self.subscriptions[channel]
 
     async def run(self) -> None:
-        if self.pool:  # what is synchronous runs in background threads
+        if self.pool:  # run synchronous calls in background threads
             (await self.pool.enter_request_context("pubsub")).release()
         delay = MIN_RETRY_SECONDS
         while True:
@@ -131,8 +131,8 @@ class Receiver:
                     delay = MIN_RETRY_SECONDS
                     self.is_receiving = True
                     self.deliver(message)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the next try may succeed)
-                logger.warning("No messages can be received; next try in %s s: %s", delay, error)
+            except Exception as error:  # noqa: BLE001 (the next attempt may succeed)
+                logger.warning("Cannot receive messages; retrying in %s s: %s", delay, error)
             self.is_receiving = False
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
@@ -148,5 +148,5 @@ class Receiver:
             subscription.put(payload)
 
 
-# One for each event loop that has subscriptions: a server's process has one loop.
+# One for each event loop that has subscriptions. A server process has one loop.
 receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}

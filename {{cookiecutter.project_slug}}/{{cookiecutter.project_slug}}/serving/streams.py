@@ -1,4 +1,4 @@
-"""Server-sent events: a response that streams them, and the id from which a client goes on."""
+"""Server-sent events: a response that streams them, and the client's last event id."""
 
 import asyncio
 import json
@@ -10,24 +10,26 @@ from typing import cast
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest, StreamingHttpResponse
 
-KEEP_ALIVE_SECONDS = 15  # proxies close connections that are idle for longer, many after 30 seconds
+KEEP_ALIVE_SECONDS = 15  # proxies close idle connections, many after 30 seconds
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """An event. A `str` is sent as it is, other `data` as JSON. What is None is not sent."""
+    """An event. `data` is sent as is if it is a `str`, otherwise as JSON. None is not sent."""
 
     data: object = None
-    id: int | str | None = None  # a browser that connects again sends the last one it has
+    id: int | str | None = None  # a browser that reconnects sends the last one that it received
     event: str | None = None  # the name for `addEventListener`; without one it is "message"
-    retry: int | None = None  # milliseconds after which a browser connects again
+    retry: int | None = None  # milliseconds after which a browser reconnects
 
     def __post_init__(self) -> None:
         for name in ("id", "event", "retry"):
             if re.search(r"[\r\n\0]", str(getattr(self, name))):
                 value = getattr(self, name)
-                raise ValueError(f"The {name} of an event is one line without NUL, not {value!r}.")
+                raise ValueError(
+                    f"The {name} of an event must be one line without NUL, not {value!r}."
+                )
 
     def encode(self) -> bytes:
         fields = {"id": self.id, "event": self.event, "retry": self.retry}
@@ -42,8 +44,8 @@ class ServerSentEvent:
 class EventStreamResponse(StreamingHttpResponse):
     """A response of server-sent events that holds no thread and no database connection while it waits.
 
-    Each of its synchronous calls, those of the ORM among them, runs in a background thread with a clean
-    connection: what the view or middleware has set in the connection or the thread is not there.
+    Each of its synchronous calls, such as the ORM's, runs in a background thread with a clean
+    connection, without anything that the view or middleware has set in its connection or thread.
     """
 
     def __init__(
@@ -52,13 +54,13 @@ class EventStreamResponse(StreamingHttpResponse):
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         self.encoded_events = encode_events(aiter(events), keep_alive_seconds)
-        # The last header is for nginx, which would wait until it has some kilobytes.
+        # The last header is for nginx, which would otherwise buffer some kilobytes.
         headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
         content_type = "text/event-stream"
         super().__init__(self.encoded_events, content_type=content_type, headers=headers)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        # Django's own hides each TypeError in the iterator behind one of its own.
+        # Django's own method hides each TypeError in the iterator behind another one.
         return cast(AsyncIterator[bytes], self.streaming_content)
 
     async def aclose(self) -> None:
@@ -69,7 +71,7 @@ class EventStreamResponse(StreamingHttpResponse):
 async def encode_events(
     events: AsyncIterator[ServerSentEvent], keep_alive_seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events as bytes, and a comment at the start and whenever there was no event for long."""
+    """Yield the events as bytes, with a comment at the start and every KEEP_ALIVE_SECONDS."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def put_events() -> None:
@@ -78,15 +80,15 @@ async def encode_events(
                 if not isinstance(event, ServerSentEvent):
                     raise TypeError(f"An event must be a ServerSentEvent, not {event!r}.")
                 queue.put_nowait(event.encode())
-                await queue.join()  # the next one is made when this one was sent
+                await queue.join()  # request the next event only after this one was sent
         finally:
             queue.put_nowait(None)
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
     yield KEEP_ALIVE_COMMENT  # some servers send the headers with the first part
-    # A task for the whole iterator, as `asyncio.timeout` in it needs, and of its own: the timeout
-    # below would cancel what the iterator waits for.
+    # One task runs the whole iterator, as `asyncio.timeout` in it requires. In the current task,
+    # the timeout below would cancel what the iterator waits for.
     task = asyncio.create_task(put_events())
     try:
         while True:
@@ -107,10 +109,10 @@ async def encode_events(
 
 
 def get_last_event_id(request: HttpRequest) -> int | None:
-    """Return the id of the last event that the client has, or None if it names no number.
+    """Return the id of the last event that the client received, or None if it sent no number.
 
-    A browser that connects again names it in a header. A page that shows events already names the last
-    one in the URL of its stream, as `?after=`.
+    A browser that reconnects sends the id in a header. A page that already shows events sends the
+    id of the last one in the URL of its stream, as `?after=`.
     """
     value = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None

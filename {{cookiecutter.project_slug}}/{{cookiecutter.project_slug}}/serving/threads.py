@@ -1,8 +1,9 @@
 """The threads that run synchronous code: a bounded number for the whole process.
 
 Django's own ASGI handler starts a thread for every request, and with it a database connection. Here
-the calls of a request run in one thread of a pool, so that threads and their connections are reused.
-What runs after its request, or without one, never runs in such a thread: see `BackgroundThreads`.
+the calls of a request run in one thread of a pool, so that threads and their connections are
+reused. What runs after its request, or without one, never runs in such a thread: see
+`BackgroundThreads`.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from .database import (
 
 LONG_WAIT_SECONDS = 1
 WARNING_INTERVAL_SECONDS = 60
-# More streams than this that hold a thread each are worth a warning.
+# The pool warns if more streams than this hold a thread each.
 MAX_STREAMS_WITHOUT_WARNING = 5
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ Call = Callable[[], object]
 
 
 class RequestThread:
-    """The thread of one request, in which all its synchronous calls run, one after the other.
+    """The thread of one request, in which all its synchronous calls run sequentially.
 
-    It is taken from the pool at the first call and kept until `release`. Calls that are made later run
-    in background threads.
+    The first call takes it from the pool, and `release` returns it. Later calls run in background
+    threads.
     """
 
     def __init__(self, pool: "ThreadPool", description: str) -> None:
@@ -64,7 +65,8 @@ class RequestThread:
     def submit(self, function: Callable[..., Any], /, *args: Any) -> asyncio.Future[Any]:
         """Schedule a call and return its future, for the event loop's `run_in_executor`.
 
-        An executor would return one of concurrent.futures; to wrap it takes longer than all the rest.
+        An executor would return a concurrent.futures.Future. Wrapping one takes longer than all the
+        rest.
         """
         future = asyncio.get_running_loop().create_future()
         call = partial(_run_call, future, partial(function, *args))
@@ -72,7 +74,7 @@ class RequestThread:
             if self.released:
                 self.pool.background.submit(call)
             elif self.runs_view or future.get_loop() is not self.loop:
-                # The request's thread may be waiting for this very call.
+                # The request's thread may be waiting for this call.
                 self.pool.background.start(call)
             else:
                 self.calls.put(call)
@@ -82,11 +84,11 @@ class RequestThread:
         return future
 
     def run_calls(self) -> None:
-        # What Django does before and after each request is for one thread, and so it is done here.
+        # Django's work on connections before and after each request applies to the current thread.
         for call in chain([prepare_connections], iter(self.calls.get, None), [reset_connections]):
             try:
                 call()
-            except Exception:  # others still need the thread
+            except Exception:  # other requests still need the thread
                 logger.exception("Could not clean up the database connections of a thread")
 
     def release(self) -> None:
@@ -102,10 +104,10 @@ current_request_thread: ContextVar[RequestThread | None] = ContextVar(
 
 
 class ThreadPool:
-    """At most ASGI_THREADS threads, which run requests in the order in which they come.
+    """At most ASGI_THREADS threads, which run requests in the order of their arrival.
 
-    A request that streams its response may keep its thread for long: the pool then starts another
-    one in its place.
+    A request that streams its response may keep its thread for a long time. The pool then starts
+    another thread to replace it.
     """
 
     def __init__(self) -> None:
@@ -113,7 +115,8 @@ class ThreadPool:
         self.background = BackgroundThreads()
         self.threads: set[Thread] = set()
         self.queue: SimpleQueue[RequestThread | None] = SimpleQueue()
-        # Both with the time since when. Each change of a dict is atomic, so that they need no lock.
+        # With the time at which each was added. Changes of a dict are atomic, so reads need no
+        # lock.
         self.waiting: dict[RequestThread, float] = {}
         self.running: dict[RequestThread, float] = {}
         self.streams = 0
@@ -125,7 +128,7 @@ class ThreadPool:
         """Send the synchronous calls of the current task, and of those it starts, to a new thread."""
         request_thread = RequestThread(self, description)
         current_request_thread.set(request_thread)
-        # Entered and never left: tasks that a view started may outlive the request and need threads.
+        # Never left, since tasks that a view started may outlive the request and need threads.
         context = ThreadSensitiveContext(executor=cast(Executor, request_thread))
         await context.__aenter__()  # type: ignore[no-untyped-call]
         return request_thread
@@ -142,7 +145,7 @@ class ThreadPool:
             self.warn_if_busy()
 
     def mark_streaming(self, request_thread: RequestThread) -> None:
-        """Let another thread start in the place of the one that a stream keeps."""
+        """Let another thread start to replace the one that a stream keeps."""
         with self.lock:
             request_thread.is_streaming = True
             if request_thread in self.running or request_thread in self.waiting:
@@ -152,23 +155,24 @@ class ThreadPool:
         self._start_thread_if_needed()
         if warn:
             logger.warning(
-                "%d streams hold a thread each. An EventStreamResponse holds none.", self.streams
+                "%d streams hold a thread each. Use EventStreamResponse, which holds none.",
+                self.streams,
             )
 
     def warn_if_busy(self) -> None:
-        """Log, at most once a minute, what holds all threads while others wait for one."""
+        """Log, at most once a minute, which requests hold all threads while others wait."""
         self.checked_at = now = monotonic()
         waiting_since = [*self.waiting.values(), now]
         recently = now < self.warned_at + WARNING_INTERVAL_SECONDS
         if now < waiting_since[0] + LONG_WAIT_SECONDS or recently:
             return
         self.warned_at = now
-        held = [  # quoted: a line break in a path would start a log line of its own
+        held = [  # quoted, since a line break in a path would forge a log line
             f"{quote(request_thread.description, safe='/ ')} for {now - since:.0f} s"
             for request_thread, since in [*self.running.items()]
         ]
         logger.warning(
-            "All %d threads (ASGI_THREADS) are in use, and %d requests wait for one. In use by: %s",
+            "All %d threads (ASGI_THREADS) are in use, and %d requests are waiting. In use by: %s",
             self.size,
             len(waiting_since) - 1,
             ", ".join(held),
@@ -190,12 +194,12 @@ class ThreadPool:
                 request_thread.run_calls()
                 if self._is_one_too_many(request_thread):
                     return
-                del request_thread  # or it would be kept while the thread waits
+                del request_thread  # otherwise it would stay in memory while the thread waits
         finally:
             connections.close_all()
 
     def _is_one_too_many(self, request_thread: RequestThread) -> bool:
-        """Note that the current thread has finished; return whether it is to end, after a stream."""
+        """Remove the request; return whether the thread must end since another one has replaced it."""
         del self.running[request_thread]
         if not request_thread.is_streaming and len(self.threads) <= self.size + self.streams:
             return False
@@ -207,7 +211,7 @@ class ThreadPool:
             return True
 
     def close(self, timeout_seconds: float = 1) -> None:
-        """End all threads and close their connections; wait only so long for those at work."""
+        """End all threads and close their connections; wait at most this long for busy threads."""
         with self.lock:
             threads, self.threads = self.threads, set()
         for _ in threads:
@@ -221,9 +225,9 @@ class ThreadPool:
 class BackgroundThreads:
     """Runs calls that do not belong to a running request.
 
-    These are the calls of event streams, WebSockets, tasks that outlive their request, and other ASGI
-    applications. Each has a new thread and clean connections, so that it never finds what a request,
-    or another such call, has left behind.
+    These are the calls of event streams, WebSockets, tasks that outlive their request, and other
+    ASGI applications. Each runs in a new thread with clean connections, so that it never sees
+    anything that a request or another call has left behind.
     """
 
     def __init__(self) -> None:
@@ -242,7 +246,7 @@ class BackgroundThreads:
         self.start(call, self._start_next)
 
     def start(self, call: Call, then: Call | None = None) -> None:
-        """Run the call in a new thread now: one for which another thread waits could wait for ever."""
+        """Run the call in a new thread now. Queuing it could deadlock if another thread waits for it."""
         thread = Thread(target=self._run, args=(call, then), name="asgi-background", daemon=True)
         self.threads.add(thread)
         thread.start()
@@ -250,7 +254,7 @@ class BackgroundThreads:
     def _run(self, call: Call, then: Call | None) -> None:
         try:
             call_with_clean_connections(call)
-        except Exception:  # others still need the place
+        except Exception:  # other calls still need the slot
             logger.exception("Could not clean up the database connections of a thread")
         self.threads.discard(current_thread())
         if then:
@@ -269,7 +273,7 @@ def _run_call(future: asyncio.Future[Any], call: Call) -> None:
     if not future.cancelled():
         try:
             _set_result_threadsafe(future, future.set_result, call())
-        except BaseException as error:  # noqa: BLE001 (whoever awaits the future gets it)
+        except BaseException as error:  # noqa: BLE001 (the future raises it)
             _set_result_threadsafe(future, future.set_exception, error)
 
 

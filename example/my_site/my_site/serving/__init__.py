@@ -1,1 +1,1 @@
-"""What makes Django quick and safe on an ASGI server. It knows nothing of the other apps."""
+"""The ASGI core, which makes Django fast and safe on an ASGI server. It needs no other app."""

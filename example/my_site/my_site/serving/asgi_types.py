@@ -1,4 +1,4 @@
-"""The types of ASGI, by the short names that its specification and its servers use."""
+"""ASGI types under the short names that the specification and the servers use."""
 
 from asgiref.typing import ASGI3Application as ASGIApplication
 from asgiref.typing import ASGIReceiveCallable as Receive

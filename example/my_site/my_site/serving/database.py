@@ -1,4 +1,4 @@
-"""Database connections of the threads in threads.py: kept for the next call, and clean for it."""
+"""Persistent database connections for the threads of threads.py, cleaned between requests."""
 
 import selectors
 from collections import defaultdict
@@ -8,8 +8,9 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 
-# Not in Django's documentation: `connections.settings`, `connections.create_connection`, and of a connection
-# `in_atomic_block`, `execute_wrappers`, `health_check_done`, `close_at`, `isolation_level`, `get_new_connection`.
+# Not in Django's documentation: `connections.settings`, `connections.create_connection`, and of a
+# connection `in_atomic_block`, `execute_wrappers`, `health_check_done`, `close_at`,
+# `isolation_level`, `get_new_connection`.
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.utils.functional import cached_property
@@ -26,12 +27,13 @@ DatabaseWrapper = Any
 
 @contextmanager
 def persistent_connections() -> Iterator[None]:
-    """Keep the connections of all threads for ASGI_CONN_MAX_AGE, until the end of the `with` block.
+    """Keep the connections of all threads for ASGI_CONN_MAX_AGE within the `with` block.
 
-    In the meantime Django's own receivers, which look after the connections of one thread at the start
-    and the end of each request, are disconnected: this module does so in the thread that has them.
+    Django's own receivers, which manage the connections of one thread at the start and the end of
+    each request, are disconnected: this module does their work in the thread that has the
+    connections.
     """
-    # Django's own pool keeps connections itself.
+    # With Django's own pool, the pool keeps the connections.
     databases = [each for each in connections.settings.values() if not each["OPTIONS"].get("pool")]
     max_ages = [each["CONN_MAX_AGE"] for each in databases]
     disconnected = [
@@ -57,16 +59,16 @@ def prepare_connections() -> None:
     close_old_connections()
     connection: DatabaseWrapper
     for connection in connections.all(initialized_only=True):
-        # Django would query PostgreSQL in each request to see whether the connection still works.
+        # Django would query PostgreSQL in each request to check the connection.
         if connection.vendor == "postgresql" and connection.connection is not None:
             connection.health_check_done = not has_input(connection.connection)
 
 
 def reset_connections() -> None:
-    """Keep the current thread's connections, but for those on which the request left something."""
+    """Keep the current thread's connections, and close those whose state the request changed."""
     used = connections.all(initialized_only=True)
     for connection in used:
-        # Those that cannot be looked at, because another one fails, are not kept either.
+        # If the check of one fails, those that are not checked yet are closed, too.
         del connections[connection.alias]
     for connection in used:
         if in_transaction(connection) or has_leftovers(connection):
@@ -78,7 +80,7 @@ def reset_connections() -> None:
 
 
 def in_transaction(connection: DatabaseWrapper) -> bool:
-    """Return whether a transaction is open, even one that SQL began and Django does not know of."""
+    """Return whether a transaction is open, even one that was started with raw SQL."""
     driver_connection = connection.connection
     if connection.in_atomic_block or driver_connection is None:
         return bool(connection.in_atomic_block)
@@ -88,7 +90,7 @@ def in_transaction(connection: DatabaseWrapper) -> bool:
 
 
 def has_leftovers(connection: DatabaseWrapper) -> bool:
-    """Return whether the connection has wrappers or attributes that a new one has not."""
+    """Return whether the connection has wrappers or attributes that a new one does not have."""
     added = vars(connection).keys() - attributes_of_new_connection(connection.alias)
     return bool(connection.execute_wrappers) or not all(
         isinstance(getattr(type(connection), name, None), cached_property) for name in added
@@ -98,13 +100,14 @@ def has_leftovers(connection: DatabaseWrapper) -> bool:
 @lru_cache
 def attributes_of_new_connection(alias: str) -> frozenset[str]:
     connection = connections.create_connection(alias)
-    # Backends set some attributes when they prepare to connect, and PostgreSQL's this one when it does.
+    # Backends set some attributes when they prepare to connect, and PostgreSQL's this one when it
+    # does.
     connection.get_connection_params()
     return frozenset(vars(connection)) | {"isolation_level"}
 
 
 def has_input(driver_connection: Any) -> bool:
-    """Return whether PostgreSQL sent something unasked: most likely that it closed the connection."""
+    """Return whether PostgreSQL sent unexpected data, usually because it closed the connection."""
     with SELECTOR_CLASS() as selector:
         selector.register(driver_connection, selectors.EVENT_READ)
         return bool(selector.select(0))
@@ -121,7 +124,7 @@ idle_connections: defaultdict[str, list[IdleConnection]] = defaultdict(list)
 
 
 def call_with_clean_connections(call: Callable[[], object]) -> None:
-    """Make a call in a new thread, with connections that keep nothing of any other call."""
+    """Run a call in a new thread with connections that have no state of any other call."""
     for alias in connections:
         connections[alias] = create_clean_connection(alias)
     try:
@@ -134,7 +137,7 @@ def call_with_clean_connections(call: Callable[[], object]) -> None:
 
 
 def create_clean_connection(alias: str) -> DatabaseWrapper:
-    """Return a connection that, when it connects, takes an idle one if there is one."""
+    """Return a connection that reuses an idle PostgreSQL connection if there is one."""
     connection: DatabaseWrapper = connections.create_connection(alias)
     options = connection.settings_dict["OPTIONS"]
     connection.settings_dict = connection.settings_dict | {
@@ -168,7 +171,7 @@ def take_idle_connection(alias: str) -> IdleConnection | None:
 
 
 def keep_clean_connection(connection: DatabaseWrapper) -> None:
-    """Clean a PostgreSQL connection, and keep it if there are not enough, it is not too old and works."""
+    """Clean a PostgreSQL connection, and keep it if it works, is not too old, and is needed."""
     driver_connection, kept = connection.connection, idle_connections[connection.alias]
     enough = get_setting("ASGI_BACKGROUND_THREADS")
     if is_expired(connection.close_at) or len(kept) >= enough:

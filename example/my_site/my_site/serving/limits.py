@@ -46,5 +46,5 @@ async def send_413(send: Send) -> None:
             "trailers": False,
         }
     )
-    body = b"The body is too large.\n"
+    body = b"The request body is too large.\n"
     await send({"type": "http.response.body", "body": body, "more_body": False})

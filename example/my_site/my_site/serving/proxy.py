@@ -1,4 +1,4 @@
-"""The client's address and scheme behind a reverse proxy, the same on every ASGI server."""
+"""The client's address and scheme behind a reverse proxy, handled alike on every ASGI server."""
 
 from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
@@ -12,15 +12,15 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 class ProxyHeadersMiddleware:
     """Trusts `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
 
-    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts every peer, which is right
-    only where nobody but the proxy can connect. Raises ValueError for anything else.
+    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts every peer, which is safe
+    only if nobody but the proxy can connect. Raises ValueError for anything else.
     """
 
     def __init__(self, app: ASGIApplication, trusted: Collection[str]) -> None:
         self.app = app
         self.trusts_every_peer = "*" in trusted
         self.networks = [ip_network(address) for address in trusted if address != "*"]
-        # The same few proxies send most requests.
+        # The same few proxies send most requests, so the results are cached.
         self.is_trusted: Callable[[str], bool] = lru_cache(256)(self.is_in_networks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,14 +35,14 @@ class ProxyHeadersMiddleware:
 
     def apply_headers(self, scope: WWWScope) -> WWWScope:
         scope = scope.copy()
-        # The first proxy, which knows the client's scheme, comes first.
+        # The first value comes from the first proxy, which knows the client's scheme.
         scheme = next(header_values(scope, b"x-forwarded-proto"), "").lower()
         if scheme in ("http", "https", "ws", "wss"):
             insecure = "ws" if scope["type"] == "websocket" else "http"
             scope["scheme"] = f"{insecure}s" if scheme in ("https", "wss") else insecure
         hosts = [remove_port(host) for host in header_values(scope, b"x-forwarded-for")]
-        # Each proxy appends the address that connected to it. What stands left of the last address
-        # that is not a trusted proxy's may have been made up by the client.
+        # Each proxy appends the address that connected to it. The client may have forged everything
+        # to the left of the last address that is not a trusted proxy's.
         for host in filter(None, reversed(hosts)):
             if not is_address(host):
                 break
@@ -53,7 +53,7 @@ class ProxyHeadersMiddleware:
 
 
 def header_values(scope: WWWScope, header: bytes) -> Iterator[str]:
-    """Yield what each proxy wrote into the header, which may occur more than once."""
+    """Yield each proxy's value of the header, which may occur more than once."""
     for name, value in scope["headers"]:
         if name == header:
             for each in value.decode("latin-1").split(","):
@@ -61,7 +61,7 @@ def header_values(scope: WWWScope, header: bytes) -> Iterator[str]:
 
 
 def is_address(host: str) -> bool:
-    """Tell addresses from what else proxies write: `unknown` or `unix:`, which databases reject."""
+    """Return whether this is an address: proxies also send `unknown` or `unix:`."""
     try:
         ip_address(host)
     except ValueError:

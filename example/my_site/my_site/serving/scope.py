@@ -1,4 +1,4 @@
-"""Corrections of a scope before Django reads it."""
+"""Corrections to the scope before Django reads it."""
 
 from asgiref.typing import WWWScope
 
@@ -6,12 +6,12 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
 class ScopeMiddleware:
-    """Joins cookie headers, adds the root path, and rejects request targets that are no path.
+    """Joins cookie headers, adds the root path, and rejects request targets that are not paths.
 
     - Over HTTP/2 browsers send one header per cookie, which Django would join with commas:
       https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
-    - `root_path` is the path below which the site is, such as `/app`, or "". A path that lacks it
-      gets it: health checks connect to the server itself, and some proxies strip it.
+    - `root_path` is the path below which the site is served, such as `/app`, or "". It is added to
+      paths without it: health checks connect directly to the server, and some proxies strip it.
     - A target such as `@evil.example/` gets 400. Some servers pass it on, and Django would redirect
       to `https://example.com@evil.example/`.
     """

@@ -14,16 +14,16 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 64 * 1024  # the memory that a slow client takes at most
+CHUNK_BYTES = 64 * 1024  # the most memory that a slow client can occupy
 
 
 def serve_static_files(application: ASGIApplication) -> ASGIApplication:
-    """Serve files from the apps' folders in debug mode, else what `collectstatic` has collected."""
+    """Serve files from the apps' folders in debug mode, otherwise from STATIC_ROOT."""
     if settings.DEBUG:
         # django-stubs expects Django's own handler, but it wraps any ASGI application.
         return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
-        logger.warning("There is no %s yet: run `manage.py collectstatic`.", settings.STATIC_ROOT)
+        logger.warning("%s does not exist: run `manage.py collectstatic`.", settings.STATIC_ROOT)
         return application
     return StaticFilesMiddleware(
         application,
@@ -35,7 +35,7 @@ def serve_static_files(application: ASGIApplication) -> ASGIApplication:
 
 
 def add_security_headers(headers: MutableMapping[str, str], path: str, url: str) -> None:
-    """Add to a file's headers what Django's SecurityMiddleware adds to pages, as far as files need it."""
+    """Add the headers of Django's SecurityMiddleware that files need, too."""
     if settings.SECURE_CONTENT_TYPE_NOSNIFF:
         headers["X-Content-Type-Options"] = "nosniff"
     if settings.SECURE_HSTS_SECONDS:
@@ -48,8 +48,8 @@ def add_security_headers(headers: MutableMapping[str, str], path: str, url: str)
 class StaticFilesMiddleware(ServeStaticASGI):
     """Sends ServeStatic's files and headers from the event loop's thread.
 
-    ServeStatic finds all files at startup, and reading a chunk takes less time than a change of
-    thread would.
+    ServeStatic finds all files at startup, and reading a chunk takes less time than switching
+    threads would.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,14 +82,14 @@ class StaticFilesMiddleware(ServeStaticASGI):
 async def send_file(file: BinaryIO, receive: Receive, send: Send) -> None:
     chunk = file.read(CHUNK_BYTES)
     if len(chunk) == CHUNK_BYTES:
-        # On some servers `send` does not tell that the client has disconnected.
+        # On some servers, `send` does not fail after the client has disconnected.
         disconnected = asyncio.create_task(wait_for_disconnect(receive))
         while len(chunk) == CHUNK_BYTES and not disconnected.done():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await asyncio.sleep(0)  # `send` may never have waited: let other tasks run
+            await asyncio.sleep(0)  # let other tasks run, since `send` may not have waited
             chunk = file.read(CHUNK_BYTES)
         if not disconnected.cancel():
-            return  # some servers would log an error: the body is not complete
+            return  # without this, some servers would log that the body is incomplete
     await send({"type": "http.response.body", "body": chunk, "more_body": False})
 
 

@@ -1,11 +1,12 @@
-"""Uploaded files while debugging. In production the proxy sends them, with the same headers: Caddyfile."""
+"""Uploaded files in debug mode. In production, the proxy serves them (see Caddyfile)."""
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.static import serve
 
-# What a browser may show. Anything else, such as HTML or SVG, could run scripts as a page of the site.
+# Types that a browser may display. Others, such as HTML or SVG, could run scripts as a page of the
+# site.
 SHOWN_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp"}
 
 

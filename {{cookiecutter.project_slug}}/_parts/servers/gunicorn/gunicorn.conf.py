@@ -1,10 +1,10 @@
-"""gunicorn reads this file by itself; the command is in the Procfile."""
+"""gunicorn's configuration, which it loads by default; the command is in the Procfile."""
 
 from uvicorn_worker import UvicornWorker
 
 worker_class = UvicornWorker
 
-# Settings of uvicorn that gunicorn has no options for.
+# Settings of uvicorn for which gunicorn has no options.
 UvicornWorker.CONFIG_KWARGS |= {
     "proxy_headers": False,
     "timeout_graceful_shutdown": 10,

@@ -1,4 +1,4 @@
-"""What hypercorn's command line has no option for; the command is in the Procfile."""
+"""hypercorn settings without a command-line option; the command is in the Procfile."""
 
 import logging
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from multiprocessing.process import BaseProcess
 from hypercorn import run
 
 websocket_max_message_size = 1_048_576
-websocket_ping_interval = 20  # seconds; serving/hardening.py closes connections that do not answer
-# Without handlers of its own: the project's settings say how logs look.
+websocket_ping_interval = 20  # seconds; serving/hardening.py closes connections that do not respond
+# Without its own handlers, since the project's settings configure the logs.
 errorlog = logging.getLogger("hypercorn.error")
 
 
@@ -29,4 +29,4 @@ def keep_status(
 
 
 vars(run)["_join_exited"] = keep_status(run._join_exited)
-del keep_status  # hypercorn takes what is left here for options
+del keep_status  # hypercorn treats all names in this file as options

@@ -1,4 +1,4 @@
-"""How published messages get from process to process: NOTIFY and LISTEN of PostgreSQL."""
+"""The transport of published messages between processes: PostgreSQL's NOTIFY and LISTEN."""
 
 from collections.abc import AsyncGenerator
 
@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 
 # Of PostgreSQL, for whatever is published: one LISTEN is enough.
 CHANNEL = "pubsub"
-# So that an outage of the network is noticed within half a minute; in seconds, the last in milliseconds.
+# Detect a network outage within half a minute. In seconds, except for the last, in milliseconds.
 NETWORK_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,

@@ -1,4 +1,4 @@
-"""How published messages get from process to process: a table, which each process queries regularly."""
+"""The transport of published messages between processes: a table that each process polls."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +12,7 @@ POLL_INTERVAL_SECONDS = 0.5
 # Older ones are deleted: a process that has not queried for so long misses some.
 MAX_STORED_MESSAGES = 1000
 
-# No model: neither tests nor backups need what is of use for half a second.
+# Not a model: tests and backups do not need messages that are used for half a second.
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS serving_message (id INTEGER PRIMARY KEY AUTOINCREMENT, message TEXT)
 """

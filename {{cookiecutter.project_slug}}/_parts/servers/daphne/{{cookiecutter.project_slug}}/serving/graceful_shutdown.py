@@ -25,7 +25,7 @@ GRACE_PERIOD_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 POLL_INTERVAL_SECONDS = 0.05
 SERVICE_RESTART = 1012  # the close code of a WebSocket
-STARTUP_FAILURE = 3  # an exit status
+STARTUP_FAILURE = 3  # exit status
 
 
 def install() -> None:
@@ -51,7 +51,7 @@ def send_500_or_disconnect(request: WebRequest, exception: Exception) -> None:
 
 
 def end_keep_alive(channel: HTTPChannel, request: WebRequest, version: bytes) -> bool:
-    """Make each response the last one of its connection, as a `HTTPChannel.checkPersistence`."""
+    """Close each connection after its response. Replaces `HTTPChannel.checkPersistence`."""
     request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
     return False
 
@@ -72,12 +72,12 @@ class GracefulServer(Server):
         super().run()
 
     def note_end_of_lifespan(self, task: asyncio.Task[None]) -> None:
-        """Go on with an application that knows no lifespan: those raise an exception."""
+        """Start the application, which raises an exception if it does not support lifespan."""
         task.exception()
         self.sent.put_nowait({"type": "ended"})
 
     async def send_lifespan(self, stage: str) -> str:
-        """Tell the application, and return the type of its answer."""
+        """Send a lifespan event to the application, and return the type of its response."""
         self.received.put_nowait({"type": f"lifespan.{stage}"})
         return str((await self.sent.get())["type"])
 
@@ -86,7 +86,7 @@ class GracefulServer(Server):
         return port  # for the callback in `shut_down`
 
     def application_checker(self) -> None:
-        request_id.set("-")  # Twisted's timers run in the context of some request or other
+        request_id.set("-")  # Twisted's timers run in the context of an arbitrary request
         super().application_checker()
 
     def kill_all_applications(self) -> Deferred[None]:
@@ -115,5 +115,5 @@ class GracefulServer(Server):
             application = details.get("application_instance")
             if "disconnected" not in details or (application and not application.done()):
                 return True
-        # Clients that have not yet received all of a response.
+        # Clients that have not received their whole response yet.
         return bool(reactor.getWriters())  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Hardening for daphne: what a client must not be able to do, and no option prevents."""
+"""Hardening for daphne against client behavior that none of its options prevents."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def install() -> None:
 
 
 def process_without_root_path(request: WebRequest) -> Deferred[None]:
-    """Drop a header by which anybody could choose the beginning of all URLs, also in mails.
+    """Drop a header with which any client could set the prefix of all URLs, including those in emails.
 
     Daphne has no option for it: https://github.com/django/daphne/issues/125
     """
@@ -32,7 +32,7 @@ def process_without_root_path(request: WebRequest) -> Deferred[None]:
 
 
 def reset_timeout_for_body(channel: HTTPChannel) -> None:
-    """Give a client that sends a body more time with each part of it, but not one that sends a head.
+    """Extend the timeout with each part of a request body, but not of the request headers.
 
     It has KEEP_ALIVE_SECONDS for all of the head, as a `HTTPChannel.resetTimeout`.
     """
@@ -41,7 +41,7 @@ def reset_timeout_for_body(channel: HTTPChannel) -> None:
 
 
 class LimitedWebSocketProtocol(WebSocketProtocol):
-    """Reads nothing while the application has messages to receive. daphne would queue them without limit."""
+    """Pauses reading while messages wait for the application. daphne would queue them without limit."""
 
     # Not in daphne's documentation: `application_queue`.
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -53,7 +53,7 @@ class LimitedWebSocketProtocol(WebSocketProtocol):
     def resume_when_received(self) -> None:
         if self.application_queue.empty():
             self.transport.resumeProducing()
-        else:  # an asyncio.Queue calls nobody back
+        else:  # asyncio.Queue has no callbacks
             reactor.callLater(POLL_INTERVAL_SECONDS, self.resume_when_received)  # type: ignore[arg-type]
 
 
@@ -61,5 +61,5 @@ class HardenedWebSocketFactory(WebSocketFactory):
     protocol = LimitedWebSocketProtocol
 
     def setProtocolOptions(self, **options: object) -> None:
-        """Say by a close code why a connection ends, where autobahn would just drop it."""
+        """Send a close code before the connection ends. autobahn would just drop it."""
         super().setProtocolOptions(failByDrop=False, **options)

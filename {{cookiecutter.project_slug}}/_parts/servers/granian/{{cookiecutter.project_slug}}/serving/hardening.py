@@ -7,7 +7,7 @@ from asgiref.typing import ASGIReceiveEvent, ASGISendEvent, WebSocketDisconnectE
 from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 MESSAGE_TOO_BIG = 1009  # the close code of a WebSocket
-SEND_TIMEOUT_SECONDS = 10  # for a client that no longer reads
+SEND_TIMEOUT_SECONDS = 10  # for a client that has stopped reading
 
 
 def harden_websocket(app: ASGIApplication, max_message_bytes: int) -> ASGIApplication:

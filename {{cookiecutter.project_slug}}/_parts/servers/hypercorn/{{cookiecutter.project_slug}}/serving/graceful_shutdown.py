@@ -27,16 +27,16 @@ SERVICE_RESTART = 1012  # the close code of a WebSocket
 
 def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
-    # https://github.com/pgjones/hypercorn/issues/308: open connections hold up the end without limit.
+    # https://github.com/pgjones/hypercorn/issues/308: open connections block the end without limit.
     asyncio.Server.wait_closed = return_at_once  # type: ignore[assignment, method-assign]
     asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
     run._exception_handler = ignore_closed_listener
     run.TCPServer = GracefulServer  # type: ignore[attr-defined]
     hypercorn.protocol.H2Protocol = GracefulH2Protocol  # type: ignore[attr-defined]
     if parent_process():
-        # Hypercorn tells its worker processes by an event that they are to stop. SIGTERM would end
-        # them at once; they get it, too, if it goes to all processes of a container or session, or
-        # when the first of them has ended.
+        # Hypercorn stops its worker processes with an event. SIGTERM would end them immediately. They
+        # receive it, too, if it is sent to all processes of a container or session, or when the first
+        # of them has ended.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -46,7 +46,7 @@ def close_for_all_processes(server: asyncio.Server) -> None:
     They would still take connections, which nobody accepts any more.
     """
     for listener in server.sockets:
-        with suppress(OSError):  # another process was first
+        with suppress(OSError):  # another process has closed it
             listener.shutdown(socket.SHUT_RDWR)
     close_for_this_process(server)
 
@@ -71,8 +71,8 @@ class GracefulServer(TCPServer):
         try:
             await super().run()
         except (asyncio.CancelledError, Exception):
-            # It would end the wait for the others, whose requests would be lost. A TLS connection
-            # fails, for example, if its client still sends when the server has closed it.
+            # An error would end the wait for other connections, and lose their requests. A TLS
+            # connection fails, for example, if its client sends after the server has closed it.
             if not self.context.terminated.is_set():
                 raise
         finally:
@@ -80,7 +80,7 @@ class GracefulServer(TCPServer):
 
     async def follow_shutdown(self) -> None:
         await self.context.terminated.wait()
-        # Hypercorn waits without limit until the client has read what is left in the buffers.
+        # Hypercorn waits without limit until the client has read the buffered data.
         self.loop.call_later(self.config.graceful_timeout, self.writer.transport.abort)
         stream = getattr(self.protocol.protocol, "stream", None)
         if isinstance(stream, WSStream) and stream.state == ASGIWebsocketState.CONNECTED:
@@ -100,6 +100,6 @@ class GracefulH2Protocol(H2Protocol):
         await super().stream_send(event)
 
     def ends_later(self, stream_id: int) -> bool:
-        """Say whether all of a response was handed over, but not all of it was sent."""
+        """Return whether the response is complete, but part of it has not been sent yet."""
         buffer = self.stream_buffers.get(stream_id)
         return buffer is not None and buffer.complete and not self.closed

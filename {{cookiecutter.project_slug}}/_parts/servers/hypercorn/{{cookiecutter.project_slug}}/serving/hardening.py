@@ -1,4 +1,4 @@
-"""Hardening for hypercorn: what a client must not be able to do, and no option prevents."""
+"""Hardening for hypercorn against client behavior that none of its options prevents."""
 
 import asyncio
 from contextlib import suppress
@@ -23,7 +23,7 @@ def install() -> None:
     hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
     hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
     ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
-    # Hypercorn checks the size of a message after it has decompressed all of it.
+    # Hypercorn checks the size of a message only after it has decompressed the whole message.
     ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment, attr-defined]
 
 
@@ -44,13 +44,13 @@ def accept_no_extension(*args: object) -> None:
 
 class ByteLimitedBuffer(WebsocketBuffer):
     def extend(self, event: Message) -> None:
-        if isinstance(event, TextMessage):  # of which hypercorn counts the characters
+        if isinstance(event, TextMessage):  # hypercorn counts its characters, not bytes
             self.length += len(event.data.encode()) - len(event.data)
         super().extend(event)
 
 
 class LimitedWSStream(WSStream):
-    """Ends the connection after a message that is too large, and when the client answers no ping.
+    """Ends the connection after a message that is too large, and when the client does not respond to a ping.
 
     Hypercorn would keep the rest of the message in memory, and the connection for ever.
     """
@@ -75,7 +75,7 @@ class LimitedWSStream(WSStream):
     async def _send_pings(self) -> None:
         while not self.closed:
             pinged = monotonic()
-            # In a task of its own, which a client that reads nothing holds up.
+            # In a separate task, since a client that does not read blocks it.
             self.task_group.spawn(self._send_wsproto_event, Ping())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), self.config.websocket_ping_interval)
@@ -87,5 +87,5 @@ class LimitedWSStream(WSStream):
         if self.app_put:
             await self.app_put({"type": "websocket.disconnect", "code": code})
         await self.send(EndData(stream_id=self.stream_id))
-        if self.handshake.http_version == "1.1":  # over HTTP/2 others share the connection
+        if self.handshake.http_version == "1.1":  # over HTTP/2, other requests share the connection
             await self.send(StreamClosed(stream_id=self.stream_id))
