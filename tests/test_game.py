@@ -501,6 +501,8 @@ async def play_tables(servers: list[Server], ids: list[str], cookies: list[str])
     errors = set(itertools.chain(*[client.errors for client in everybody]))
     reasons = {"Sign in to play.", "Only the two players can do that.", "It is not your turn."}
     assert (
-        reasons <= errors <= reasons | {"The table has changed. Check the board, then try again.", "No game is in progress."}
+        reasons
+        <= errors
+        <= reasons | {"The table has changed. Check the board, then try again.", "No game is in progress."}
     )
     return clients
