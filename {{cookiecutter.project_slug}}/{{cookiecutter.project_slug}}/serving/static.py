@@ -1,4 +1,4 @@
-"""Static files, served in front of Django: no middleware runs for them."""
+"""Static files, which are served without Django and its middleware."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ class StaticFilesMiddleware(ServeStaticASGI):
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers
-            # That one must not be sent over HTTP.
+            # This header must not be sent over HTTP.
             if scope["scheme"] == "https" or name != "Strict-Transport-Security"
         ]
         await send(
@@ -89,7 +89,7 @@ async def send_file(file: BinaryIO, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0)  # let other tasks run, since `send` may not have waited
             chunk = file.read(CHUNK_BYTES)
         if not disconnected.cancel():
-            return  # without this, some servers would log that the body is incomplete
+            return  # if an incomplete body were sent, some servers would log an error
     await send({"type": "http.response.body", "body": chunk, "more_body": False})
 
 
