@@ -1,4 +1,4 @@
-"""Refuse a package that the core cannot be written to. Nothing has been written yet."""
+"""Reject a package that the core cannot be written to, before anything is written."""
 
 import json
 import os
@@ -10,7 +10,7 @@ PACKAGE = ANSWERS["package"]
 
 
 def package_error(folder: Path) -> str | None:
-    """Return why the core cannot be written to the package of this folder."""
+    """Return why the core cannot be written to the package in this folder, or None if it can."""
     if not PACKAGE.isidentifier():
         return "that is not the name of a package. Answer with one such as mysite."
     if not (folder / PACKAGE).is_dir():

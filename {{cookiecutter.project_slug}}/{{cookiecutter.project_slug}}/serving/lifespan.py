@@ -71,8 +71,8 @@ class LifespanState(Generic[State]):
 class LifespanMiddleware:
     """Enters the state's context manager when the server starts, and exits it at shutdown.
 
-    If it raises an exception at startup, the server does not start. Its synchronous calls, such as
-    ORM queries, run in background threads.
+    If the context manager raises an exception on entry, the server does not start. Its synchronous
+    calls, such as ORM queries, run in background threads.
     """
 
     def __init__(self, app: ASGIApplication, state: LifespanState[Any], pool: ThreadPool) -> None:

@@ -23,9 +23,9 @@ from django.utils.module_loading import import_string
 class AsyncMiddlewareMixin:
     """Runs a middleware on the event loop instead of in a thread.
 
-    The middleware must be based on Django's MiddlewareMixin, and must do no I/O. List this mixin
-    before it in the bases of a class. The middleware must not use `threading.local`: on the event
-    loop, all requests share one thread, and would see each other's values.
+    The middleware must be based on Django's MiddlewareMixin, and must do no I/O. In the bases of a
+    class, list this mixin before the middleware. The middleware must not use `threading.local`: on
+    the event loop, all requests share one thread, and would see each other's values.
     """
 
     # Set by MiddlewareMixin.

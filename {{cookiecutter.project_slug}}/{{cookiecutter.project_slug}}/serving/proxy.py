@@ -70,7 +70,7 @@ def is_address(host: str) -> bool:
 
 
 def remove_port(host: str) -> str:
-    """Remove the port, as in 203.0.113.9:4711 or [2001:db8::9]:4711, which some proxies send."""
+    """Remove the port that some proxies send, as in 203.0.113.9:4711 or [2001:db8::9]:4711."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host

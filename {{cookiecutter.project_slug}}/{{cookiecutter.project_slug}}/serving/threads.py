@@ -211,7 +211,7 @@ class ThreadPool:
             return True
 
     def close(self, timeout_seconds: float = 1) -> None:
-        """End all threads and close their connections. Wait `timeout_seconds` for busy threads."""
+        """End all threads and close their connections. Wait `timeout_seconds` at most for busy ones."""
         with self.lock:
             threads, self.threads = self.threads, set()
         for _ in threads:
@@ -237,7 +237,7 @@ class BackgroundThreads:
         self.lock = Lock()
 
     def submit(self, call: Call) -> None:
-        """Run the call in a new thread, after others if ASGI_BACKGROUND_THREADS calls are running."""
+        """Run the call in a new thread, or queue it if ASGI_BACKGROUND_THREADS calls are running."""
         with self.lock:
             if not self.free:
                 self.waiting.append(call)
