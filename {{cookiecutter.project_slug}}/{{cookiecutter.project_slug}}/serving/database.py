@@ -17,7 +17,8 @@ from django.utils.functional import cached_property
 
 from .conf import get_setting
 
-# Creating an epoll selector, the default on Linux, takes four times as long. Windows has neither.
+# Creating an epoll selector, the default on Linux, takes four times as long as a poll selector.
+# Windows has neither.
 SELECTOR_CLASS: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )

@@ -24,8 +24,8 @@ class LifespanState(Generic[State]):
     """The state that the context manager `lifespan` yields, once per event loop.
 
     A server process has one event loop. `asyncio.run` starts another one, and so does
-    `async_to_sync` outside a server. There, the first call of `get` enters the context manager,
-    which exits when the event loop ends.
+    `async_to_sync` outside a server. In these, the first call of `get` enters the context manager,
+    and the end of the event loop exits it.
     """
 
     def __init__(self, lifespan: Callable[[], AbstractAsyncContextManager[State]]) -> None:

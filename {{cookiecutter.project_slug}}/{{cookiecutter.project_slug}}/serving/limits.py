@@ -29,7 +29,7 @@ class BodyLimitMiddleware:
             event = await receive()
             if event["type"] == "http.request":
                 bytes_left -= len(event.get("body", b""))
-            # The application takes this for a client that has disconnected, and sends no response.
+            # To the application, the client has disconnected, so it sends no response.
             return event if bytes_left >= 0 else {"type": "http.disconnect"}
 
         await self.app(scope, receive_limited, send)

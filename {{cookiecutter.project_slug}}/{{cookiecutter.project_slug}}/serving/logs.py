@@ -51,7 +51,7 @@ class AdminMailHandler(AdminEmailHandler):
             super().emit(record)
 
     def send_mail(self, *args: Any, **options: Any) -> None:
-        from .deferred_calls import defer  # here, since it needs the settings, which import logs
+        from .deferred_calls import defer  # not at the top: the settings import this module
 
         defer(partial(super().send_mail, *args, **options))
 

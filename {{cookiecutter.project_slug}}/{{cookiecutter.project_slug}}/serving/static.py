@@ -20,7 +20,7 @@ CHUNK_BYTES = 64 * 1024  # the most memory that a slow client can occupy
 def serve_static_files(application: ASGIApplication) -> ASGIApplication:
     """Serve files from the apps' folders in debug mode, otherwise from STATIC_ROOT."""
     if settings.DEBUG:
-        # django-stubs expects Django's own handler, but it wraps any ASGI application.
+        # django-stubs expects Django's own handler, but this one wraps any ASGI application.
         return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
         logger.warning("%s does not exist: run `manage.py collectstatic`.", settings.STATIC_ROOT)

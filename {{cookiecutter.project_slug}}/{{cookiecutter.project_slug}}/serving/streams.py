@@ -22,7 +22,7 @@ class ServerSentEvent:
     """
 
     data: object = None
-    id: int | str | None = None  # a browser sends the last one that it received when it reconnects
+    id: int | str | None = None  # when a browser reconnects, it sends the last id that it received
     event: str | None = None  # the type for `addEventListener`, by default "message"
     retry: int | None = None  # how many milliseconds a browser waits before it reconnects
 
@@ -109,7 +109,7 @@ async def encode_events(
                 break
             yield part
             queue.task_done()
-        await task  # raises its error
+        await task  # raises the exception of the task
     finally:
         task.cancel()
         await asyncio.wait([task])

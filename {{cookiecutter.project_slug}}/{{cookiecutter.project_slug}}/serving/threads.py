@@ -125,7 +125,7 @@ class ThreadPool:
         self.lock = Lock()
 
     async def enter_request_context(self, description: str) -> RequestThread:
-        """Run the synchronous calls of the current task, and of its child tasks, in one thread."""
+        """Let a new RequestThread run the synchronous calls of this task and its child tasks."""
         request_thread = RequestThread(self, description)
         current_request_thread.set(request_thread)
         # The context never exits, since tasks that a view started may outlive the request.
@@ -211,7 +211,7 @@ class ThreadPool:
             return True
 
     def close(self, timeout_seconds: float = 1) -> None:
-        """End all threads and close their connections. Wait `timeout_seconds` at most for busy ones."""
+        """End all threads and close their connections. Wait at most this long for busy threads."""
         with self.lock:
             threads, self.threads = self.threads, set()
         for _ in threads:
@@ -237,7 +237,7 @@ class BackgroundThreads:
         self.lock = Lock()
 
     def submit(self, call: Call) -> None:
-        """Run the call in a new thread, or queue it if ASGI_BACKGROUND_THREADS calls are running."""
+        """Run the call in a new thread, or queue it while ASGI_BACKGROUND_THREADS are running."""
         with self.lock:
             if not self.free:
                 self.waiting.append(call)
