@@ -7,8 +7,8 @@ from psycopg import AsyncConnection
 
 # The PostgreSQL channel of all messages, so that one LISTEN is enough.
 CHANNEL = "pubsub"
-# To detect a network outage within half a minute. The last time is in milliseconds, the others
-# are in seconds.
+# These values detect a network outage within half a minute. Times are in seconds, except for the
+# last one, which is in milliseconds.
 NETWORK_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,

@@ -117,5 +117,5 @@ class GracefulServer(Server):
             application = details.get("application_instance")
             if "disconnected" not in details or (application and not application.done()):
                 return True
-        # Whether clients have not received their whole response yet.
+        # True while a client has not received its whole response.
         return bool(reactor.getWriters())  # type: ignore[misc]

@@ -33,7 +33,7 @@ class HardenedH11Protocol(H11Protocol):
     async def _check_protocol(self, event: Request) -> None:
         """Ignore `Upgrade: h2c`. Proxies pass it on, and the client could then bypass their rules.
 
-        HTTP/2 that begins with `PRI * HTTP/2.0` stays allowed: only the proxy itself can send that.
+        HTTP/2 from the start (`PRI * HTTP/2.0`) stays allowed: only the proxy itself can send that.
         """
         if event.http_version == b"2.0":
             await super()._check_protocol(event)
