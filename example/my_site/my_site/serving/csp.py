@@ -21,7 +21,7 @@ class CSPMiddleware(AsyncMiddlewareMixin, csp.CSPMiddleware):
             return super().process_response(request, response)
         for name, value in usual_policy(self, request.path_info).items():
             response.headers.setdefault(name, value)
-        # As in django-csp, a view cannot use a nonce after this: the header would not contain it.
+        # As in django-csp, reading the nonce now raises an error: the header does not contain it.
         vars(request)["csp_nonce"] = csp.CheckableLazyObject(self._csp_nonce_post_response)
         return response
 

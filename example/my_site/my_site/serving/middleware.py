@@ -96,7 +96,7 @@ class AsyncAuthenticationMixin(AsyncMiddlewareMixin):
 
     def process_request(self, request: Any) -> None:
         super().process_request(request)  # type: ignore[misc]
-        if loads_users_alike(type(request.session), *settings.AUTHENTICATION_BACKENDS):
+        if loads_users_alike(request.session.__class__, *settings.AUTHENTICATION_BACKENDS):
             request.auser = partial(auser, request)
 
 
