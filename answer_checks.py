@@ -11,7 +11,7 @@ from slugify import slugify
 MAX_SLUG_LENGTH = 30
 
 # Top-level modules of generated projects, their dependencies and their tools. A test compares this list with the
-# packages that are installed for each combination of answers. The last line is new in later versions of Python.
+# packages that are installed for each combination of answers. The last line lists modules that later Python versions add.
 RESERVED_NAMES = """
     accounts allauth amqp annotated_doc annotated_types anyio api asgi asgiref assistant ast_serialize async_timeout
     attr attrs autobahn automat axes billiard blib2to3 boto3 botocore brotli build cbor2 celery certifi cffi channels
@@ -67,14 +67,14 @@ def propose_slug(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name, or exit cookiecutter with an error message if it is invalid."""
+    """Return the name, or exit with an error message if it is invalid."""
     if reason := name_error(name):
         sys.exit(f"project_name {name[:80]!r} cannot be used: {reason}.")
     return name
 
 
 def check_slug(slug: str) -> str:
-    """Return the slug, or exit cookiecutter with an error message if it is invalid."""
+    """Return the slug, or exit with an error message if it is invalid."""
     if reason := slug_error(slug):
         sys.exit(f"project_slug {slug[:80]!r} cannot be used: {reason}; try {propose_slug(slug)}.")
     return slug

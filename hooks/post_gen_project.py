@@ -30,8 +30,8 @@ class Server:
 # shutdown gives requests in flight 10 seconds, and a WebSocket message is limited to 1 MiB. The keep-alive timeout is longer than
 # that of proxies (60 s in nginx and at AWS), or they would reuse a connection that was just closed. `serving/proxy.py` reads
 # the proxy's headers in the same way on every server, so the servers' own handling of them is off. Configuration for which a
-# server has no option is in _parts/servers/<name>/. `develop` waits for one second, or an open event stream would delay
-# each reload.
+# server has no option is in _parts/servers/<name>/. In `develop`, graceful shutdown takes at most one second: otherwise, an
+# open event stream would delay each reload.
 SERVERS = {
     "uvicorn": Server(
         dependencies=["uvicorn[standard]>=0.54,<1"],
@@ -174,7 +174,7 @@ def markdown_text(text: str) -> str:
 
 
 def write_env() -> None:
-    """Create `.env` from `.env.example`, with a new secret key; keep an existing one. Only its owner can read it."""
+    """Create `.env` from `.env.example`, with a new secret key; keep an existing file. Only its owner can read it."""
     env = Path(".env")
     if env.exists():
         if env.stat().st_mode & 0o077 and os.name == "posix":

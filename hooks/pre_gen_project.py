@@ -1,6 +1,6 @@
 """Reject invalid answers and folders before anything is generated.
 
-answer_checks.py already checks answers at the prompt. A file for --replay can contain others.
+answer_checks.py already checks answers at the prompt. A file for --replay can contain other answers.
 """
 
 import json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = {".md", ".py", ".html", ".json", ".toml", ".yaml", ".yml", ".css", ".js", ""}
-# Records of what was said at the time, files that are written from others, and this list itself.
+# Records of the past, generated files, and this list itself.
 SKIPPED = (
     "CHANGELOG.md",
     "example/",
@@ -19,7 +19,7 @@ SKIPPED = (
     "tests/test_prose.py",
 )
 
-# Regular expressions, in any case, by what to say instead.
+# Regular expressions, which ignore case, and what to say instead.
 PHRASES = {
     r"who answered": "which server responded",
     r"a thread for each": "one thread per …",
@@ -54,7 +54,7 @@ PHRASES = {
     r"(?<!\.)mend(s|ed|ing)?": "fix",
     r"without a word( from)?": "without notice, without involving",
 }  # fmt: skip
-# Names that were in the code once.
+# Names that were once in the code.
 NAMES = [
     *("Loan", "borrow_threads", "OnLoop", "needs_thread", "INSTEAD", "LimitedBody", "ThreadPerCall", "be_patient"),
     *("PatientServer", "close_if_quick", "while_connected", "make_response_in_thread", "has_async_view", "pass_on"),

@@ -20,7 +20,7 @@ REFERENCE = ROOT / "docs" / "reference"
 QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 NOTICE = "<!-- Written by scripts/reference.py. -->"
 SLUG = "wiki"
-# Those of cookiecutter.json that need no filter of answer_checks.py.
+# The derived values of cookiecutter.json that need no filter of answer_checks.py.
 DERIVED_VALUES = [
     name for name in QUESTIONS if name.startswith("__") and "__checked" not in name and name != "__prompts__"
 ]
@@ -38,7 +38,7 @@ def choices(question: str) -> list[Any]:
 def all_answers() -> Iterator[dict[str, Any]]:
     for values in itertools.product(*map(choices, VARYING_QUESTIONS)):
         answers = dict(zip(VARYING_QUESTIONS, values, strict=True))
-        # With some starters Channels is there whatever the answer.
+        # Some starters always include Channels.
         yield answers | {"channels": bool(templates.from_string(QUESTIONS["__channels"]).render(cookiecutter=answers))}
 
 
@@ -57,7 +57,7 @@ def render(path: Path, answers: Mapping[str, Any]) -> str:
 
 
 def condition(answers_with: list[dict[str, Any]]) -> str:
-    """Say in which projects something is, by the answers with which it is there."""
+    """Describe the projects that contain something, given all answers with which they contain it."""
     words = []
     for question in VARYING_QUESTIONS:
         values = [value for value in choices(question) if any(each[question] == value for each in answers_with)]
@@ -109,7 +109,7 @@ COMPOSE_VARIABLES = [
     ("HTTP_PORT", "`80`", "The port on which Caddy listens for HTTP. It redirects to HTTPS."),
     ("HTTPS_PORT", "`443`", "The port on which Caddy listens for HTTPS."),
 ]
-# The settings of settings.py that are the project's own, or whose value differs from the library's default on purpose.
+# The settings of settings.py that are the project's own, or whose values intentionally differ from a library's default.
 SETTINGS = {
     "SITE_NAME": "The name of the site, which every page shows.",
     "SECURITY_HEADERS": "Headers of every response, unless its view sets them.",
@@ -123,7 +123,7 @@ SETTINGS = {
 
 
 def read_variables(source: str) -> dict[str, Variable]:
-    """The variables that settings.py reads, with what each accepts."""
+    """Return the variables that settings.py reads, with the values that each accepts."""
     variables = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("env.") and node.args:
@@ -163,7 +163,7 @@ def accepted_text(validate: ast.expr | None) -> str:
 
 
 def read_readme_table(readme: str) -> dict[str, tuple[str, str]]:
-    """The default and the effect of each variable, as the README of the project has them."""
+    """Return the default and the effect of each variable, from the table in the project's README."""
     rows = [line[2:-2].split(" | ", 2) for line in readme.splitlines() if line.startswith("| `")]
     return {name.strip("`"): (default, effect) for name, default, effect in (row for row in rows if len(row) == 3)}
 
@@ -177,7 +177,6 @@ def collect_variables() -> list[Variable]:
         accepted = {name: Variable(name, text) for name, text in OTHER_VARIABLES.items()}
         accepted |= read_variables(render(PACKAGE / "settings.py", answers))
         for name, (default, effect) in table.items():
-            # In a project whose server has one process, settings.py reads the variable and the README leaves it out.
             if name not in accepted:
                 raise LookupError(f"{name} is in the project's README, and settings.py does not read it")
             variable = variables.setdefault(name, accepted[name])
@@ -187,6 +186,7 @@ def collect_variables() -> list[Variable]:
                 variable.effect = effect
             answers_with.setdefault(name, []).append(answers)
             defaults.setdefault(name, {}).setdefault(default, []).append(answers)
+        # With daphne, which runs one process, settings.py reads WEB_CONCURRENCY and the README leaves it out.
         missing = accepted.keys() - table.keys() - {*OTHER_VARIABLES, "WEB_CONCURRENCY"}
         if missing:
             raise LookupError(f"settings.py reads {missing}, and the project's README does not say so")
@@ -200,7 +200,7 @@ def collect_variables() -> list[Variable]:
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital letter and end with a full stop."""
+    """Return the text with a capital letter at the beginning and a period at the end."""
     text = text.strip()
     return f"{text[0].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
@@ -233,7 +233,7 @@ def variables_page() -> str:
     lines += ["| setting | type | default | effect |", "| --- | --- | --- | --- |", *core_settings()]
     lines += ["", "## Other settings", ""]
     lines += [
-        "Settings that are the project's own, or that differ from the default of Django or a library on purpose:",
+        "Settings that are the project's own, or whose values intentionally differ from the defaults of Django or a library:",
         "",
     ]
     lines += ["| setting | type | value | effect |", "| --- | --- | --- | --- |", *other_settings()]
@@ -285,9 +285,9 @@ def setting_type(value: str) -> str:
 
 # The serving package
 
-# By folder of `_parts`.
+# The question to which each folder of `_parts` belongs.
 PART_QUESTIONS = {"servers": "server", "databases": "database", "django": "django_version", "starters": "starter"}
-# What a project's own code imports; all other names are internal.
+# The names that a project's own code may import. All others are internal.
 FOR_PROJECTS = {
     "streams": ["EventStreamResponse", "ServerSentEvent", "get_last_event_id"],
     "pubsub": ["publish", "publish_sync", "subscribe", "Subscription", "PayloadTooLarge"],
@@ -316,7 +316,7 @@ class Module:
 
 
 def read_modules() -> list[Module]:
-    """The modules of serving/, and those that come with certain answers."""
+    """Return the modules of serving/, including those that come with certain answers."""
     answers = {
         "starter": "live",
         "database": "postgresql",
@@ -342,7 +342,7 @@ def first_line(node: ast.Module | Definition) -> str:
 
 
 def signature(node: Definition, prefix: str = "") -> str:
-    """The call as code, with annotations, on as many lines as it needs."""
+    """Return the signature as code, with annotations, on as many lines as it needs."""
     name = prefix + node.name
     if isinstance(node, ast.ClassDef):
         arguments, returns = constructor_arguments(node), ""
@@ -450,7 +450,7 @@ def checks_page() -> str:
     ]
     tree = ast.parse((PACKAGE / "serving" / "checks.py").read_text(encoding="utf-8"))
     entries: dict[str, list[str]] = {}
-    texts: dict[str, ast.expr] = {}  # by variable, as of the line before the check that uses it
+    texts: dict[str, ast.expr] = {}  # the value of each variable at the current line
     for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0)):
         if isinstance(node, ast.Assign):
             texts[ast.unparse(node.targets[0])] = node.value
@@ -467,7 +467,7 @@ def checks_page() -> str:
 
 
 def text_of(node: ast.expr, variables: Mapping[str, ast.expr]) -> str:
-    """The text of a string or an f-string, with its variables in angle brackets."""
+    """Return the text of a string or an f-string, with its variables in angle brackets."""
     if isinstance(node, ast.Name):
         return text_of(variables[node.id], variables)
     if isinstance(node, ast.JoinedStr):

@@ -17,15 +17,15 @@ STYLE = """
       #head path { fill: #9aa6b2 }
     }
 """
-# (x, y, width, title, what it does): the top left corner, in pixels.
+# (x, y, width, title, text): x and y are the top left corner. In pixels.
 BOXES = [
     (20, 130, 120, "Browser", ""),
     (180, 130, 130, "ASGI server", "uvicorn, granian …"),
-    (350, 130, 130, "Proxy headers", "who asks, HTTPS?"),
+    (350, 130, 130, "Proxy headers", "client and scheme"),
     (530, 30, 150, "Consumers", "Channels: WebSockets"),
-    (530, 130, 150, "Static files", "a file? sent at once"),
-    (530, 230, 150, "Body limit", "too large? 413"),
-    (740, 230, 150, "ASGIHandler", "which view is it?"),
+    (530, 130, 150, "Static files", "sent without Django"),
+    (530, 230, 150, "Body limit", "413 if too large"),
+    (740, 230, 150, "ASGIHandler", "sync or async view?"),
     (740, 130, 150, "async view", "and its middleware"),
     (740, 350, 150, "sync view", "and its middleware"),
 ]

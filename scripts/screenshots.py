@@ -1,4 +1,4 @@
-"""Take the README's pictures of each starter, with something on its pages: `make screenshots`."""
+"""Take the README's screenshots of each starter, with content on its pages: `make screenshots`."""
 
 import shutil
 import sys

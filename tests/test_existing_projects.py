@@ -300,7 +300,7 @@ def test_relative_paths(package: Path) -> None:
     assert handler.exists()
     shutil.rmtree(handler.parent)
     refusal = run(package.parent, os.path.relpath(ROOT, package.parent), "--output-dir", package.name)
-    assert "Give the whole path of the template" in refusal.stderr
+    assert "Pass the absolute path of the template" in refusal.stderr
     assert not handler.parent.exists()
     assert run(package.parent, str(ROOT), "--output-dir", package.name).returncode == 0
     assert handler.exists()

@@ -91,7 +91,7 @@ def test_prompts(typed: str, asked: int, sentence: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ([] if sentence else ["test_site"])
     if not sentence:
         assert "(test_site)" in result.stdout
-        assert "Django Channels for WebSockets? (always included in chat and game)" in result.stdout
+        assert "Django Channels for WebSockets? (chat and game always include it)" in result.stdout
 
 
 @pytest.mark.parametrize("django_version", ["5.2", "6.1"])

@@ -17,7 +17,7 @@ collect_ignore = ["media.files"]  # otherwise pytest would run uploaded files
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Delete what an async test writes instead of rolling it back.
+    """Clean up after an async test by deleting rows instead of rolling back.
 
     Its ORM calls run in another thread, whose connection is not in the test's transaction.
     """
@@ -44,13 +44,13 @@ def temporary_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture(autouse=True)
 def access_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes a request's line at once, not in batches: it belongs to the output of its test."""
+    """Write the access log immediately, so that each line is in the output of its test."""
     monkeypatch.setattr(monitoring, "MAX_WAITING_LINES", 0)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def write_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prevent changes of other files while a test runs; pytest and its plugins may change them in between."""
+    """Prevent tests from changing other files. Between tests, pytest may change them."""
     basetemp = tmp_path_factory.getbasetemp()
     protect_files(basetemp, lambda: "PYTEST_CURRENT_TEST" in os.environ)
     started_in = Path.cwd()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")
 PROJECT = "{{ '{{cookiecutter.project_slug}}' }}"
-# A relative path to the template starts where cookiecutter does, which is the output folder unless another was given.
+# A relative path to the template starts at cookiecutter's working directory, which is the output folder by default.
 SOURCE = Path(ANSWERS["_output_dir"], ANSWERS["_repo_dir"]).resolve().parent / PROJECT / PROJECT / "serving"
 CORE_FILES = (
     "__init__.py",
@@ -29,7 +29,7 @@ CORE_FILES = (
 def main() -> None:
     new, package = Path.cwd(), ANSWERS["package"]
     if not SOURCE.is_dir():
-        sys.exit(f"There is no core in {SOURCE}. Give the whole path of the template, or no --output-dir.")
+        sys.exit(f"There is no core in {SOURCE}. Pass the absolute path of the template, or omit --output-dir.")
     (new / "README").unlink()
     for name in CORE_FILES:
         shutil.copyfile(SOURCE / name, new / name)
@@ -46,7 +46,7 @@ def main() -> None:
         f"\nThe ASGI core is in {package}/serving. It needs Python 3.11, Django 5.2 and asgiref 3.13, or newer."
         f"\nIn {package}/asgi.py, replace\n"
         "\n  from django.core.asgi import get_asgi_application\n"
-        "\nby\n"
+        "\nwith\n"
         "\n  from .serving.handler import get_asgi_application\n"
     )
 

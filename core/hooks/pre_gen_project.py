@@ -1,4 +1,4 @@
-"""Refuse a package that the core cannot be written to. Nothing has been written yet."""
+"""Reject a package that the core cannot be written to, before anything is written."""
 
 import json
 import os
@@ -10,18 +10,16 @@ PACKAGE = ANSWERS["package"]
 
 
 def package_error(folder: Path) -> str | None:
-    """Return why the core cannot be written to the package of this folder."""
+    """Return why the core cannot be written to the package in this folder, or None if it can."""
     if not PACKAGE.isidentifier():
-        return "that is not the name of a package. Answer with one such as mysite."
+        return "that is not the name of a package. Enter a name such as mysite."
     if not (folder / PACKAGE).is_dir():
-        return f"there is no {PACKAGE} in {folder}. Run this in the folder that holds the package."
+        return f"there is no {PACKAGE} in {folder}. Run this in the folder that contains the package."
     if not (folder / PACKAGE / "asgi.py").is_file():
-        return f"there is no {PACKAGE}/asgi.py. If that is the package of the settings, write one as startproject does."
+        return f"there is no {PACKAGE}/asgi.py. If the package contains the settings, create this file as startproject does."
     for name in ("serving", "serving.py"):
         if os.path.lexists(folder / PACKAGE / name):
-            return (
-                f"there is a {PACKAGE}/{name} already, which is not overwritten. To update the core, remove it first."
-            )
+            return f"{PACKAGE}/{name} already exists, and is not overwritten. To update the core, remove it first."
     return None
 
 
@@ -30,6 +28,6 @@ new = Path.cwd()
 if error := package_error(new.parent):
     sys.exit(f"package {PACKAGE[:80]!r} cannot be used: {error}")
 if "_repo_dir" not in ANSWERS:
-    sys.exit("The core is not written by cruft, which could not update it. Use cookiecutter itself.")
+    sys.exit("cruft cannot generate the core, since it could not update the core later. Use cookiecutter instead.")
 if any(new.iterdir()):
     sys.exit(f"{new} is not empty, and is not overwritten. Move it away.")

@@ -1,4 +1,4 @@
-"""Remove what was not asked for."""
+"""Remove the files that are empty with these answers."""
 
 from pathlib import Path
 

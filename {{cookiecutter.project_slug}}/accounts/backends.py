@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 class LimitedModelBackend(AxesBackend):
     """Checks passwords as Django does, but only while django-axes allows another attempt.
 
-    Calls of `authenticate` without a request are not limited: the client is not known.
+    Calls of `authenticate` without a request are not limited, since the client is unknown.
     """
 
     @sensitive_variables("password")
@@ -52,7 +52,7 @@ class LimitedAddressHandler(AxesDatabaseHandler):
 
 
 def get_client_network(request: HttpRequest) -> str:
-    """Return the client's IPv4 address or IPv6 /64 network, since a client usually has all of it."""
+    """Return the client's IPv4 address, or its IPv6 /64 network, which is usually all its own."""
     try:
         address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:  # over a Unix socket

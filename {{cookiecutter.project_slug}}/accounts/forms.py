@@ -37,7 +37,7 @@ class SignUpForm(forms.UserCreationForm):
 
 class PasswordResetForm(forms.PasswordResetForm):
     def save(self, *args: Any, **options: Any) -> None:
-        """Defer the lookup and the mails until the response has been sent, for every address alike."""
+        """Look up the address and send emails after the response, also for unknown addresses."""
         site = get_current_site(options.pop("request"))
         del options["token_generator"]  # Django's
         options["domain_override"] = site.domain
@@ -62,7 +62,7 @@ class PasswordResetForm(forms.PasswordResetForm):
 def send_mails(
     email: str, language: str | None, script_prefix: str, options: dict[str, Any]
 ) -> None:
-    """Send a link to each user with this address."""
+    """Send a reset link to each user with this address."""
     set_script_prefix(script_prefix)
     form = PasswordResetForm({"email": email})
     if form.is_valid():
@@ -71,7 +71,7 @@ def send_mails(
 
 
 def exceeds_limit(key: str, limit_per_hour: int) -> bool:
-    """Increment the counter of this key; return whether it exceeds the limit per hour."""
+    """Increment the counter of this key, and return whether it exceeds the limit per hour."""
     cache.add(key, 0, timeout=60 * 60)
     try:
         return cache.incr(key) > limit_per_hour

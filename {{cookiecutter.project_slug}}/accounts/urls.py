@@ -1,4 +1,4 @@
-"""Account pages. Most are Django's views, under Django's names, with one template."""
+"""Account pages. Most are Django's views, under Django's names, with a shared template."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,8 +1,8 @@
 """The ASGI entry point: `application` is what the server runs.
 
-The server calls it once for each request{{ " or WebSocket" if cookiecutter.__channels }}, with three things: `scope`, a dict that describes
-the request; `receive`, awaited for events from the client; `send`, awaited to respond. Each step below wraps
-the application of the step before it.
+The server calls it once for each request{{ " or WebSocket" if cookiecutter.__channels }}, with three arguments. `scope` is a dict
+that describes the request. The application awaits `receive` to get events from the client, and
+`send` to respond. Each step below wraps the application of the previous step.
 """
 
 import os

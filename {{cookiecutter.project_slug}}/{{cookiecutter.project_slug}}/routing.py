@@ -1,4 +1,4 @@
-"""The URL patterns of WebSocket consumers, as urls.py contains those of views."""
+"""The URL patterns of WebSocket consumers. Those of views are in urls.py."""
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter

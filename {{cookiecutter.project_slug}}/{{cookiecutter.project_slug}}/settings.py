@@ -1,6 +1,6 @@
-"""Settings, driven by the environment: the README lists the variables.
+"""Settings. Their values come from environment variables, which the README lists.
 
-Safe when nothing is set: debug mode is off, and startup fails without a secret key.
+The defaults are safe: debug mode is off, and startup fails without a secret key.
 """
 
 from datetime import timedelta
@@ -44,13 +44,13 @@ else:
 ALLOWED_HOSTS = env.csv("DJANGO_ALLOWED_HOSTS", default="", validate_each=host)
 CSRF_TRUSTED_ORIGINS = env.csv("DJANGO_CSRF_TRUSTED_ORIGINS", default="", validate_each=origin)
 FORWARDED_ALLOW_IPS = env.csv("FORWARDED_ALLOW_IPS", default="127.0.0.1,::1", validate_each=network)
-# Set it to false without HTTPS, such as on your own machine.
+# Set this to false where there is no HTTPS, such as on your own machine.
 SECURE_SSL_REDIRECT = env.bool("DJANGO_SECURE_SSL_REDIRECT", default=not DEBUG, **bool_errors)
-# For how long browsers use only HTTPS for the site.
+# How many seconds browsers use only HTTPS for the site.
 SECURE_HSTS_SECONDS = env.int(
     "DJANGO_SECURE_HSTS_SECONDS", default=0 if DEBUG else 60 * 60, **whole_number(0, 10**8)
 )
-# Uploaded files. Python imports nothing from a folder whose name has a dot.
+# The folder of uploaded files. Its name has a dot, so that Python cannot import from it.
 MEDIA_ROOT = BASE_DIR / env.str("DJANGO_MEDIA_ROOT", default="media.files")
 script_name = env.str("DJANGO_SCRIPT_NAME", default="", validate=url_path)
 {% if cookiecutter.database == "postgresql" %}
@@ -79,7 +79,7 @@ STATUS_ALLOW_LOCAL_ADDRESSES = env.bool(
 {% if cookiecutter.starter == "api" %}
 # How many requests to the API one user may send.
 API_RATE_LIMIT = env.str("API_RATE_LIMIT", default="600/m", validate=rate)
-# The services that /api/upstreams asks.
+# The services that /api/upstreams queries.
 API_UPSTREAMS = env.csv("API_UPSTREAMS", default="", validate_each=web_url)
 {% endif %}
 {% if cookiecutter.starter == "assistant" %}
@@ -92,10 +92,10 @@ OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="none")
 OPENAI_MODEL = env.str("OPENAI_MODEL", default="llama3.2")
 {% endif %}
 ASGI_THREADS = env.int("ASGI_THREADS", default=10, **whole_number(1, 1000))
-# The server's command uses these two. Here an invalid one stops startup with a clear error.
+# The server's command uses these two. They are read here only to report invalid values clearly.
 PORT = env.int("PORT", default=8000, **whole_number(1, 65535))
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1, **whole_number(1, 1000))
-# Every visitor can see the header.
+# Every visitor can see the `Server-Timing` header.
 SERVER_TIMING = env.bool("DJANGO_SERVER_TIMING", default=DEBUG, **bool_errors)
 log_format = env.str("DJANGO_LOG_FORMAT", default="text", validate=one_of("text", "json"))
 env.seal()
@@ -104,10 +104,10 @@ env.seal()
 
 # A trusted proxy says whether a request came over HTTPS: serving/proxy.py, FORWARDED_ALLOW_IPS.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
-# Whether HSTS includes subdomains and preload lists is the decision of the domain's owner.
+# The domain's owner decides whether HSTS includes subdomains and preload lists.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-# Disable browser features, and embedding by other sites. A view can set other values.
+# These disable browser features and embedding by other sites. A view can set other values.
 SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -118,7 +118,7 @@ policy = {
     "default-src": ["'self'"],
     "img-src": ["'self'", "data:"],
     "base-uri": ["'none'"],
-    # Add other origins to which the views of forms redirect, such as "https://accounts.google.com".
+    # Add other origins that form views redirect to, such as "https://accounts.google.com".
     "form-action": ["'self'"],
     "frame-ancestors": ["'none'"],
     "object-src": ["'none'"],
@@ -139,7 +139,7 @@ else:
 
 INSTALLED_APPS = [
 {% if cookiecutter.server == "daphne" %}
-    "daphne",  # first, so that `runserver` is daphne's, which speaks ASGI
+    "daphne",  # first, so that its `runserver`, which speaks ASGI, replaces Django's
 {% endif %}
     "django.contrib.admin",
     "django.contrib.auth",
@@ -158,7 +158,7 @@ INSTALLED_APPS = [
     "accounts",
     "{{ cookiecutter.__app }}",
 {% if cookiecutter.starter == "api" %}
-    "ninja",  # after `api`, which replaces a template of it
+    "ninja",  # after `api`, which overrides one of its templates
 {% endif %}
 ]
 {% if cookiecutter.server != "daphne" %}
@@ -209,7 +209,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "{{ cookiecutter.project_slug }}.context_processors.site",
             ],
-            # Without the cache, templates reload on every server.
+            # In debug mode, templates are not cached, so changes appear without a restart.
             "loaders": template_loaders
             if DEBUG
             else [("django.template.loaders.cached.Loader", template_loaders)],
@@ -229,10 +229,10 @@ options = {
     # Readers and the one writer do not block each other; a second writer waits up to 10 s.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     "timeout": 10,
-    # Take the lock when a transaction begins: one that has read first could not wait for it.
+    # Lock when a transaction begins. A transaction that reads first could not wait for the lock.
     "transaction_mode": "IMMEDIATE",
 }
-# Relative paths start at the project's folder, whatever the working directory.
+# A relative path is relative to the project's folder, not to the working directory.
 DATABASES = {"default": {**database, "NAME": BASE_DIR / database["NAME"], "OPTIONS": options}}
 {% endif %}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -275,7 +275,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = f"{SCRIPT_NAME}/"
 LOGOUT_REDIRECT_URL = f"{SCRIPT_NAME}/"
 AUTHENTICATION_BACKENDS = ["accounts.backends.LimitedModelBackend"]
-# This many wrong passwords for one username, or for all, lock out the IP address.
+# After this many wrong passwords, an IP address is locked out: for one username, or for all.
 AXES_FAILURE_LIMIT = 10
 ADDRESS_FAILURE_LIMIT = 30
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -314,7 +314,7 @@ STORAGES = {
 
 # Email and logging
 
-# They receive errors in production by email.
+# In production, errors are emailed to these addresses.
 {% if cookiecutter.django_version == "5.2" %}
 ADMINS = [(each, each) for each in admins]
 {% else %}

@@ -6,7 +6,7 @@ from django.shortcuts import redirect
 
 
 async def favicon(request: HttpRequest) -> HttpResponse:
-    """Redirect from the path that browsers request if a page, such as the admin's, names no icon."""
+    """Redirect to the icon from the path that browsers try if a page, as in the admin, has none."""
     return redirect(staticfiles_storage.url("favicon.svg"))
 
 

@@ -7,7 +7,7 @@ from django.shortcuts import redirect, render
 from .backends import get_client_network
 from .forms import PasswordResetForm, SignUpForm, exceeds_limit
 
-# From one network.
+# Limits for one network.
 MAX_RESETS_PER_HOUR = 30
 MAX_SIGN_UPS_PER_HOUR = 60
 

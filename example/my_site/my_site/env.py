@@ -34,7 +34,7 @@ class Env(environs.Env):
     def __init__(self, path: Path) -> None:
         # Docker Compose does not interpolate values in single quotes, either.
         load_dotenv(path, interpolate=False)
-        if "PYTEST_VERSION" in os.environ:  # a new clone has no .env, and its tests run, too
+        if "PYTEST_VERSION" in os.environ:  # a new clone has no .env, but its tests must run
             load_dotenv(path.with_name(".env.example"), interpolate=False)
         super().__init__(eager=False)
         self.add_parser("csv", parse_csv)
@@ -57,7 +57,7 @@ class Env(environs.Env):
 
 
 def make_env_file(path: Path) -> None:
-    """Copy .env.example, with settings for development, since a clone has no .env."""
+    """Create .env in a new clone: copy .env.example, which has settings for development."""
     if os.environ.keys() & {"DJANGO_DEBUG", "DJANGO_SECRET_KEY"}:
         return
     with suppress(OSError):  # .env.example is missing, .env exists, or the folder is read-only

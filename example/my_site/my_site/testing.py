@@ -16,7 +16,7 @@ from django.test.runner import DiscoverRunner
 from django.test.utils import override_settings
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Which arguments of Python's audit events are paths that change.
+# The arguments of Python's audit events that are paths of changed files.
 CHANGED_PATHS = {
     "open": slice(0, 1),
     "os.link": slice(1, 2),
@@ -31,7 +31,7 @@ CHANGED_PATHS = {
 
 
 def temporary_file_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings with which file storages lead to `folder`."""
+    """Return settings that point file storages to `folder`."""
     storages: dict[str, Any] = deepcopy(settings.STORAGES)
     for alias, storage in storages.items():
         if "location" in storage.get("OPTIONS", {}):

@@ -55,7 +55,7 @@ from my_site.serving.uploads import serve_upload
 
 
 def test_files_of_tests_are_temporary(tmp_path: Path) -> None:
-    """However a test, or the code under test, changes them."""
+    """A test can change no other files, whatever way it or the code under test tries."""
     default_storage.save("folder/saved", ContentFile(b""))
     Path("folder/opened").touch()
     assert {path.name for path in tmp_path.joinpath("folder").iterdir()} == {"saved", "opened"}
@@ -304,7 +304,7 @@ async def no_file(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def static_files(settings: Settings, tmp_path: Path) -> ASGIApplication:
-    """The application that serves two files, one smaller and one larger than what is sent at once."""
+    """An application that serves two files, one smaller and one larger than a chunk."""
     settings.DEBUG = False
     settings.STATIC_ROOT = tmp_path
     for name, size in (("small.css", 10), ("large.css", 3 * static.CHUNK_BYTES)):
@@ -422,7 +422,7 @@ def test_error_pages(rf: RequestFactory) -> None:
 
 def test_django_is_as_the_core_expects() -> None:
     """A new Django release may change private API."""
-    update = "my_site/serving has to follow a change in Django:"
+    update = "my_site/serving must follow a change in Django:"
     known = {"reset_queries", "close_old_connections", "close_caches", "reset_urlconf"}
     for signal in (signals.request_started, signals.request_finished):
         receivers = [receiver for some in signal._live_receivers(None) for receiver in some]
@@ -432,11 +432,11 @@ def test_django_is_as_the_core_expects() -> None:
     steps = "handle read_body listen_for_disconnect create_request run_get_response send_response"
     for name in steps.split():
         assert hasattr(ASGIHandler, name), f"{update} ASGIHandler has no {name}"
-    assert hasattr(base, "import_string"), f"{update} middleware is imported otherwise"
+    assert hasattr(base, "import_string"), f"{update} middleware is imported differently"
     for name in ("load_middleware", "get_response", "_get_response_async", "resolve_request"):
         assert hasattr(base.BaseHandler, name), f"{update} BaseHandler has no {name}"
     wrapper = exception.convert_exception_to_response(base.BaseHandler().get_response)
-    assert hasattr(wrapper, "__wrapped__"), f"{update} middleware is wrapped otherwise"
+    assert hasattr(wrapper, "__wrapped__"), f"{update} middleware is wrapped differently"
     assert hasattr(exception, "response_for_exception"), f"{update} no response_for_exception"
     for pattern, name in ((RoutePattern("a/"), "_route"), (RegexPattern("a/"), "_regex")):
         assert name in vars(pattern), f"{update} {type(pattern).__name__} has no {name}"
@@ -458,7 +458,7 @@ async def take(payloads: pubsub.Subscription, count: int) -> list[str | None]:
 
 @pytest.mark.django_db
 async def test_publish_and_subscribe() -> None:
-    """A commit sends messages, and a rollback does not."""
+    """Messages are sent on commit, and are lost on rollback."""
 
     def publish_in_transactions() -> None:
         with suppress(ZeroDivisionError), transaction.atomic():
@@ -624,7 +624,7 @@ def test_change_password(client: Client, user: Any) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("password", ["ada@example", "q7-Xk!w", "password1", "7391048265"])
 def test_weak_passwords(client: Client, user: Any, password: str) -> None:
-    """Similar to the email address, too short, common, or only digits."""
+    """The passwords are similar to the email address, too short, common, and only digits."""
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], password)
     new["old_password"] = "analytical-engine"
@@ -671,7 +671,7 @@ def test_sign_in_forgives_earlier_mistakes(client: Client, user: Any, settings: 
 def test_sign_in_attempts_for_all_names_are_limited(
     client: Client, user: Any, settings: Settings
 ) -> None:
-    """From one address. Signing in as the attacker's own user does not reset the count."""
+    """Attempts from one address are counted. Signing in as another user keeps the count."""
     settings.AXES_FAILURE_LIMIT, settings.ADDRESS_FAILURE_LIMIT = 3, 6
     good = {"username": "ada", "password": "analytical-engine"}
     names = ["grace", "joan", "mary", "katherine", "hedy", "ada"]
@@ -725,7 +725,7 @@ def test_passwords_without_a_request(client: Client, user: Any, settings: Settin
 
 @pytest.mark.django_db
 def test_sign_in_of_a_new_user(rf: RequestFactory, client: Client) -> None:
-    """As a sign-up view does, with a user that no backend has returned."""
+    """A sign-up view calls `login` with a user that no backend has returned."""
     request = rf.post("/")
     request.session = client.session
     user = get_user_model().objects.create_user("ada")
@@ -788,7 +788,7 @@ def test_mails_to_one_user_are_limited(
 def test_requests_for_mails_are_limited(
     client: Client, mailoutbox: list[EmailMessage], send_now: None
 ) -> None:
-    """Also for unknown addresses, so that the responses are the same."""
+    """Unknown addresses are limited, too, so that the responses are the same."""
     asks = [{"email": f"nobody-{number}@example.com"} for number in range(31)]
     answers = [client.post("/accounts/password_reset/", ask).status_code for ask in asks]
     assert answers == [302] * 30 + [429]

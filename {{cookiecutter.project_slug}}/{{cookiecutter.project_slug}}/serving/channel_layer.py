@@ -71,7 +71,7 @@ class RedisChannelLayer(RedisPubSubChannelLayer):
 class PostgreSQLChannelLayer(InMemoryChannelLayer):
     """Publishes each message to all processes, and delivers received messages to its own channels.
 
-    A message is JSON of at most about 7,900 bytes (pubsub.MAX_MESSAGE_BYTES).
+    A message is sent as JSON of at most about 7,900 bytes (pubsub.MAX_MESSAGE_BYTES).
     """
 
     TOPIC = "channel layer"

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from .conf import get_setting
 from .database import call_with_clean_connections
 
-# The delay lets the response go first, so that its duration reveals nothing about the call.
+# The response is sent during the delay, so that its duration reveals nothing about the call.
 DELAY_SECONDS = 1
 SHUTDOWN_TIMEOUT_SECONDS = 5
 
@@ -43,7 +43,7 @@ def defer(call: Callable[[], object]) -> None:
 
 
 def wait_for_deferred_calls() -> None:
-    """Wait until all calls have finished, at most SHUTDOWN_TIMEOUT_SECONDS."""
+    """Wait for all calls to finish, for at most SHUTDOWN_TIMEOUT_SECONDS."""
     if lost := wait(set(pending), SHUTDOWN_TIMEOUT_SECONDS).not_done:
         get_executor().shutdown(wait=False, cancel_futures=True)
         logger.error("%d deferred calls did not finish before the shutdown timeout.", len(lost))

@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class LifespanState(Generic[State]):
-    """The state that the context manager `lifespan` yields, entered once per event loop.
+    """The state that the context manager `lifespan` yields, once per event loop.
 
-    A server process has one event loop. `asyncio.run`, and `async_to_sync` without a server, start
-    another one. There, the first `get` enters the context manager, and the end of the loop leaves
-    it.
+    A server process has one event loop. `asyncio.run` starts another one, and so does
+    `async_to_sync` outside a server. In these, the first call of `get` enters the context manager,
+    and the end of the event loop exits it.
     """
 
     def __init__(self, lifespan: Callable[[], AbstractAsyncContextManager[State]]) -> None:
@@ -35,7 +35,7 @@ class LifespanState(Generic[State]):
 
     async def get(self) -> State:
         """Return the state of the current event loop. The first call enters the context manager."""
-        # In an empty context, since the state outlives the request that needs it first.
+        # The context is empty, since the state outlives the request that first needs it.
         return await self.enter(Context())
 
     async def enter(self, context: Context) -> State:
@@ -51,7 +51,7 @@ class LifespanState(Generic[State]):
             await task
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Enter and leave in the same task, as task groups and timeouts require."""
+        """Enter and exit the context manager in one task, as task groups and timeouts require."""
         state = self.states[loop]
         try:
             async with self.lifespan() as value:
@@ -69,9 +69,10 @@ class LifespanState(Generic[State]):
 
 
 class LifespanMiddleware:
-    """Enters the state when the server starts and leaves it when it stops. An error stops startup.
+    """Enters the state's context manager when the server starts, and exits it at shutdown.
 
-    Its synchronous calls, such as the ORM's, run in background threads.
+    If the context manager raises an exception on entry, the server does not start. Its synchronous
+    calls, such as ORM queries, run in background threads.
     """
 
     def __init__(self, app: ASGIApplication, state: LifespanState[Any], pool: ThreadPool) -> None:

@@ -6,9 +6,9 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 
 
 class BodyLimitMiddleware:
-    """Responds with 413 to a request whose body has more than `limit` bytes, and reads no more of it.
+    """Rejects request bodies of more than `limit` bytes with 413, and does not read the rest.
 
-    Django would read all of it, to disk if need be, before it checks permissions.
+    Django would read the whole body, to disk if it is large, before the view checks permissions.
     """
 
     def __init__(self, app: ASGIApplication, limit: int) -> None:
@@ -29,7 +29,7 @@ class BodyLimitMiddleware:
             event = await receive()
             if event["type"] == "http.request":
                 bytes_left -= len(event.get("body", b""))
-            # The application takes this for a client that has disconnected, and sends no response.
+            # To the application, the client has disconnected, so it sends no response.
             return event if bytes_left >= 0 else {"type": "http.disconnect"}
 
         await self.app(scope, receive_limited, send)

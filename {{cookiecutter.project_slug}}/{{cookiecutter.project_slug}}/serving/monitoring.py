@@ -63,7 +63,7 @@ class HealthMiddleware:
             failing = await failing_threads() or await sync_to_async(failing_databases)()
 {% if cookiecutter.__channels %}
 {% if cookiecutter.database == "postgresql" %}
-            # Without Redis, the channel layer needs a thread and the database.
+            # Checked last, since without Redis the channel layer needs a thread and the database.
 {% endif %}
             failing = failing or await failing_channel_layer()
 {% endif %}
@@ -75,7 +75,7 @@ class HealthMiddleware:
 
 
 async def failing_threads() -> list[str]:
-    """Return ["threads"] if no thread is free within a second; else the request keeps one."""
+    """Return ["threads"] if no thread is free within a second. Otherwise the request keeps one."""
     try:
         async with asyncio.timeout(1):
             await sync_to_async(bool)()
@@ -102,7 +102,7 @@ def failing_databases() -> list[str]:
 async def failing_channel_layer() -> list[str]:
     try:
         async with asyncio.timeout(2):
-            # The group has no members, so that nobody receives the message.
+            # The group has no members, so nobody receives the message.
             await get_channel_layer().group_send("readyz", {"type": "readyz"})
     except Exception as error:  # noqa: BLE001 (any error means that the layer fails)
         logger.warning("The channel layer does not respond: %r", error)
@@ -114,10 +114,10 @@ async def failing_channel_layer() -> list[str]:
 class AccessLog:
     """Logs requests in batches from a thread.
 
-    Logging each request directly takes a tenth of the time of a short one. Other loggers write at
-    once, so their lines come before the request's line in the access log. A process that is killed
-    loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS; a process that exits normally writes
-    all lines.
+    Logging each request immediately takes a tenth of the time of a short request. Other loggers
+    write immediately, so their lines come before the request's line in the access log. A process
+    that is killed loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS. A process that exits
+    normally writes all lines.
     """
 
     def __init__(self) -> None:
@@ -125,14 +125,14 @@ class AccessLog:
         self.has_waiting = Event()
         self.thread: Thread | None = None
         self.lock = Lock()
-        # Some servers kill themselves with a signal, so that atexit does not run.
+        # Some servers kill themselves with a signal, so atexit does not run.
         server_stopped.connect(self.flush)
         atexit.register(self.flush)
 
     def add(self, **fields: Any) -> None:
         """Log a request with these fields, which become attributes of its log record."""
         self.waiting.append((time(), copy_context(), fields))
-        # In development, the line then has its place among the output of `print`.
+        # In development, write each line immediately, in order with the output of `print`.
         if settings.DEBUG or len(self.waiting) > MAX_WAITING_LINES:
             self.flush()
         elif not self.has_waiting.is_set():
@@ -171,10 +171,10 @@ access_log = AccessLog()
 
 
 class TimingMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Logs each request with its duration. For a stream, this is the time until it starts.
+    """Logs each request with its duration, which for a stream is the time until it starts.
 
-    Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in
-    milliseconds.
+    Adds the header `X-Request-ID`. With SERVER_TIMING, it also adds the header `Server-Timing` with
+    the duration in milliseconds.
     """
 
     def process_request(self, request: HttpRequest) -> None:

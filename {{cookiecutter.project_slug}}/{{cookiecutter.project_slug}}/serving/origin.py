@@ -1,4 +1,4 @@
-"""A check that only pages of allowed sites open WebSockets."""
+"""A check that only pages from allowed origins can open WebSockets."""
 
 from io import BytesIO
 
@@ -38,5 +38,5 @@ class OriginMiddleware:
             return False
         if "HTTP_ORIGIN" not in request.META:
             return False
-        # Not in Django's documentation: this method.
+        # This method is not in Django's documentation.
         return bool(self.csrf._origin_verified(request))  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 class ScopeMiddleware:
     """Joins cookie headers, adds the root path, and rejects request targets that are not paths.
 
-    - Over HTTP/2 browsers send one header per cookie, which Django would join with commas:
+    - Over HTTP/2, browsers send one header per cookie, which Django would join with commas:
       https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
     - `root_path` is the path below which the site is served, such as `/app`, or "". It is added to
       paths without it: health checks connect directly to the server, and some proxies strip it.

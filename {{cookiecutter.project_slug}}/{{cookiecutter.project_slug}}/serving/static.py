@@ -1,4 +1,4 @@
-"""Static files, served in front of Django: no middleware runs for them."""
+"""Static files, which are served without Django and its middleware."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ CHUNK_BYTES = 64 * 1024  # the most memory that a slow client can occupy
 def serve_static_files(application: ASGIApplication) -> ASGIApplication:
     """Serve files from the apps' folders in debug mode, otherwise from STATIC_ROOT."""
     if settings.DEBUG:
-        # django-stubs expects Django's own handler, but it wraps any ASGI application.
+        # django-stubs expects Django's own handler, but this one wraps any ASGI application.
         return ASGIStaticFilesHandler(application)  # type: ignore[arg-type, return-value]
     if not settings.STATIC_ROOT.is_dir():
         logger.warning("%s does not exist: run `manage.py collectstatic`.", settings.STATIC_ROOT)
@@ -61,7 +61,7 @@ class StaticFilesMiddleware(ServeStaticASGI):
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers
-            # That one must not be sent over HTTP.
+            # This header must not be sent over HTTP.
             if scope["scheme"] == "https" or name != "Strict-Transport-Security"
         ]
         await send(
@@ -89,7 +89,7 @@ async def send_file(file: BinaryIO, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0)  # let other tasks run, since `send` may not have waited
             chunk = file.read(CHUNK_BYTES)
         if not disconnected.cancel():
-            return  # without this, some servers would log that the body is incomplete
+            return  # if an incomplete body were sent, some servers would log an error
     await send({"type": "http.response.body", "body": chunk, "more_body": False})
 
 

@@ -1,8 +1,8 @@
-"""The threads that run synchronous code: a bounded number for the whole process.
+"""A limited number of threads that run the synchronous code of the whole process.
 
 Django's own ASGI handler starts a thread for every request, and with it a database connection. Here
 the calls of a request run in one thread of a pool, so that threads and their connections are
-reused. What runs after its request, or without one, never runs in such a thread: see
+reused. Calls that run after their request, or without a request, never use the pool: see
 `BackgroundThreads`.
 """
 
@@ -46,8 +46,8 @@ Call = Callable[[], object]
 class RequestThread:
     """The thread of one request, in which all its synchronous calls run sequentially.
 
-    The first call takes it from the pool, and `release` returns it. Later calls run in background
-    threads.
+    The first call takes the thread from the pool, and `release` returns it. Calls after that run in
+    background threads.
     """
 
     def __init__(self, pool: "ThreadPool", description: str) -> None:
@@ -57,7 +57,7 @@ class RequestThread:
         self.calls: SimpleQueue[Call | None] = SimpleQueue()
         self.has_thread = False
         self.released = False
-        # While the thread runs a sync view, which may be waiting for the call.
+        # True while the thread runs a sync view, which may be waiting for another call.
         self.runs_view = False
         self.is_streaming = False
         self.lock = Lock()
@@ -65,8 +65,8 @@ class RequestThread:
     def submit(self, function: Callable[..., Any], /, *args: Any) -> asyncio.Future[Any]:
         """Schedule a call and return its future, for the event loop's `run_in_executor`.
 
-        An executor would return a concurrent.futures.Future. Wrapping one takes longer than all the
-        rest.
+        Other executors return a concurrent.futures.Future, which the event loop has to wrap. That
+        takes longer than everything else here.
         """
         future = asyncio.get_running_loop().create_future()
         call = partial(_run_call, future, partial(function, *args))
@@ -84,7 +84,7 @@ class RequestThread:
         return future
 
     def run_calls(self) -> None:
-        # Django's work on connections before and after each request applies to the current thread.
+        # Each thread has its own connections, so this thread must prepare and reset them.
         for call in chain([prepare_connections], iter(self.calls.get, None), [reset_connections]):
             try:
                 call()
@@ -104,7 +104,7 @@ current_request_thread: ContextVar[RequestThread | None] = ContextVar(
 
 
 class ThreadPool:
-    """At most ASGI_THREADS threads, which run requests in the order of their arrival.
+    """Runs requests in at most ASGI_THREADS threads, in the order of their arrival.
 
     A request that streams its response may keep its thread for a long time. The pool then starts
     another thread to replace it.
@@ -115,8 +115,8 @@ class ThreadPool:
         self.background = BackgroundThreads()
         self.threads: set[Thread] = set()
         self.queue: SimpleQueue[RequestThread | None] = SimpleQueue()
-        # With the time at which each was added. Changes of a dict are atomic, so reads need no
-        # lock.
+        # The values are the times at which the requests were added. Changes of a dict are atomic,
+        # so reads need no lock.
         self.waiting: dict[RequestThread, float] = {}
         self.running: dict[RequestThread, float] = {}
         self.streams = 0
@@ -125,16 +125,16 @@ class ThreadPool:
         self.lock = Lock()
 
     async def enter_request_context(self, description: str) -> RequestThread:
-        """Send the synchronous calls of the current task, and of those it starts, to a new thread."""
+        """Let a new RequestThread run the synchronous calls of this task and its child tasks."""
         request_thread = RequestThread(self, description)
         current_request_thread.set(request_thread)
-        # Never left, since tasks that a view started may outlive the request and need threads.
+        # The context never exits, since tasks that a view started may outlive the request.
         context = ThreadSensitiveContext(executor=cast(Executor, request_thread))
         await context.__aenter__()  # type: ignore[no-untyped-call]
         return request_thread
 
     def submit(self, request_thread: RequestThread) -> None:
-        """Let a thread run the calls of a request until it is released."""
+        """Let a thread of the pool run the calls of a request until it is released."""
         self.waiting[request_thread] = now = monotonic()
         if request_thread.is_streaming:
             with self.lock:
@@ -145,7 +145,7 @@ class ThreadPool:
             self.warn_if_busy()
 
     def mark_streaming(self, request_thread: RequestThread) -> None:
-        """Let another thread start to replace the one that a stream keeps."""
+        """Let the pool start another thread in place of the one that a stream holds."""
         with self.lock:
             request_thread.is_streaming = True
             if request_thread in self.running or request_thread in self.waiting:
@@ -160,7 +160,7 @@ class ThreadPool:
             )
 
     def warn_if_busy(self) -> None:
-        """Log, at most once a minute, which requests hold all threads while others wait."""
+        """Log which requests hold the threads while others wait, at most once a minute."""
         self.checked_at = now = monotonic()
         waiting_since = [*self.waiting.values(), now]
         recently = now < self.warned_at + WARNING_INTERVAL_SECONDS
@@ -199,7 +199,7 @@ class ThreadPool:
             connections.close_all()
 
     def _is_one_too_many(self, request_thread: RequestThread) -> bool:
-        """Remove the request; return whether the thread must end since another one has replaced it."""
+        """Remove the request, and return whether another thread has replaced its thread."""
         del self.running[request_thread]
         if not request_thread.is_streaming and len(self.threads) <= self.size + self.streams:
             return False
@@ -211,7 +211,7 @@ class ThreadPool:
             return True
 
     def close(self, timeout_seconds: float = 1) -> None:
-        """End all threads and close their connections; wait at most this long for busy threads."""
+        """End all threads and close their connections. Wait at most this long for busy threads."""
         with self.lock:
             threads, self.threads = self.threads, set()
         for _ in threads:
@@ -237,7 +237,7 @@ class BackgroundThreads:
         self.lock = Lock()
 
     def submit(self, call: Call) -> None:
-        """Run the call in a new thread, as soon as fewer than ASGI_BACKGROUND_THREADS such calls run."""
+        """Run the call in a new thread, or queue it while ASGI_BACKGROUND_THREADS are running."""
         with self.lock:
             if not self.free:
                 self.waiting.append(call)
@@ -246,7 +246,7 @@ class BackgroundThreads:
         self.start(call, self._start_next)
 
     def start(self, call: Call, then: Call | None = None) -> None:
-        """Run the call in a new thread now. Queuing it could deadlock if another thread waits for it."""
+        """Run the call in a new thread immediately, since another thread may be waiting for it."""
         thread = Thread(target=self._run, args=(call, then), name="asgi-background", daemon=True)
         self.threads.add(thread)
         thread.start()

@@ -17,7 +17,7 @@ def middleware_that_needs_threads(app_configs: object, **kwargs: object) -> list
     warnings: list[CheckMessage] = []
     for name in settings.MIDDLEWARE:
         middleware = import_async_middleware(name)
-        # MiddlewareMixin's own method, taken from a subclass: Django 6.2 moves MiddlewareMixin itself.
+        # MiddlewareMixin's method, read from a subclass since Django 6.2 moves MiddlewareMixin.
         uses_threads = getattr(middleware, "__acall__", None) is SecurityMiddleware.__acall__
         if uses_threads or not getattr(middleware, "async_capable", False):
             message = f"{name} makes each request to an async view use a thread."

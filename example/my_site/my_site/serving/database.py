@@ -8,32 +8,33 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 
-# Not in Django's documentation: `connections.settings`, `connections.create_connection`, and of a
-# connection `in_atomic_block`, `execute_wrappers`, `health_check_done`, `close_at`,
-# `isolation_level`, `get_new_connection`.
+# Not in Django's documentation: `connections.settings`, `connections.create_connection`, and the
+# attributes `in_atomic_block`, `execute_wrappers`, `health_check_done`, `close_at`,
+# `isolation_level` and `get_new_connection` of a connection.
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.utils.functional import cached_property
 
 from .conf import get_setting
 
-# An epoll selector, the default on Linux, takes four times as long to create. Windows has no poll.
+# Creating an epoll selector, the default on Linux, takes four times as long as a poll selector.
+# Windows has neither.
 SELECTOR_CLASS: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
-# A backend's class: the stubs have none of the attributes above.
+# Any, since the stubs lack the attributes above.
 DatabaseWrapper = Any
 
 
 @contextmanager
 def persistent_connections() -> Iterator[None]:
-    """Keep the connections of all threads for ASGI_CONN_MAX_AGE within the `with` block.
+    """Keep the connections of all threads for ASGI_CONN_MAX_AGE, inside the `with` block.
 
-    Django's own receivers, which manage the connections of one thread at the start and the end of
-    each request, are disconnected: this module does their work in the thread that has the
+    At the start and the end of each request, Django's own receivers manage the connections of only
+    one thread. They are disconnected, and this module does their work in the thread that has the
     connections.
     """
-    # With Django's own pool, the pool keeps the connections.
+    # If a database uses Django's connection pool, the pool keeps its connections.
     databases = [each for each in connections.settings.values() if not each["OPTIONS"].get("pool")]
     max_ages = [each["CONN_MAX_AGE"] for each in databases]
     disconnected = [
@@ -54,21 +55,23 @@ def persistent_connections() -> Iterator[None]:
 
 
 def prepare_connections() -> None:
-    """Prepare the current thread's connections for a request, as Django does at `request_started`."""
+    """Prepare the thread's connections for a request, as Django does at `request_started`."""
     reset_queries()
     close_old_connections()
     connection: DatabaseWrapper
     for connection in connections.all(initialized_only=True):
-        # Django would query PostgreSQL in each request to check the connection.
+        # Django would check the connection with a query in each request. The query is needed only
+        # if PostgreSQL sent unexpected data.
         if connection.vendor == "postgresql" and connection.connection is not None:
             connection.health_check_done = not has_input(connection.connection)
 
 
 def reset_connections() -> None:
-    """Keep the current thread's connections, and close those whose state the request changed."""
+    """Close the current thread's connections whose state the request changed; keep the others."""
     used = connections.all(initialized_only=True)
     for connection in used:
-        # If the check of one fails, those that are not checked yet are closed, too.
+        # Connections return to the thread only after their check. If a check raises an exception,
+        # the thread loses the remaining ones, and the next request opens new ones.
         del connections[connection.alias]
     for connection in used:
         if in_transaction(connection) or has_leftovers(connection):
@@ -90,7 +93,7 @@ def in_transaction(connection: DatabaseWrapper) -> bool:
 
 
 def has_leftovers(connection: DatabaseWrapper) -> bool:
-    """Return whether the connection has wrappers or attributes that a new one does not have."""
+    """Return whether the connection has wrappers, or attributes that a new connection lacks."""
     added = vars(connection).keys() - attributes_of_new_connection(connection.alias)
     return bool(connection.execute_wrappers) or not all(
         isinstance(getattr(type(connection), name, None), cached_property) for name in added
@@ -100,8 +103,8 @@ def has_leftovers(connection: DatabaseWrapper) -> bool:
 @lru_cache
 def attributes_of_new_connection(alias: str) -> frozenset[str]:
     connection = connections.create_connection(alias)
-    # Backends set some attributes when they prepare to connect, and PostgreSQL's this one when it
-    # does.
+    # Backends set some attributes only when they prepare to connect. PostgreSQL's backend sets
+    # `isolation_level` only when it connects.
     connection.get_connection_params()
     return frozenset(vars(connection)) | {"isolation_level"}
 
@@ -119,12 +122,12 @@ class IdleConnection(NamedTuple):
     close_at: float | None
 
 
-# By alias: PostgreSQL connections that `call_with_clean_connections` used and cleaned.
+# PostgreSQL connections that `call_with_clean_connections` has used and cleaned, by alias.
 idle_connections: defaultdict[str, list[IdleConnection]] = defaultdict(list)
 
 
 def call_with_clean_connections(call: Callable[[], object]) -> None:
-    """Run a call in a new thread with connections that have no state of any other call."""
+    """Run a call in the current thread with connections that have no state of other calls."""
     for alias in connections:
         connections[alias] = create_clean_connection(alias)
     try:
@@ -142,7 +145,7 @@ def create_clean_connection(alias: str) -> DatabaseWrapper:
     options = connection.settings_dict["OPTIONS"]
     connection.settings_dict = connection.settings_dict | {
         "CONN_MAX_AGE": get_setting("ASGI_CONN_MAX_AGE"),
-        # Connections of Django's own pool may hold what requests have SET.
+        # Connections of Django's own pool may have session variables that requests have SET.
         "OPTIONS": {name: value for name, value in options.items() if name != "pool"},
     }
     connect = connection.get_new_connection

@@ -1,7 +1,7 @@
 """An ASGI handler that, unlike Django's, does not start a thread for every request.
 
-Sync views run as under WSGI: middleware and view in one call, in one thread. Async views stay on
-the event loop, middleware included, and take a thread when they first need one.
+Sync views run as under WSGI: one call in one thread runs the middleware and the view. Async views
+and their middleware run on the event loop, and take a thread when they first need one.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from django.core import signals
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted, SynchronousOnlyOperation
 
-# Not in Django's documentation: what comes from these three, `reset_urlconf`, `Signal.receivers`,
-# `_handler_class` and `_resource_closers` of a response, and `_route` and `_regex` of a URL
-# pattern.
+# Not in Django's documentation: these three modules, `reset_urlconf`, `Signal.receivers`, the
+# attributes `_handler_class` and `_resource_closers` of a response, and `_route` and `_regex` of a
+# URL pattern.
 from django.core.handlers import asgi, base, exception
 from django.core.handlers.base import reset_urlconf
 from django.dispatch import Signal
@@ -40,8 +40,8 @@ from .middleware import import_async_middleware
 from .streams import EventStreamResponse
 from .threads import RequestThread, ThreadPool
 
-# Django's handler, and so its stubs, take any dict for a scope and any mapping for an event, and
-# its responses have private attributes that the stubs lack.
+# In django-stubs, as in Django's handler, a scope is any dict and an event is any mapping. The
+# stubs lack the private attributes of responses.
 Scope = dict[str, Any]
 Receive = Any
 Send = Any
@@ -49,22 +49,22 @@ Response = Any
 
 # These paths get a response even if all threads are in use.
 HEALTH_PATHS = ("/livez", "/readyz")
-# While a stream takes longer than this, another thread replaces its own in the pool.
+# If a stream takes longer than this, the pool starts another thread in place of the stream's.
 SHORT_STREAM_SECONDS = 0.1
 # Sent at the end of lifespan, or at the end of the process.
 server_stopped = Signal()
 ADVICE_FOR_ASYNC_VIEWS = """
-An async view, or a template that it rendered, queried the database synchronously. If it uses
-`user`, write render(request, …, {"user": await request.auser()}). Otherwise use the ORM's async
-methods, or write `def` instead of `async def`.
+An async view, or a template that it rendered, queried the database synchronously. If the template
+uses `user`, write render(request, …, {"user": await request.auser()}). Otherwise use the ORM's
+async methods, or write `def` instead of `async def`.
 """
 
 
 def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
-    """Return a faster `django.core.asgi.get_asgi_application()` that supports lifespan.
+    """Return Django's ASGI application in a faster version that supports lifespan.
 
-    It enters `persistent_connections`. The end of lifespan, or of the process, leaves it and closes
-    the connections.
+    Database connections stay open between requests, as in `persistent_connections`. They are closed
+    when lifespan or the process ends.
     """
     django.setup(set_prefix=False)
     handler = ASGIHandler(pool)
@@ -73,7 +73,7 @@ def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
     handler.exit_stack.callback(server_stopped.send_robust, sender=ASGIHandler)
     handler.exit_stack.callback(wait_for_deferred_calls)
     atexit.register(handler.exit_stack.close)  # some servers send no lifespan shutdown
-    get_resolver().url_patterns  # noqa: B018 (loads all views, so that an error in one stops startup)
+    get_resolver().url_patterns  # noqa: B018 (loads all views; an error in one stops startup)
     # Loaded modules stay in memory, so the garbage collector need not check them repeatedly.
     gc.collect()
     gc.freeze()
@@ -84,7 +84,8 @@ def get_asgi_application(pool: ThreadPool | None = None) -> ASGIApplication:
 def trace(handler: "ASGIHandler") -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Let a tracer such as ddtrace, which wraps Django's function, trace each request once.
 
-    It also wraps `BaseHandler.get_response`, which sync views use, so they need no second wrapper.
+    Tracers also wrap `BaseHandler.get_response`. Sync views use it, so they bypass the other
+    wrapper.
     """
     core_asgi.ASGIHandler = lambda: handler  # type: ignore[assignment, attr-defined]
     try:
@@ -132,7 +133,7 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
         self.sync_handler.load_middleware(is_async=False)
 
     def load_middleware(self, is_async: bool = False) -> None:
-        # Django imports each middleware by this name of its module.
+        # Django imports each middleware with this function of its module.
         import_string = base.import_string  # type: ignore[attr-defined]
         base.import_string = import_async_middleware  # type: ignore[attr-defined]
         try:
@@ -173,8 +174,8 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
                 # A thread may still use the request. Django's own receivers are synchronous, so
                 # this call waits for the thread before the body is closed.
                 await signals.request_finished.asend(sender=self.__class__)
-            elif response.streaming or not request_thread.released:  # or else it is closed
-                await asyncio.sleep(0)  # tasks that the view has started may read the body
+            elif response.streaming or not request_thread.released:  # otherwise it is closed
+                await asyncio.sleep(0)  # let tasks that the view has started read the body
                 await sync_to_async(response.close)()
         finally:
             request_thread.release()
@@ -182,7 +183,7 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
                 body_file.close()
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
-        """Read the body: into memory, or into a temporary file if it is large."""
+        """Read the body into memory, or into a temporary file if it is large."""
         body_file = await super().read_body(receive)
         if body_file._rolled:  # type: ignore[attr-defined]
             return body_file
@@ -220,14 +221,14 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
     ) -> None:
         replaceable = isinstance(response, StreamingHttpResponse)
         if replaceable and scope["method"] == "HEAD":
-            # Servers drop the body, but would wait for its end.
+            # Servers drop the body of a response to HEAD, but would wait for its end.
             response.streaming_content = no_parts()
         elif replaceable and not response.is_async:
             # Django would first read the whole iterator into memory.
             response.streaming_content = iterate_in_thread(response.streaming_content)
         if isinstance(response, EventStreamResponse):
             request_thread.release()
-            async with aclosing(response):  # Django closes only what it wraps around the iterator
+            async with aclosing(response):  # Django closes only its own wrapper of the iterator
                 return await self.send_response(response, send)
         mark = self.pool.mark_streaming
         timer = asyncio.get_running_loop().call_later(SHORT_STREAM_SECONDS, mark, request_thread)
@@ -250,10 +251,11 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
             nonlocal listener
             listener = asyncio.create_task(listen())
 
-        # The listener starts only when the view waits: many views never do, and a task costs more.
+        # The listener starts only when the view first waits. Many views never wait, and creating a
+        # task costs more than scheduling a callback.
         start = asyncio.get_running_loop().call_soon(start_listener)
-        # Not a TaskGroup, which would wait for the listener: with many clients, so many requests
-        # would be in memory at once that the garbage collector took a fifth of the time.
+        # Not a TaskGroup, which would wait for the listener. With many clients, it would keep so
+        # many requests in memory that garbage collection would take a fifth of the time.
         try:
             async with asyncio.timeout(None) as deadline:
                 await respond
@@ -266,8 +268,8 @@ class ASGIHandler(CachedMatchMixin, asgi.ASGIHandler):
                 listener.result()
 
     async def _get_response_async(self, request: HttpRequest) -> Response:
-        # Before 6.2, Django renders error pages in the loop's own threads. A page that shows the
-        # user would open a database connection there that nothing closes.
+        # Before version 6.2, Django renders error pages in the event loop's default executor. A
+        # page that shows the user would open a database connection there that nothing closes.
         try:
             return await super()._get_response_async(request)  # type: ignore[misc]  # private
         except Exception as error:  # noqa: BLE001 (as Django does)
@@ -291,12 +293,12 @@ async def iterate_in_thread(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
 def close_early(
     response: Response, body_file: IO[bytes], request_thread: RequestThread
 ) -> Response:
-    """Close the response before it is sent, and release its thread, if only Django's code is called.
+    """Close the response and release its thread early, if closing it runs only Django's code.
 
-    Code of the project may need the thread: it then stays in use until the response has been sent.
+    The project's own code may need the thread, which then stays in use until the response is sent.
     """
     close = getattr(response.close, "__func__", None)
-    # Django's own code: a closer for uploads, and these receivers.
+    # Django itself adds one closer, for uploads, and these receivers.
     receivers = {key[0] for key, *_ in signals.request_finished.receivers}
     only_django = len(response._resource_closers) <= 1 and receivers <= DJANGO_RECEIVERS
     in_memory = not (response.streaming or isinstance(body_file, SpooledTemporaryFile))
@@ -306,15 +308,18 @@ def close_early(
     return response
 
 
-# Compare the part of a receiver's key that identifies the function, not its name.
+# Ids of functions, as in the keys of a signal's receivers.
 DJANGO_RECEIVERS = {id(close_caches), id(reset_urlconf)}
-# Many long paths would otherwise fill the memory.
+# Longer paths are not cached, since many of them would fill the memory.
 MAX_CACHED_PATH_LENGTH = 200
 CONVERTERS = {type(converter) for converter in DEFAULT_CONVERTERS.values()}
 
 
 def resolves_to_sync_view(scope: Scope) -> bool:
-    """Guess the type of view. Middleware may change the URLconf; a wrong guess costs time and a thread."""
+    """Return whether the path probably leads to a sync view.
+
+    Middleware may change the URLconf. A wrong guess costs only time and a thread.
+    """
     path = scope["path"].removeprefix(asgi.get_script_prefix(scope).rstrip("/"))
     if len(path) > MAX_CACHED_PATH_LENGTH:
         return False
@@ -337,7 +342,7 @@ def is_cacheable(resolver: URLResolver, path: str) -> bool:
 def resolves_by_path_alone(resolver: URLResolver) -> bool:
     """Return whether a path always resolves to the same match.
 
-    Translated routes, language prefixes, and third-party converters and classes may differ.
+    With translated routes, language prefixes, and custom converters or classes, it may not.
     """
     return all(
         type(each) in (URLPattern, URLResolver)
@@ -349,14 +354,15 @@ def resolves_by_path_alone(resolver: URLResolver) -> bool:
     )
 
 
-# Resolving takes a tenth of the time of a short request. `clear_url_caches` replaces the resolver.
+# Resolving a path takes a tenth of the time of a short request. `clear_url_caches` replaces the
+# resolver, so later calls do not find old entries.
 @lru_cache(4096)
 def get_match(resolver: URLResolver, path: str) -> ResolverMatch:
     return resolver.resolve(path)
 
 
 def copy_match(match: ResolverMatch) -> ResolverMatch:
-    """Return a copy of the match, which a request may modify."""
+    """Return a copy of the cached match. A request may modify its copy."""
     copied: ResolverMatch = object.__new__(ResolverMatch)
     for name, value in vars(match).items():
         vars(copied)[name] = value.copy() if isinstance(value, (dict, list)) else value

@@ -16,7 +16,10 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 def take_request_id(sent: str) -> str:
-    """Set the current request's id to `sent`, an X-Request-ID header, or to a new one if that is invalid."""
+    """Set the current request's id, and return it.
+
+    It is `sent`, an X-Request-ID header, or a new id if `sent` is invalid.
+    """
     if not re.fullmatch(r"[A-Za-z0-9._:=+/-]{1,128}", sent):
         sent = f"{getrandbits(64):016x}"
     request_id.set(sent)
@@ -37,20 +40,20 @@ class CancelledFilter(logging.Filter):
 
 
 class AdminMailHandler(AdminEmailHandler):
-    """Mails errors to ADMINS after the response, which does not wait for the mail server."""
+    """Emails errors to ADMINS after the response, which does not wait for the mail server."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if settings.ADMINS:  # otherwise Django would build each report without a recipient
+        if settings.ADMINS:  # Django would build a report even without recipients
             super().emit(record)
 
     def send_mail(self, *args: Any, **options: Any) -> None:
-        from .deferred_calls import defer  # needs the settings, which import this module
+        from .deferred_calls import defer  # not at the top: the settings import this module
 
         defer(partial(super().send_mail, *args, **options))
 
 
 def logging_config(formatter: str) -> dict[str, Any]:
-    """Return the setting LOGGING for lines of text (`formatter` is "text") or of JSON ("json")."""
+    """Return the setting LOGGING. `formatter` is "text", or "json" for a JSON object per line."""
     to_root = {"handlers": [], "propagate": True}
     return {
         "version": 1,

@@ -66,7 +66,7 @@ class HealthMiddleware:
 
 
 async def failing_threads() -> list[str]:
-    """Return ["threads"] if no thread is free within a second; else the request keeps one."""
+    """Return ["threads"] if no thread is free within a second. Otherwise the request keeps one."""
     try:
         async with asyncio.timeout(1):
             await sync_to_async(bool)()
@@ -92,10 +92,10 @@ def failing_databases() -> list[str]:
 class AccessLog:
     """Logs requests in batches from a thread.
 
-    Logging each request directly takes a tenth of the time of a short one. Other loggers write at
-    once, so their lines come before the request's line in the access log. A process that is killed
-    loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS; a process that exits normally writes
-    all lines.
+    Logging each request immediately takes a tenth of the time of a short request. Other loggers
+    write immediately, so their lines come before the request's line in the access log. A process
+    that is killed loses the lines of its last ACCESS_LOG_INTERVAL_SECONDS. A process that exits
+    normally writes all lines.
     """
 
     def __init__(self) -> None:
@@ -103,14 +103,14 @@ class AccessLog:
         self.has_waiting = Event()
         self.thread: Thread | None = None
         self.lock = Lock()
-        # Some servers kill themselves with a signal, so that atexit does not run.
+        # Some servers kill themselves with a signal, so atexit does not run.
         server_stopped.connect(self.flush)
         atexit.register(self.flush)
 
     def add(self, **fields: Any) -> None:
         """Log a request with these fields, which become attributes of its log record."""
         self.waiting.append((time(), copy_context(), fields))
-        # In development, the line then has its place among the output of `print`.
+        # In development, write each line immediately, in order with the output of `print`.
         if settings.DEBUG or len(self.waiting) > MAX_WAITING_LINES:
             self.flush()
         elif not self.has_waiting.is_set():
@@ -149,10 +149,10 @@ access_log = AccessLog()
 
 
 class TimingMiddleware(AsyncMiddlewareMixin, MiddlewareMixin):
-    """Logs each request with its duration. For a stream, this is the time until it starts.
+    """Logs each request with its duration, which for a stream is the time until it starts.
 
-    Adds the header `X-Request-ID`, and with SERVER_TIMING the header `Server-Timing`, in
-    milliseconds.
+    Adds the header `X-Request-ID`. With SERVER_TIMING, it also adds the header `Server-Timing` with
+    the duration in milliseconds.
     """
 
     def process_request(self, request: HttpRequest) -> None:

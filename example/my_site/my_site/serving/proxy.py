@@ -1,4 +1,4 @@
-"""The client's address and scheme behind a reverse proxy, handled alike on every ASGI server."""
+"""The client's address and scheme behind a reverse proxy, on every ASGI server alike."""
 
 from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
@@ -12,8 +12,8 @@ from .asgi_types import ASGIApplication, Receive, Scope, Send
 class ProxyHeadersMiddleware:
     """Trusts `X-Forwarded-For` and `X-Forwarded-Proto` if they come from a trusted address.
 
-    `trusted`: addresses and networks such as 10.0.0.0/8; "*" trusts every peer, which is safe
-    only if nobody but the proxy can connect. Raises ValueError for anything else.
+    `trusted` contains IP addresses and networks such as 10.0.0.0/8. "*" trusts every peer, which is
+    safe only if nobody but the proxy can connect. Any other value raises ValueError.
     """
 
     def __init__(self, app: ASGIApplication, trusted: Collection[str]) -> None:
@@ -61,7 +61,7 @@ def header_values(scope: WWWScope, header: bytes) -> Iterator[str]:
 
 
 def is_address(host: str) -> bool:
-    """Return whether this is an address: proxies also send `unknown` or `unix:`."""
+    """Return whether this is an IP address. Proxies may also send `unknown` or `unix:`."""
     try:
         ip_address(host)
     except ValueError:
@@ -70,7 +70,7 @@ def is_address(host: str) -> bool:
 
 
 def remove_port(host: str) -> str:
-    """Return the address in 203.0.113.9:4711 or [2001:db8::9]:4711, as some proxies write it."""
+    """Remove the port that some proxies send, as in 203.0.113.9:4711 or [2001:db8::9]:4711."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host

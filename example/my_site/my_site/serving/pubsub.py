@@ -7,8 +7,8 @@
             ...  # the first is None: query the database
 
 A message reaches each current subscriber at most once. Save in the database whatever must not be
-lost. `None` tells a subscriber to query the database: at the start, and when it may have missed
-messages.
+lost. A payload of `None` tells a subscriber to query the database. A subscriber receives it at the
+start, and when messages may have been lost.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from asgiref.sync import sync_to_async
 from . import transport
 from .threads import current_request_thread
 
-# Including the channel name. This is PostgreSQL's limit, which applies to other databases, too.
+# PostgreSQL's limit, which includes the channel name. It applies to other databases, too.
 MAX_MESSAGE_BYTES = 7999
-# The queue of a slow subscriber.
+# The size of a subscriber's queue.
 MAX_WAITING_PAYLOADS = 1000
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5
 
@@ -36,7 +36,7 @@ message_numbers = itertools.count()
 
 
 class PayloadTooLarge(ValueError):
-    """The payload and the channel name have more than MAX_MESSAGE_BYTES."""
+    """The payload and the channel name together have more than MAX_MESSAGE_BYTES."""
 
 
 async def publish(channel: str, payload: str) -> None:
@@ -45,10 +45,10 @@ async def publish(channel: str, payload: str) -> None:
 
 
 def publish_sync(channel: str, payload: str) -> None:
-    """Sync version of `publish`. A transaction sends the payload when it commits."""
+    """Sync version of `publish`. In a transaction, the payload is sent on commit."""
     if "\n" in channel:
         raise ValueError(f"A channel name must not contain line breaks: {channel!r}.")
-    # The number makes messages unique: PostgreSQL sends equal ones of a transaction only once.
+    # The number makes messages unique: PostgreSQL sends duplicates in a transaction only once.
     message = f"{channel}\n{next(message_numbers)}\n{payload}"
     if (size := len(message.encode())) > MAX_MESSAGE_BYTES:
         raise PayloadTooLarge(
@@ -82,8 +82,8 @@ class Subscription:
 async def subscribe(channel: str) -> AsyncIterator[Subscription]:
     """Subscribe to the channel until the end of the `async with` block.
 
-    The subscription yields `None` when it starts to receive, and again after an outage or if the
-    subscriber was too slow. All later payloads follow.
+    The subscription yields `None` when it starts to receive messages, and again after an outage or
+    if the subscriber was too slow. Then it yields every payload that is published from then on.
     """
     loop = asyncio.get_running_loop()
     receiver = receivers.get(loop) or receivers.setdefault(loop, Receiver())
@@ -105,7 +105,7 @@ class Receiver:
         self.is_receiving = False
         request_thread = current_request_thread.get()
         self.pool = request_thread.pool if request_thread else None
-        # In an empty context, since the task outlives the request of the first subscription.
+        # The context is empty, since the task outlives the request of the first subscription.
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self.run(), name="pubsub", context=Context())
 
@@ -148,5 +148,5 @@ class Receiver:
             subscription.put(payload)
 
 
-# One for each event loop that has subscriptions. A server process has one loop.
+# One receiver for each event loop that has subscriptions. A server process has one event loop.
 receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}

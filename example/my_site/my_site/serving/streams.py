@@ -16,12 +16,15 @@ KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """An event. `data` is sent as is if it is a `str`, otherwise as JSON. None is not sent."""
+    """A server-sent event. Fields that are None are left out.
+
+    `data` is sent as is if it is a `str`, otherwise as JSON.
+    """
 
     data: object = None
-    id: int | str | None = None  # a browser that reconnects sends the last one that it received
-    event: str | None = None  # the name for `addEventListener`; without one it is "message"
-    retry: int | None = None  # milliseconds after which a browser reconnects
+    id: int | str | None = None  # when a browser reconnects, it sends the last id that it received
+    event: str | None = None  # the type for `addEventListener`, by default "message"
+    retry: int | None = None  # how many milliseconds a browser waits before it reconnects
 
     def __post_init__(self) -> None:
         for name in ("id", "event", "retry"):
@@ -42,10 +45,11 @@ class ServerSentEvent:
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """A response of server-sent events that holds no thread and no database connection while it waits.
+    """A stream of server-sent events that holds no thread or database connection while it waits.
 
-    Each of its synchronous calls, such as the ORM's, runs in a background thread with a clean
-    connection, without anything that the view or middleware has set in its connection or thread.
+    Synchronous calls that produce the events, such as ORM queries, run in background threads with
+    clean database connections. They see nothing that the view or middleware has set on its own
+    thread or connection.
     """
 
     def __init__(
@@ -60,18 +64,21 @@ class EventStreamResponse(StreamingHttpResponse):
         super().__init__(self.encoded_events, content_type=content_type, headers=headers)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        # Django's own method hides each TypeError in the iterator behind another one.
+        # Django's method catches a TypeError from the iterator, and raises an unrelated one.
         return cast(AsyncIterator[bytes], self.streaming_content)
 
     async def aclose(self) -> None:
-        """Close the iterator of events, so that its `finally` runs."""
+        """Close the iterator of events, so that its `finally` blocks run."""
         await self.encoded_events.aclose()
 
 
 async def encode_events(
     events: AsyncIterator[ServerSentEvent], keep_alive_seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events as bytes, with a comment at the start and every KEEP_ALIVE_SECONDS."""
+    """Yield the events as bytes, with comments that keep the connection open.
+
+    A comment is sent at the start, and whenever there is no event for `keep_alive_seconds`.
+    """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def put_events() -> None:
@@ -86,9 +93,9 @@ async def encode_events(
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
-    yield KEEP_ALIVE_COMMENT  # some servers send the headers with the first part
-    # One task runs the whole iterator, as `asyncio.timeout` in it requires. In the current task,
-    # the timeout below would cancel what the iterator waits for.
+    yield KEEP_ALIVE_COMMENT  # some servers send the headers only with the first part
+    # One task runs the whole iterator, since `asyncio.timeout` may be used in it. If the current
+    # task ran the iterator, the timeout below would cancel the call that the iterator awaits.
     task = asyncio.create_task(put_events())
     try:
         while True:
@@ -102,7 +109,7 @@ async def encode_events(
                 break
             yield part
             queue.task_done()
-        await task  # raises its error
+        await task  # raises the exception of the task
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -111,8 +118,8 @@ async def encode_events(
 def get_last_event_id(request: HttpRequest) -> int | None:
     """Return the id of the last event that the client received, or None if it sent no number.
 
-    A browser that reconnects sends the id in a header. A page that already shows events sends the
-    id of the last one in the URL of its stream, as `?after=`.
+    A browser that reconnects sends the id in the `Last-Event-ID` header. A page that already shows
+    events sends the id of the last one in the URL of its stream, as `?after=`.
     """
     value = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None

@@ -7,17 +7,17 @@ from multiprocessing.process import BaseProcess
 from hypercorn import run
 
 websocket_max_message_size = 1_048_576
-websocket_ping_interval = 20  # seconds; serving/hardening.py closes connections that do not respond
-# Without its own handlers, since the project's settings configure the logs.
+websocket_ping_interval = 20  # seconds; serving/hardening.py closes a connection without a response
+# This logger has no handlers of its own, since the project's settings configure the logs.
 errorlog = logging.getLogger("hypercorn.error")
 
 
 def keep_status(
     join_exited: Callable[[list[BaseProcess]], int],
 ) -> Callable[[list[BaseProcess]], int]:
-    """Let hypercorn end with the status of a process that failed, where it forgets it and ends with 0.
+    """Make hypercorn exit with the status of a process that failed.
 
-    https://github.com/pgjones/hypercorn/pull/372
+    By itself, it may exit with 0: https://github.com/pgjones/hypercorn/pull/372
     """
     statuses: list[int] = []
 

@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from psycopg import AsyncConnection
 
-# Of PostgreSQL, for whatever is published: one LISTEN is enough.
+# The PostgreSQL channel of all messages, so that one LISTEN is enough.
 CHANNEL = "pubsub"
-# Detect a network outage within half a minute. In seconds, except for the last, in milliseconds.
+# These values detect a network outage within half a minute. Times are in seconds, except for the
+# last one, which is in milliseconds.
 NETWORK_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -23,10 +24,10 @@ def send(message: str) -> None:
 
 
 async def receive() -> AsyncGenerator[str | None]:
-    """Yield None, and then each message that is committed from now on."""
+    """Yield None when listening has started, and then each message that is committed."""
     parameters = connections.create_connection(DEFAULT_DB_ALIAS).get_connection_params()
     parameters |= NETWORK_TIMEOUTS
-    for name in ("context", "cursor_factory"):  # Django's own, for its own connections
+    for name in ("context", "cursor_factory"):  # only for Django's own connections
         del parameters[name]
     listener = await AsyncConnection.connect(**parameters, autocommit=True)
     try:
@@ -34,5 +35,5 @@ async def receive() -> AsyncGenerator[str | None]:
         yield None
         async for notification in listener.notifies():
             yield notification.payload
-    finally:  # not `async with`, which would wait: a second cancellation would leave it open
+    finally:  # not `async with`, which waits: a second cancellation would leave it open
         await listener.close()

@@ -9,14 +9,14 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 POLL_INTERVAL_SECONDS = 0.5
-# Older ones are deleted: a process that has not queried for so long misses some.
+# Older messages are deleted. A process that falls further behind misses some.
 MAX_STORED_MESSAGES = 1000
 
-# Not a model: tests and backups do not need messages that are used for half a second.
+# Not a model, since tests and backups do not need messages that are used for half a second.
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS serving_message (id INTEGER PRIMARY KEY AUTOINCREMENT, message TEXT)
 """
-# Each makes `receive` in this process query at once.
+# Each of these functions makes `receive` in this process query immediately.
 wakers: set[Callable[[], object]] = set()
 
 
@@ -37,7 +37,10 @@ def wake() -> None:
 
 
 async def receive() -> AsyncGenerator[str | None]:
-    """Yield None, and then each message that is committed from now on; None for those deleted unseen."""
+    """Yield None at the start, and then each message that is committed.
+
+    Yield None again if messages were deleted before this process read them.
+    """
     written = asyncio.Event()
     waker = partial(asyncio.get_running_loop().call_soon_threadsafe, written.set)
     wakers.add(waker)

@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of django-csp, remembered: to build it takes a tenth of a request."""
+"""Caches the header of django-csp, since building it takes a tenth of a short request's time."""
 
 from functools import lru_cache
 
@@ -14,14 +14,14 @@ class CSPMiddleware(AsyncMiddlewareMixin, csp.CSPMiddleware):
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        # A subclass, a nonce or a decorator may want another policy.
+        # A subclass, a nonce or a decorator may require another policy.
         own = type(self) is not CSPMiddleware or getattr(request, "_csp_nonce", None)
         marked = any(name.startswith("_csp") for name in vars(response))
         if settings.DEBUG or own or marked or len(request.path_info) > 200:
             return super().process_response(request, response)
         for name, value in usual_policy(self, request.path_info).items():
             response.headers.setdefault(name, value)
-        # As django-csp does: a nonce that is made now would stand in no header.
+        # As in django-csp, reading the nonce now raises an error: the header does not contain it.
         vars(request)["csp_nonce"] = csp.CheckableLazyObject(self._csp_nonce_post_response)
         return response
 

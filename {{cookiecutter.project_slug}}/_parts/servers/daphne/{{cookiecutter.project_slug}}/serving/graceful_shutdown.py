@@ -1,7 +1,8 @@
-"""Lifespan and graceful shutdown for daphne: in-flight requests complete, and WebSockets are told.
+"""Lifespan and graceful shutdown for daphne.
 
-By itself daphne drops them, and has no lifespan. A stream that broke would also keep its connection open, and end the check that daphne runs
-over all applications each second.
+At shutdown, in-flight requests complete, and WebSockets receive a close frame. Without this module,
+daphne drops both, and does not support lifespan. A stream that fails would also keep its connection
+open, and stop the check of all applications that daphne runs each second.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ def install() -> None:
 
 
 class KeepAliveFactory(HTTPFactory):
-    """Keeps idle connections open for longer than proxies do. daphne has no option for it."""
+    """Keeps idle connections open for longer than proxies do. daphne has no option for this."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -57,10 +58,11 @@ def end_keep_alive(channel: HTTPChannel, request: WebRequest, version: bytes) ->
 
 
 class GracefulServer(Server):
-    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and these three
-    # methods. daphne calls the first one when it listens, the second one each second, and the third one
-    # when it is told to stop. The reactor's event loop does not run yet in `run`.
+    # Not in daphne's documentation: `listeners`, `connections`, `_response_started`, and the methods
+    # `listen_success`, `application_checker` (which daphne calls each second) and
+    # `kill_all_applications` (which it calls at shutdown).
     def run(self) -> None:
+        # The reactor's event loop is not running yet.
         loop: asyncio.AbstractEventLoop = cast(Any, reactor)._asyncioEventloop
         self.received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -72,7 +74,7 @@ class GracefulServer(Server):
         super().run()
 
     def note_end_of_lifespan(self, task: asyncio.Task[None]) -> None:
-        """Start the application, which raises an exception if it does not support lifespan."""
+        """Ignore the exception of an application that does not support lifespan."""
         task.exception()
         self.sent.put_nowait({"type": "ended"})
 
@@ -115,5 +117,5 @@ class GracefulServer(Server):
             application = details.get("application_instance")
             if "disconnected" not in details or (application and not application.done()):
                 return True
-        # Clients that have not received their whole response yet.
+        # True while a client has not received its whole response.
         return bool(reactor.getWriters())  # type: ignore[misc]

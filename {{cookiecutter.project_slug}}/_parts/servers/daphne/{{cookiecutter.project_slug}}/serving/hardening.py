@@ -23,25 +23,28 @@ def install() -> None:
 
 
 def process_without_root_path(request: WebRequest) -> Deferred[None]:
-    """Drop a header with which any client could set the prefix of all URLs, including those in emails.
+    """Drop a header that lets any client set the prefix of all URLs, even of those in emails.
 
-    Daphne has no option for it: https://github.com/django/daphne/issues/125
+    Daphne has no option for this: https://github.com/django/daphne/issues/125
     """
     request.requestHeaders.removeHeader(b"daphne-root-path")
     return process_request(request)
 
 
 def reset_timeout_for_body(channel: HTTPChannel) -> None:
-    """Extend the timeout with each part of a request body, but not of the request headers.
+    """Extend the timeout with each part of a request body, but not with parts of the headers.
 
-    It has KEEP_ALIVE_SECONDS for all of the head, as a `HTTPChannel.resetTimeout`.
+    All headers must arrive within KEEP_ALIVE_SECONDS. Replaces `HTTPChannel.resetTimeout`.
     """
     if not channel.line_mode:
         TimeoutMixin.resetTimeout(channel)  # type: ignore[no-untyped-call]
 
 
 class LimitedWebSocketProtocol(WebSocketProtocol):
-    """Pauses reading while messages wait for the application. daphne would queue them without limit."""
+    """Pauses reading while messages wait for the application.
+
+    daphne would queue them without limit.
+    """
 
     # Not in daphne's documentation: `application_queue`.
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -61,5 +64,5 @@ class HardenedWebSocketFactory(WebSocketFactory):
     protocol = LimitedWebSocketProtocol
 
     def setProtocolOptions(self, **options: object) -> None:
-        """Send a close code before the connection ends. autobahn would just drop it."""
+        """Send a close code before the connection ends. By default, autobahn sends none."""
         super().setProtocolOptions(failByDrop=False, **options)

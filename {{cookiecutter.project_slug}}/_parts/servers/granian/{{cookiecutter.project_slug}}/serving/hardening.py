@@ -1,4 +1,4 @@
-"""Hardening for granian: a WebSocket's messages are limited, and it can be closed at any time."""
+"""Hardening for granian: limits WebSocket messages, and closes WebSockets at any time."""
 
 import asyncio
 
@@ -17,9 +17,9 @@ def harden_websocket(app: ASGIApplication, max_message_bytes: int) -> ASGIApplic
 class CloseMiddleware:
     """Lets an application close a WebSocket at any time.
 
-    By itself granian sends the close only when the application no longer waits for a message, so
-    that a client that is silent would stay connected. And it waits without limit for a client that
-    does not read: here a send raises TimeoutError, which is an OSError, as other servers raise.
+    By itself, granian sends the close only when the application no longer waits for a message, so a
+    silent client would stay connected. It also waits without limit for a client that does not read.
+    Here, `send` then raises TimeoutError, which is an OSError, as other servers raise.
     """
 
     def __init__(self, app: ASGIApplication) -> None:

@@ -1,6 +1,7 @@
-"""Graceful shutdown for hypercorn: in-flight requests complete, and WebSockets are told.
+"""Graceful shutdown for hypercorn.
 
-By itself hypercorn waits for open connections without limit, or until the first of them fails.
+In-flight requests complete, and WebSockets receive a close frame. By itself, hypercorn waits for
+open connections without limit, or until one of them fails.
 """
 
 import asyncio
@@ -27,23 +28,24 @@ SERVICE_RESTART = 1012  # the close code of a WebSocket
 
 def install() -> None:
     """Change how hypercorn stops. Call this when the application is loaded."""
-    # https://github.com/pgjones/hypercorn/issues/308: open connections block the end without limit.
+    # https://github.com/pgjones/hypercorn/issues/308: open connections block shutdown.
     asyncio.Server.wait_closed = return_at_once  # type: ignore[assignment, method-assign]
     asyncio.Server.close = close_for_all_processes  # type: ignore[assignment, method-assign]
     run._exception_handler = ignore_closed_listener
     run.TCPServer = GracefulServer  # type: ignore[attr-defined]
     hypercorn.protocol.H2Protocol = GracefulH2Protocol  # type: ignore[attr-defined]
     if parent_process():
-        # Hypercorn stops its worker processes with an event. SIGTERM would end them immediately. They
-        # receive it, too, if it is sent to all processes of a container or session, or when the first
-        # of them has ended.
+        # Hypercorn stops its worker processes with an event. SIGTERM would end them immediately.
+        # They receive SIGTERM, too, if it is sent to all processes of a container or session, or
+        # when the first of them has ended.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def close_for_all_processes(server: asyncio.Server) -> None:
-    """`Server.close()`, which would leave the sockets open in hypercorn's first process.
+    """Close the server's sockets in all processes. Replaces `Server.close`.
 
-    They would still take connections, which nobody accepts any more.
+    Otherwise they would stay open in hypercorn's first process, and take connections that no
+    process accepts any more.
     """
     for listener in server.sockets:
         with suppress(OSError):  # another process has closed it
@@ -52,17 +54,17 @@ def close_for_all_processes(server: asyncio.Server) -> None:
 
 
 def ignore_closed_listener(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log no error in the other processes, which notice the shutdown up to 0.1 seconds later."""
+    """Log no error about closed sockets in processes that notice the shutdown a little later."""
     if getattr(context.get("exception"), "errno", None) != errno.EINVAL:
         handle_exception(loop, context)
 
 
 async def return_at_once(server: asyncio.Server) -> None:
-    """`Server.wait_closed()` as in Python 3.11; since 3.12 it waits for all connections."""
+    """Replaces `Server.wait_closed`, which waits for all connections since Python 3.12."""
 
 
 class GracefulServer(TCPServer):
-    """One connection of a client."""
+    """The connection of one client, which is closed at shutdown."""
 
     # Not in hypercorn's documentation: this method, `context.terminated`, which is set at shutdown,
     # and `protocol`.
@@ -72,7 +74,7 @@ class GracefulServer(TCPServer):
             await super().run()
         except (asyncio.CancelledError, Exception):
             # An error would end the wait for other connections, and lose their requests. A TLS
-            # connection fails, for example, if its client sends after the server has closed it.
+            # connection fails, for example, if its client sends data after the server has closed it.
             if not self.context.terminated.is_set():
                 raise
         finally:
@@ -88,9 +90,10 @@ class GracefulServer(TCPServer):
 
 
 class GracefulH2Protocol(H2Protocol):
-    """Sends the end of a response before that of the connection.
+    """Sends the end of a response before the end of the connection.
 
-    At shutdown hypercorn may do the reverse with large responses, which clients take for an error.
+    At shutdown, hypercorn may end the connection first if a response is large. To the client, this
+    is an error.
     """
 
     async def stream_send(self, event: Event) -> None:

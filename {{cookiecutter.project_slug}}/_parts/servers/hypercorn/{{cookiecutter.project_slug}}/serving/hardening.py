@@ -23,23 +23,24 @@ def install() -> None:
     hypercorn.protocol.h2.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
     hypercorn.protocol.h11.WSStream = LimitedWSStream  # type: ignore[assignment, attr-defined]
     ws_stream.WebsocketBuffer = ByteLimitedBuffer  # type: ignore[misc]
-    # Hypercorn checks the size of a message only after it has decompressed the whole message.
+    # Hypercorn decompresses a whole message before it checks the size.
     ws_stream.server_extensions_handshake = accept_no_extension  # type: ignore[assignment, attr-defined]
 
 
 class HardenedH11Protocol(H11Protocol):
-    # Not in hypercorn's documentation: this method, which looks for another protocol in a request.
+    # This method, which lets a request switch to another protocol, is not in hypercorn's
+    # documentation.
     async def _check_protocol(self, event: Request) -> None:
-        """Ignore `Upgrade: h2c`, which proxies pass on: its client would talk past all of their rules.
+        """Ignore `Upgrade: h2c`. Proxies pass it on, and the client could then bypass their rules.
 
-        HTTP/2 with prior knowledge, which a proxy speaks only by itself, begins with `PRI * HTTP/2.0`.
+        HTTP/2 from the start (`PRI * HTTP/2.0`) stays allowed: only the proxy itself can send that.
         """
         if event.http_version == b"2.0":
             await super()._check_protocol(event)
 
 
 def accept_no_extension(*args: object) -> None:
-    """Answer a WebSocket's offer of compression, as a `server_extensions_handshake`."""
+    """Decline the compression that a client offers. Replaces `server_extensions_handshake`."""
 
 
 class ByteLimitedBuffer(WebsocketBuffer):
@@ -50,9 +51,9 @@ class ByteLimitedBuffer(WebsocketBuffer):
 
 
 class LimitedWSStream(WSStream):
-    """Ends the connection after a message that is too large, and when the client does not respond to a ping.
+    """Ends the connection after too large a message, or when the client ignores a ping.
 
-    Hypercorn would keep the rest of the message in memory, and the connection for ever.
+    Hypercorn would keep the rest of the message in memory, and the connection open forever.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -75,7 +76,7 @@ class LimitedWSStream(WSStream):
     async def _send_pings(self) -> None:
         while not self.closed:
             pinged = monotonic()
-            # In a separate task, since a client that does not read blocks it.
+            # In a separate task, since a client that does not read would block this one.
             self.task_group.spawn(self._send_wsproto_event, Ping())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), self.config.websocket_ping_interval)
