@@ -616,7 +616,7 @@ def test_change_password(client: Client, user: Any) -> None:
     client.force_login(user)
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
     new["old_password"] = "analytical-engine"
-    assert "was changed" in client.post("/accounts/password_change/", new, follow=True).text
+    assert "has been changed" in client.post("/accounts/password_change/", new, follow=True).text
     user.refresh_from_db()
     assert user.check_password("difference")
 
@@ -752,7 +752,7 @@ def test_reset_password(
     form = client.get(link, follow=True)
     assert "Set password" in form.text
     new = dict.fromkeys(["new_password1", "new_password2"], "difference")
-    assert "is set" in client.post(form.request["PATH_INFO"], new, follow=True).text
+    assert "has been set" in client.post(form.request["PATH_INFO"], new, follow=True).text
     assert "already used" in client.get(link, follow=True).text
 
 
