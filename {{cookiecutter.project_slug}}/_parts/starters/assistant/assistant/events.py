@@ -21,7 +21,7 @@ RETRY_MILLISECONDS = 200
 
 
 async def stream(conversation_id: int, last_id: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Stream the answers from `last_id` on as their state changes, and the running answer's text."""
+    """Stream the answers from `last_id` on when their state changes, and the running text."""
     answers, watcher = (await state.get()).answers, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     end, render_at, shown = loop.time() + MAX_STREAM_SECONDS, 0.0, 0

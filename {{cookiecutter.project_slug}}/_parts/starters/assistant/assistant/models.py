@@ -66,7 +66,7 @@ class Answer(models.Model):
         return self.question[:50]
 
     def get_parts(self) -> list[SafeString]:
-        """Return the text as HTML. While the answer is running, its last block is a separate part."""
+        """Return the text as HTML. The last block of a running answer is a separate part."""
         is_running = self.state == self.State.RUNNING
         parts = split_last_block(self.text) if is_running else [self.text]
         return [render(part) for part in parts]
