@@ -391,7 +391,7 @@ def test_game(run_project: RunProject, open_page: OpenPage) -> None:
             sign_in(ada, "ada")
             ada.get_by_role("button", name="Open a table").click()
             expect(ada.locator("#status")).to_have_text("Waiting for a second player.")
-            spectator.get_by_role("link", name="ada waits for a second player").click()
+            spectator.get_by_role("link", name="ada is waiting for a second player").click()
             check_accessibility(spectator)
             grace.goto(ada.get_by_label("Link to this table").input_value())
             grace.get_by_role("link", name="Sign in to play").click()

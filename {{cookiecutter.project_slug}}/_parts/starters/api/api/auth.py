@@ -29,7 +29,7 @@ class TokenAuth(HttpBearer):
 
 
 class SessionAuth(APIKeyCookie):
-    """Authenticates by the session cookie. Browsers add it for other sites: CSRF is checked."""
+    """Authenticates by the session cookie. Browsers send it for other sites, so CSRF is checked."""
 
     param_name = settings.SESSION_COOKIE_NAME
 

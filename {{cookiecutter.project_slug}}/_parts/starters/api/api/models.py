@@ -29,7 +29,7 @@ class Token(models.Model):
     """Authenticates a program as the user. The database stores only a hash of the secret."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
-    name = models.CharField(max_length=100, help_text="The program that uses it, such as “backup”.")
+    name = models.CharField(max_length=100, help_text="The name of the program, such as “backup”.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
     created = models.DateTimeField(auto_now_add=True)
 

@@ -1,4 +1,4 @@
-"""The notes of the user. Each query is limited to them; a note of another user is a 404."""
+"""The user's notes. Each query is limited to them, so another user's note is a 404."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -104,7 +104,7 @@ async def delete_note(request: AuthenticatedRequest, id: NoteId) -> None:
 
 
 async def stream_lines(owner_id: int) -> AsyncIterator[bytes]:
-    """Yield the lines of one query at a time: nothing stays open while a slow client reads."""
+    """Yield one query's lines at a time, so that nothing stays open while a client reads."""
     if request_thread := current_request_thread.get():
         request_thread.release()  # the queries run in background threads from here on
     last_id: int | None = 0

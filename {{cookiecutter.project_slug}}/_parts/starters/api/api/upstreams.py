@@ -40,7 +40,7 @@ async def ask(client: httpx2.AsyncClient, url: str) -> Answer:
         # The client's own timeouts restart with each byte that it reads.
         async with asyncio.timeout(TIMEOUT_SECONDS):
             data = await get_json(client, url)
-    # An error of one service must not cancel the others. Clients must not see its message.
+    # An error must not cancel the other requests, and clients must not see its message.
     except Exception as exception:  # noqa: BLE001
         error = type(exception).__name__
     milliseconds = round((time.perf_counter() - start) * 1000)

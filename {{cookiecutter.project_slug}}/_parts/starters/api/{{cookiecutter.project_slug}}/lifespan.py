@@ -17,7 +17,8 @@ class State:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[State]:
-    # All users share the client. If it kept cookies, it would send those of one user for another.
+    # All users share the client. If it kept cookies, it would send one user's cookies with another
+    # user's requests.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     async with httpx2.AsyncClient(cookies=no_cookies) as http_client:
         yield State(http_client)

@@ -15,13 +15,13 @@ from {{ cookiecutter.project_slug }}.serving.streams import ServerSentEvent
 from .markdown import render, split_last_block
 from .models import Answer
 
-# The page then opens another stream, which checks again that the user is signed in.
+# After this time, the page opens another stream, which checks the user's session again.
 MAX_STREAM_SECONDS = 30
 RETRY_MILLISECONDS = 200
 
 
 async def stream(conversation_id: int, last_id: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Stream the answers from `last_id` on when their state changes, and the running one's text."""
+    """Stream the answers from `last_id` on when their state changes, and the running text."""
     answers, watcher = (await state.get()).answers, secrets.token_hex(8)
     loop = asyncio.get_running_loop()
     end, render_at, shown = loop.time() + MAX_STREAM_SECONDS, 0.0, 0

@@ -13,7 +13,7 @@ from .markdown import render, split_last_block
 
 INSTRUCTIONS = "You are a helpful assistant. Write Markdown."
 MAX_QUESTION_CHARACTERS = 8000
-MAX_HISTORY_TOKENS = 6000  # of the conversation so far, which the model gets with each question
+MAX_HISTORY_TOKENS = 6000  # of the earlier questions and answers that are sent with a question
 MAX_ANSWER_TOKENS = 2000
 MAX_RUNNING_PER_USER, MAX_RUNNING_PER_SITE = 3, 1000
 MAX_TOKENS_PER_USER, MAX_TOKENS_PER_SITE = 200_000, 10_000_000  # in 24 hours
@@ -66,7 +66,7 @@ class Answer(models.Model):
         return self.question[:50]
 
     def get_parts(self) -> list[SafeString]:
-        """Return the text's HTML. The last block of a running answer is separate: it can change."""
+        """Return the text as HTML. The last block of a running answer is a separate part."""
         is_running = self.state == self.State.RUNNING
         parts = split_last_block(self.text) if is_running else [self.text]
         return [render(part) for part in parts]

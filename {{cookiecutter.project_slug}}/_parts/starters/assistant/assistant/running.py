@@ -66,7 +66,7 @@ class RunningAnswer:
         has_news.set()
 
     def execute(self, command: str, watcher: str = "") -> None:
-        """Execute the command of a page, which another process may serve."""
+        """Execute a page's command. Another process may serve the page."""
         if command == "stop":
             self.end(State.STOPPED, "You stopped the answer.")
         elif command == "load":
@@ -124,7 +124,7 @@ class RunningAnswers:
         self.heartbeat_at = 0.0
 
     async def __aenter__(self) -> Self:
-        self.context = copy_context()  # not the context of a request, which tasks would keep
+        self.context = copy_context()  # not a request's, which the tasks would keep alive
         self.save_task = asyncio.create_task(self.save_regularly())
         return self
 
@@ -139,7 +139,7 @@ class RunningAnswers:
         for coroutine in (self.ask_model(running), self.receive_commands(running)):
             task = running.loop.create_task(coroutine, context=self.context.copy())
             running.tasks.append(task)
-        # The page appears afterwards, and another process must then be able to stop the answer.
+        # Once the page appears, the user can stop the answer, even through another process.
         with suppress(TimeoutError):
             await asyncio.wait_for(running.receives_commands.wait(), MAX_SUBSCRIBE_SECONDS)
 

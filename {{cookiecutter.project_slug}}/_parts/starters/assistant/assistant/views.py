@@ -34,7 +34,7 @@ async def index(request: HttpRequest) -> HttpResponse:
 
 @login_required
 async def conversation(request: HttpRequest, id: int) -> HttpResponse:
-    """Show a conversation, in which the user asks, stops the answer or tries again."""
+    """Show a conversation. A POST asks a question, stops the answer, or tries again."""
     conversation = await get_conversation(request, id)
     if request.POST.get("action") == "stop":
         await send_to_running(conversation, "stop")

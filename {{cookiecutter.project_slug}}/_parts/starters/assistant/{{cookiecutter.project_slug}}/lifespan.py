@@ -20,7 +20,8 @@ class State:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[State]:
-    # All users share the client. If it kept cookies, it would send those of one user for another.
+    # All users share the client. If it kept cookies, it would send one user's cookies with another
+    # user's requests.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     client = AsyncOpenAI(
         base_url=settings.OPENAI_BASE_URL,

@@ -1,8 +1,8 @@
 """The WebSocket of one member of a room.
 
 A message is stored first, and then sent to the channel layer as an event with the id of the
-previous one. A member without the previous one fetches all missing messages from the database. So
-messages are neither lost nor duplicated when events are lost or late.
+previous one. A member who has not received the previous one fetches all missing messages from the
+database. As a result, no message is lost or duplicated, even if events are lost or late.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await super().__call__(scope, receive, send)
         finally:
             if self.heartbeat_task:
-                # A heartbeat in progress would mark this member as present again after it has left.
+                # A heartbeat in progress would mark the member as present again after `leave`.
                 async with self.presence_lock:
                     self.heartbeat_task.cancel()
                 await self.leave()
@@ -83,7 +83,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.last_frame_at = time.monotonic()
         self.send_lock, self.presence_lock = asyncio.Lock(), asyncio.Lock()
         self.heartbeat_task = asyncio.create_task(self.send_heartbeats())
-        # Before the query for the newest message, so that no message is missed in between.
+        # Join before querying the newest message, so that no message is missed in between.
         await self.channel_layer.group_add(self.group, self.channel_name)
         after = query.get("after", "")
         self.last_id = await get_newest_id(self.room)
@@ -172,7 +172,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.catch_up()
 
     async def chat_refresh(self, event: dict[str, Any]) -> None:
-        """Fetch the message that was too large for an event. Names wait for the next heartbeat."""
+        """Fetch the message that was too large for an event. The next heartbeat sends the names."""
         await self.catch_up()
 
     async def catch_up(self) -> None:
@@ -248,11 +248,11 @@ async def has_same_user(scope: dict[str, Any]) -> bool:
 
 
 def parse(text: str) -> tuple[str | None, str | None]:
-    """Return the message and its key, which is optional, or None twice for the reply to a ping.
+    """Return the message and its optional key, or two Nones for the reply to a ping.
 
     Raises FrameError for anything else.
     """
-    # JSON can encode one character as twelve. Text beyond that is too long and is not parsed.
+    # JSON can escape one character as twelve. Longer text is over the limit in any case.
     if len(text) > 16 * MAX_MESSAGE_CHARACTERS:
         raise FrameError(f"The message is longer than {MAX_MESSAGE_CHARACTERS:,} characters.")
     try:
@@ -281,6 +281,6 @@ async def get_newest_id(room: str) -> int:
 
 
 async def get_present_names(room: str) -> list[str]:
-    """Return the names of the present members, each one once."""
+    """Return the names of the present members, without duplicates."""
     names = Presence.objects.filter(room=room).order_by("user").values_list("user", flat=True)
     return [name async for name in names.distinct()]

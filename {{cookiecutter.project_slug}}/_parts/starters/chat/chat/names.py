@@ -13,7 +13,7 @@ GUEST_CHARACTERS = "23456789bcdfghjkmnpqrstvwxyz"
 
 
 def get_display_name(user: AbstractBaseUser | AnonymousUser, cookies: Mapping[str, str]) -> str:
-    """Return the user's name, or the guest's from the signed cookie, or a new guest name."""
+    """Return the username, the guest name in the signed cookie, or a new guest name."""
     if user.is_authenticated:
         return user.get_username()
     request = HttpRequest()

@@ -476,7 +476,7 @@ async def test_presence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_leave_during_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread cannot be canceled, so a heartbeat could write a row after the member has left."""
+    """A thread cannot be cancelled, so a heartbeat could write a row after the member has left."""
     in_progress, steps = threading.Event(), []
 
     def write() -> None:

@@ -17,7 +17,7 @@ async def index(request: HttpRequest) -> HttpResponse:
 
 
 async def join(request: HttpRequest) -> HttpResponse:
-    """Redirect to the room of the form's input. The room's name is a slug of the input."""
+    """Redirect to the room whose name is the slug of the form's input."""
     room = slugify(request.GET.get("room", ""))[:50]
     if not room:
         messages.error(request, "The name of a room needs at least one letter (a to z) or digit.")

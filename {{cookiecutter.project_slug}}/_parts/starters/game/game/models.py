@@ -28,7 +28,7 @@ class Table(models.Model):
     result = models.CharField(max_length=11)
     winner = models.CharField(max_length=6)
     rematch = models.CharField(max_length=6)
-    # When a page of the player last sent a frame.
+    # The time when a page of the player last sent a frame.
     red_seen = models.DateTimeField(default=timezone.now)
     yellow_seen = models.DateTimeField(default=timezone.now)
 

@@ -114,7 +114,7 @@ def test_early_end(action: str, away: bool, result: str, winner: str) -> None:
 
 
 def test_rematch() -> None:
-    """When both have offered it, a new game begins, and the other player moves first."""
+    """After both players offer a rematch, a new game begins, and the other player moves first."""
     offered = play(play_moves("0101010"), GRACE, "rematch", None, False)
     assert get_error(offered, GRACE, "rematch") == "You already offered it."
     again = play(offered, ADA, "rematch", None, False)

@@ -44,11 +44,11 @@ def is_local(host: str) -> bool:
 
 
 def reject_local_addresses(url: str) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
-    """Return a `trace` for httpx2 that raises LocalAddressError.
+    """Return a `trace` function for httpx2, which raises LocalAddressError.
 
-    It checks the addresses before connecting, so that the board does not reveal the open ports of
-    this machine. It checks the connection's address as well, because the second lookup of the name
-    can return a different address.
+    The function checks the addresses before connecting, so that the board does not reveal the open
+    ports of this machine. It checks the connection's address as well, because the second lookup of
+    the name can return a different address.
     """
     host = httpx2.URL(url).raw_host.decode()
     is_direct = False

@@ -24,7 +24,7 @@ class Service(models.Model):
 
     @property
     def public_url(self) -> str:
-        """The URL without credentials, which only the admin rejects."""
+        """The URL without credentials, because only the admin rejects URLs that contain them."""
         return re.sub("//[^/?#]*@", "//", self.url)
 
 

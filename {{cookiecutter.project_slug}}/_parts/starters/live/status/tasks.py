@@ -20,7 +20,7 @@ from django_tasks_db.models import DBTaskResult
 
 from .models import Result
 
-TASK_TIMEOUT = timedelta(minutes=2)  # the worker of a task that takes longer was killed
+TASK_TIMEOUT = timedelta(minutes=2)  # a task that has been running for longer was killed
 RETRY_PERIOD = timedelta(days=1)
 
 

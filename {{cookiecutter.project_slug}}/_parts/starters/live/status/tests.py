@@ -162,7 +162,7 @@ def test_deadline(check: Check, site: Site, monkeypatch: pytest.MonkeyPatch) -> 
 
 @sequentially_and_concurrently
 def test_local_addresses(check: Check, site: Site, settings: Settings) -> None:
-    """Rejected by address and by name, without sending a request."""
+    """Local services are rejected by address and by name, without a request."""
     settings.STATUS_ALLOW_LOCAL_ADDRESSES = False
     requests: list[Handler] = []
     site.before_response = requests.append

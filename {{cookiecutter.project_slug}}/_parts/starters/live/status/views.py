@@ -60,7 +60,7 @@ def report(start: float, results: Iterable[Result]) -> JsonResponse:
 
 
 def too_many_requests() -> JsonResponse:
-    """Reject a second comparison at the same time in a process, because anyone can start one."""
+    """Reject a comparison while another one runs in this process: anyone can start them."""
     return JsonResponse(
         {"error": "A comparison is already running. Try again in a moment."},
         status=429,

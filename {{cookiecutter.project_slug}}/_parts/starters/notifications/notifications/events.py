@@ -40,7 +40,7 @@ async def stream(
     newest = await own.order_by("-id").afirst()
     newest_id = newest.id if newest else 0
     last_id = newest_id if last_id is None else min(last_id, newest_id)
-    # Not just the newest id: a transaction that commits later can have a lower id.
+    # All ids, not just the newest: a transaction that commits later can have a lower one.
     sent = {last_id}
     unread = own.filter(is_read=False)
     newer = unread.filter(id__gt=last_id).order_by("-id")

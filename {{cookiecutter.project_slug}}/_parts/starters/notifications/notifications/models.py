@@ -37,7 +37,7 @@ class Notification(Message):
 
     @property
     def path(self) -> str:
-        """The URL, or an empty string if it leads elsewhere: a row can be saved unvalidated."""
+        """The URL, or "" if it leads to another site: a row can be saved without validation."""
         return self.url if is_path(self.url) else ""
 
 

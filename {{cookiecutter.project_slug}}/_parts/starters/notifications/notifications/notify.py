@@ -44,7 +44,7 @@ def notify_sync(user: AbstractBaseUser, text: str, url: str = "") -> Notificatio
 
 @transaction.atomic
 def notify_all(text: str, url: str = "") -> int:
-    """Notify each active user and return their number."""
+    """Notify each active user and return the number of users."""
     content = {"text": text, "url": url}
     Notification(**content).clean_fields(exclude=["user"])
     ids = list(get_user_model().objects.filter(is_active=True).values_list("pk", flat=True))

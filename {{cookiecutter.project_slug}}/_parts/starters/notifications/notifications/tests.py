@@ -117,7 +117,7 @@ async def test_first_connection(ada: Any, after: str) -> None:
 
 
 async def test_late_commit(ada: Any) -> None:
-    """Its notification has a lower id than one that the page received."""
+    """A notification that is committed late has a lower id than one that the page received."""
     async with open_page(ada) as page:
         assert await page.next_event() == {"unread": 0, "new": []}
         await Notification.objects.acreate(id=1_000_001, user=ada, text="second")
@@ -311,7 +311,7 @@ def test_announcement(
 
 
 async def test_failed_announcement(ada: Any, grace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody receives it. Otherwise everybody would receive it again after a retry."""
+    """Nobody receives the announcement. Otherwise, a retry would send it to some users twice."""
     monkeypatch.setattr(notify, "BATCH_SIZE", 1)
     bulk_create = Notification.objects.bulk_create
 

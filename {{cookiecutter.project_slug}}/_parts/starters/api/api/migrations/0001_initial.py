@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="The program that uses it, such as “backup”.", max_length=100
+                        help_text="The name of the program, such as “backup”.", max_length=100
                     ),
                 ),
                 ("digest", models.CharField(editable=False, max_length=64, unique=True)),

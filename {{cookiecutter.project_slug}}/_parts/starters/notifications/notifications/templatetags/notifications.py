@@ -10,7 +10,7 @@ register = template.Library()
 
 @register.simple_tag
 def count_unread(user: Any) -> int | None:
-    """Return the number, or None in an async view, where the event stream sends it later."""
+    """Return the number, or None in an async view: the event stream sends the number later."""
     try:
         return Notification.objects.filter(user_id=user.pk, is_read=False).count()
     except SynchronousOnlyOperation:

@@ -11,7 +11,7 @@ SwaggerUIBundle({
   ...JSON.parse(document.getElementById("swagger-settings").textContent),
   domNode: container,
   requestInterceptor: (request) => {
-    // Requests that the session authenticates need it; those with a token do not.
+    // Requests that the session authenticates need this header. Requests with a token do not.
     request.headers["X-CSRFToken"] = container.dataset.csrfToken;
     return request;
   },

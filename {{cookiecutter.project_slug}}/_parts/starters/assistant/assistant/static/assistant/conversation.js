@@ -66,7 +66,7 @@ function keepAtEnd(change) {
 }
 
 // Over HTTP/1.1, all tabs of a browser share six connections to a site, so hidden tabs close theirs.
-// While an answer is running they do not, because the server would stop it.
+// They stay connected while an answer is running, because the server would otherwise stop the answer.
 function closeIfHidden() {
   if (document.hidden && !isRunning()) source.close();
 }

@@ -100,7 +100,7 @@ form.addEventListener("submit", (event) => {
   } else status.textContent = "Not connected. Your message will be sent after reconnecting.";
 });
 
-// Sends one message at a time: the next one after the server has stored the previous one.
+// Sends the first unsent message. The next one follows when the server has stored this one.
 function sendNext() {
   const [next] = unsent;
   if (next && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ key: next[0], message: next[1] }));

@@ -30,7 +30,7 @@ function show(tables) {
     const [item, link] = ["li", "a"].map((tag) => document.createElement(tag));
     item.className = "card";
     link.href = `${list.dataset.tables}${id}/`;
-    link.textContent = yellow ? `${red} against ${yellow}` : `${red} waits for a second player`;
+    link.textContent = yellow ? `${red} against ${yellow}` : `${red} is waiting for a second player`;
     item.append(link);
     return item;
   }));

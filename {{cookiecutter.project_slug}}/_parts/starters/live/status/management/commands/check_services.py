@@ -26,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="run the checks once and exit")
 
     def handle(self, *, interval: float, once: bool, **options: object) -> None:
-        # Hosts stop processes with SIGTERM, which would skip `finally`, unlike Ctrl-C.
+        # Hosts stop processes with SIGTERM, which skips `finally` by default, unlike Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             asyncio.run(check_services(interval, once))

@@ -9,7 +9,7 @@ let url = board.dataset.events;
 let retryDelay = 1000;
 let source;
 
-// Only while the page is visible: over HTTP/1.1, all tabs of a browser share six connections to a site.
+// Connects only while the page is visible: over HTTP/1.1, all tabs of a browser share six connections to a site.
 function connect() {
   if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
   source = new EventSource(url);
@@ -71,7 +71,7 @@ measure.addEventListener("click", async () => {
       const { milliseconds, error } = await (await fetch(`${view}/`)).json();
       time.textContent = error ?? `${milliseconds} ms`;
     } catch {
-      time.textContent = "no answer";
+      time.textContent = "no response";
     }
   }
   measure.disabled = false;

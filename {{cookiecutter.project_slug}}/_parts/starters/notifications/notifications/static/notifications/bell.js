@@ -7,8 +7,8 @@ const allow = document.getElementById("allow");
 const title = document.title;
 const announcer = document.createElement("p"); // read aloud by screen readers
 
-// Specific to the site and the user, because other sites may share the host and other users the browser.
-const LAST_ID = `last id of ${bell.dataset.events}`; // of the notifications that a page in this browser has announced
+// These names contain the site and the user: other sites may share the host, and other users may share the browser.
+const LAST_ID = `last id of ${bell.dataset.events}`; // of the last notification that a page in this browser has announced
 const STREAM_LOCK = `stream of ${bell.dataset.events}`;
 const VISIBLE_LOCK = `visible page of ${bell.dataset.events}`;
 const MAX_RETRY_DELAY_MS = 30_000;
