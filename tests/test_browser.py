@@ -652,7 +652,7 @@ def test_notifications(run_project: RunProject, open_page: OpenPage) -> None:
             expect(tab.locator(".unread")).to_have_count(0)
             expect(other).to_have_title("Notifications · wiki")
             desktop.get_by_role("button", name="Sign out").click()
-            expect(desktop.get_by_text("The site tells you what is new")).to_be_visible()
+            expect(desktop.get_by_text("Notifications appear on open pages")).to_be_visible()
             expect(tab.locator("#bell")).to_be_hidden(timeout=20_000)
 
 

@@ -141,7 +141,7 @@ def test_prompts_name_the_oldest_python() -> None:
     prompts = QUESTIONS["__prompts__"]["django_version"]
     assert set(OLDEST_PYTHON) == set(CHOICES["django_version"])
     for version, oldest in OLDEST_PYTHON.items():
-        assert f"Python {oldest} and newer" in prompts[version]
+        assert f"Python {oldest} or later" in prompts[version]
 
 
 def check_dependencies(pyproject: dict[str, Any], texts: dict[str, str]) -> None:
