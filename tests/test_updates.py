@@ -70,7 +70,7 @@ def run(*command: str | Path, cwd: Path) -> None:
 def change_template(template: Path, git: Git) -> None:
     """Change the README, the Procfile and a filter's name, as the next version of the template may."""
     project = template / "{{cookiecutter.project_slug}}"
-    edit(project / "README.md", "A Django project that is served", "A newer Django project, served")
+    edit(project / "README.md", "A Django project that", "A newer Django project that")
     edit(project / "Procfile", "--no-input", "--no-input --verbosity 2")
     for name in ("answer_checks.py", "cookiecutter.json"):
         file = template / name
@@ -209,7 +209,7 @@ def check_update(project: Path, update: str, template: Path, git: Git) -> None:
     change_template(template, git)
     # `cruft check` fails, as it should: there is something new.
     run_commands(update.replace("cruft check", "! cruft check"), project)
-    assert "A newer Django project, served over ASGI, by uvicorn" in readme.read_text()
+    assert "A newer Django project that uvicorn serves over ASGI" in readme.read_text()
     assert readme.read_text().endswith("## Mine\n\nNotes.\n")
     assert urls.read_text().endswith("# mine\n")
     assert "--verbosity 2" in (project / "Procfile").read_text()

@@ -122,7 +122,10 @@ def has_same_async_method(owner: type, name: str) -> bool:
 
 async def auser(request: Any) -> Any:
     if not hasattr(request, "_acached_user"):
-        request._acached_user = await sync_to_async(auth.get_user)(request)
+        # Without a session, there is nothing to load, and Django's function uses no thread.
+        has_session = request.session.session_key is not None
+        get_user = sync_to_async(auth.get_user) if has_session else auth.aget_user
+        request._acached_user = await get_user(request)
     return request._acached_user
 
 
